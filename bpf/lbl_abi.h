@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The layouts that cross a boundary, and their only definition: kernel to user space (events,
+ * counters, conntrack entries) and C to Python (cffi reads the part between the cdef marks).
+ *
+ * All times are CLOCK_MONOTONIC, as bpf_ktime_get_ns() gives it. Multi-byte fields of our own
+ * event are native-endian; addresses are in network order, IPv4 as ::ffff:a.b.c.d.
+ */
+#ifndef LBL_ABI_H
+#define LBL_ABI_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+/* cdef: begin */
+enum {
+	LBL_ABI_VERSION = 1,
+	LBL_EVENT_BYTES = 56,	/* with the ring's 8-byte header: one cache line */
+	LBL_EVENT64_BYTES = 64,
+	LBL_EVENT72_BYTES = 72,
+};
+
+enum lbl_event_type {
+	LBL_OPENED = 1,
+	LBL_CLOSED = 2,
+	LBL_PERIODIC = 3,
+};
+
+enum lbl_reason {
+	LBL_REASON_UNKNOWN = 0,
+	LBL_REASON_FIN = 1,
+	LBL_REASON_RST = 2,
+	LBL_REASON_TIMEOUT = 3,
+	LBL_REASON_EVICTED = 4,
+	LBL_REASON_REUSED = 5,		/* the tuple came back with another ISN */
+	LBL_REASON_CONNECT_FAILED = 6,	/* never established: has no lifetime */
+	LBL_REASONS = 7,
+};
+
+enum lbl_event_flag {
+	LBL_FLAG_IPV4 = 1,
+	LBL_FLAG_PROBE = 2,	/* a health check: no payload, closed by the client's RST */
+};
+
+enum {
+	LBL_FIRST_BYTE_NONE = 0xffffffff,	/* first_byte_us: the backend never sent a byte */
+};
+
+struct lbl_event {
+	__u8 type;		/* enum lbl_event_type */
+	__u8 reason;		/* enum lbl_reason; of a closed event */
+	__u8 protocol;		/* 6 TCP, 17 UDP */
+	__u8 flags;		/* enum lbl_event_flag */
+	__u32 backend_id;	/* dense index chosen by the producer, 0 = none; a hint, checked */
+	__u64 timestamp_ns;
+	__u64 created_ns;	/* first SYN or packet; 0 = unknown */
+	__u32 connect_us;	/* creation to the backend's SYN-ACK, saturating; 0 = unknown */
+	__u32 first_byte_us;	/* creation to the backend's first payload, saturating */
+	__u32 closing_us;	/* first FIN or RST to the end, saturating */
+	__u16 port;		/* backend's, host order */
+	__u16 proxy_id;		/* which listener; 0 = the stream's own proxy name */
+	__u8 addr[16];		/* backend's */
+};
+
+/* One a CPU, summed by the reader: produced = received + dropped + in ring. */
+struct lbl_counters {
+	__u64 produced;		/* events that a program wanted to send, the dropped ones included */
+	__u64 dropped;		/* of those, the ones the ring had no room for */
+};
+/* cdef: end */
+
+/*
+ * Layouts of clj-ebpf-lb, read but never written. Its 64-byte codec is packed and big-endian;
+ * the 72-byte one is the same C struct unpacked and native-endian, addresses included.
+ */
+struct lbl_event64 {
+	__u8 type;
+	__u8 pad0[3];
+	__be64 timestamp_ns;
+	__be32 src_addr, dst_addr;
+	__be16 src_port, dst_port;
+	__be32 target_addr;
+	__be16 target_port;
+	__u8 pad1[2];
+	__be64 packets_fwd, bytes_fwd, packets_rev, bytes_rev;
+} __attribute__((packed));
+
+struct lbl_event72 {
+	__u8 type;
+	__u64 timestamp_ns;
+	__u32 src_addr, dst_addr;
+	__u16 src_port, dst_port;
+	__u32 target_addr;
+	__u16 target_port;
+	__u64 packets_fwd, bytes_fwd, packets_rev, bytes_rev;
+};
+
+/*
+ * Connection tracking entries, keyed by the tuple after NAT: src is the client, dst the backend.
+ * Addresses and ports are big-endian; in the unified key IPv4 is 12 zero bytes, then the address.
+ * Of a value only the front is common; what follows is its balancer's own.
+ */
+struct lbl_ct_key4 {
+	__be32 src, dst;
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct lbl_ct_value4 {
+	__be32 orig_addr;
+	__be16 orig_port, pad0;
+	__be32 nat_addr;
+	__be16 nat_port, pad1;
+	__u64 created_ns, last_seen_ns;
+	__u64 packets_fwd, packets_rev, bytes_fwd, bytes_rev;
+};
+
+struct lbl_ct_key {
+	__u8 src[16], dst[16];
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct lbl_ct_value {
+	__u8 orig_addr[16];
+	__be16 orig_port, pad0;
+	__u8 nat_addr[16];
+	__be16 nat_port, pad1;
+	__u64 created_ns, last_seen_ns;
+	__u64 packets_fwd, packets_rev, bytes_fwd, bytes_rev;
+};
+
+#define LBL_AT(type, field, offset) \
+	_Static_assert(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
+
+_Static_assert(sizeof(struct lbl_event) == LBL_EVENT_BYTES, "lbl_event is 56 bytes");
+LBL_AT(lbl_event, type, 0);
+LBL_AT(lbl_event, reason, 1);
+LBL_AT(lbl_event, protocol, 2);
+LBL_AT(lbl_event, flags, 3);
+LBL_AT(lbl_event, backend_id, 4);
+LBL_AT(lbl_event, timestamp_ns, 8);
+LBL_AT(lbl_event, created_ns, 16);
+LBL_AT(lbl_event, connect_us, 24);
+LBL_AT(lbl_event, first_byte_us, 28);
+LBL_AT(lbl_event, closing_us, 32);
+LBL_AT(lbl_event, port, 36);
+LBL_AT(lbl_event, proxy_id, 38);
+LBL_AT(lbl_event, addr, 40);
+
+_Static_assert(sizeof(struct lbl_event64) == LBL_EVENT64_BYTES, "lbl_event64 is 64 bytes");
+LBL_AT(lbl_event64, timestamp_ns, 4);
+LBL_AT(lbl_event64, src_addr, 12);
+LBL_AT(lbl_event64, target_addr, 24);
+LBL_AT(lbl_event64, target_port, 28);
+LBL_AT(lbl_event64, packets_fwd, 32);
+
+_Static_assert(sizeof(struct lbl_event72) == LBL_EVENT72_BYTES, "lbl_event72 is 72 bytes");
+LBL_AT(lbl_event72, timestamp_ns, 8);
+LBL_AT(lbl_event72, src_addr, 16);
+LBL_AT(lbl_event72, target_addr, 28);
+LBL_AT(lbl_event72, target_port, 32);
+LBL_AT(lbl_event72, packets_fwd, 40);
+
+_Static_assert(sizeof(struct lbl_ct_key4) == 16, "lbl_ct_key4 is 16 bytes");
+LBL_AT(lbl_ct_key4, protocol, 12);
+_Static_assert(sizeof(struct lbl_ct_key) == 40, "lbl_ct_key is 40 bytes");
+LBL_AT(lbl_ct_key, protocol, 36);
+LBL_AT(lbl_ct_value4, nat_addr, 8);
+LBL_AT(lbl_ct_value4, created_ns, 16);
+LBL_AT(lbl_ct_value4, last_seen_ns, 24);
+LBL_AT(lbl_ct_value4, bytes_rev, 56);
+LBL_AT(lbl_ct_value, nat_addr, 20);
+LBL_AT(lbl_ct_value, created_ns, 40);
+LBL_AT(lbl_ct_value, last_seen_ns, 48);
+LBL_AT(lbl_ct_value, bytes_rev, 80);
+
+#endif

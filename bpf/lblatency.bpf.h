@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The producer side: include this in the load balancer's own BPF program (XDP, TC or tracing),
+ * after <linux/bpf.h> or vmlinux.h and <bpf/bpf_helpers.h>, then
+ *
+ *	struct lbl_event conn = { .protocol = 6, .backend_id = b, .port = 80, ... };
+ *
+ *	lbl_conn_opened(&conn);
+ *	lbl_conn_closed(&conn, LBL_REASON_FIN);
+ *
+ * It brings two maps, which the loader pins for lblatency to read: lbl_events and lbl_counters.
+ * Sleepless: a consumer drains on a timer and is woken only as the ring passes a quarter, a half
+ * or three quarters, since a wakeup costs more than a thousand events.
+ */
+#ifndef LBLATENCY_BPF_H
+#define LBLATENCY_BPF_H
+
+#include "lbl_abi.h"
+
+/* A power of two of at least a page. 64 bytes an event: 1 MiB holds 16,384. */
+#ifndef LBL_RING_BYTES
+#define LBL_RING_BYTES (1 << 20)
+#endif
+
+/* Set this too, to a quarter, if the loader changes max_entries of lbl_events. A power of two. */
+const volatile __u32 lbl_wakeup_bytes = LBL_RING_BYTES / 4;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, LBL_RING_BYTES);
+} lbl_events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lbl_counters);
+} lbl_counters SEC(".maps");
+
+/* Microseconds of a span of ns, saturating: the form of the event's three short times. */
+static __always_inline __u32 lbl_span_us(__u64 ns)
+{
+	__u64 us = ns / 1000;
+
+	return us > 0xfffffffe ? 0xfffffffe : us;
+}
+
+static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u8 reason)
+{
+	struct lbl_counters *counters;
+	struct lbl_event *event;
+	__u32 cpu_slot = 0;
+	__u64 fill;
+
+	/* Atomic though per CPU: a softirq may run this between a task's load and store. */
+	counters = bpf_map_lookup_elem(&lbl_counters, &cpu_slot);
+	if (counters)
+		__sync_fetch_and_add(&counters->produced, 1);
+
+	event = bpf_ringbuf_reserve(&lbl_events, sizeof(*event), 0);
+	if (!event) {
+		if (counters)
+			__sync_fetch_and_add(&counters->dropped, 1);
+		return -28; /* -ENOSPC */
+	}
+	*event = *conn;
+	event->type = type;
+	event->reason = reason;
+	if (!event->timestamp_ns)
+		event->timestamp_ns = bpf_ktime_get_ns();
+
+	fill = bpf_ringbuf_query(&lbl_events, BPF_RB_AVAIL_DATA);
+	bpf_ringbuf_submit(event, fill >= lbl_wakeup_bytes &&
+					  (fill & (lbl_wakeup_bytes - 1)) < sizeof(*event) + 8 ?
+				  BPF_RB_FORCE_WAKEUP :
+				  BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+/*
+ * Tell that a connection to a backend was created: at its first SYN or packet, not again for a
+ * retransmit. `conn` names the backend; type and reason are filled in, and timestamp_ns too where
+ * it is 0. Returns 0, or -ENOSPC if the ring was full, which is counted.
+ */
+static __always_inline int lbl_conn_opened(const struct lbl_event *conn)
+{
+	return lbl_emit(conn, LBL_OPENED, LBL_REASON_UNKNOWN);
+}
+
+/*
+ * Tell that a connection has ended, and why. As lbl_conn_opened(); created_ns should hold when the
+ * connection was created, since without it this event alone gives no lifetime.
+ */
+static __always_inline int lbl_conn_closed(const struct lbl_event *conn, enum lbl_reason reason)
+{
+	return lbl_emit(conn, LBL_CLOSED, reason);
+}
+
+#endif

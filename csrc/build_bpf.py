@@ -1,0 +1,36 @@
+"""Compile bpf/*.bpf.c and turn each into a skeleton header: csrc/<name>.skel.h."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+
+def build(root: Path) -> None:
+    """Write the skeletons that are older than their sources. Needs clang, llvm-strip, bpftool."""
+    bpf = root / "bpf"
+    newest_header = max(header.stat().st_mtime for header in bpf.glob("*.h"))
+    for source in sorted(bpf.glob("*.bpf.c")):
+        name = source.name.removesuffix(".bpf.c")
+        skeleton = root / "csrc" / f"{name}.skel.h"
+        if skeleton.exists() and skeleton.stat().st_mtime > max(
+            source.stat().st_mtime, newest_header
+        ):
+            continue
+        compiled = skeleton.with_suffix(".o")
+        subprocess.run(
+            [
+                "clang", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf",
+                "-mcpu=v3",
+                f"-I/usr/include/{platform.machine()}-linux-gnu",
+                "-c", str(source), "-o", str(compiled),
+            ],
+            check=True,
+        )  # fmt: skip
+        subprocess.run(["llvm-strip", "-g", str(compiled)], check=True)
+        generated = subprocess.run(
+            ["bpftool", "gen", "skeleton", str(compiled), "name", name],
+            check=True,
+            capture_output=True,
+        )
+        skeleton.write_bytes(generated.stdout)
+        compiled.unlink()

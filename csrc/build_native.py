@@ -1,0 +1,42 @@
+"""The cffi builder. Its declarations are cut out of the C headers, so they cannot drift."""
+
+import os
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADERS = ["bpf/lbl_abi.h", "csrc/lbl_native.h", "csrc/lbl_natlb.h"]
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("lbl_*.c"))
+DEPENDS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("csrc/*.h", "bpf/*.h", "bpf/*.bpf.c")
+    for path in ROOT.glob(pattern)
+)
+KERNEL_TYPES = """
+typedef uint8_t __u8; typedef uint16_t __u16; typedef uint32_t __u32; typedef uint64_t __u64;
+"""
+
+
+def declarations(header: Path) -> str:
+    """The part of a header between the cdef marks, which cffi can read as it stands."""
+    found = re.search(r"/\* cdef: begin \*/(.*)/\* cdef: end \*/", header.read_text(), re.DOTALL)
+    if found is None:
+        raise SystemExit(f"{header}: no cdef marks")
+    return found.group(1)
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(KERNEL_TYPES + "".join(declarations(ROOT / header) for header in HEADERS))
+ffibuilder.set_source(
+    "lblatency._native",
+    "".join(f'#include "{header}"\n' for header in HEADERS),
+    sources=SOURCES,
+    depends=DEPENDS,
+    include_dirs=[str(ROOT), str(ROOT / "bpf"), str(ROOT / "csrc")],
+    libraries=["bpf"],
+    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror",
+                        *os.environ.get("LBLATENCY_CFLAGS", "").split()],
+    extra_link_args=os.environ.get("LBLATENCY_LDFLAGS", "").split(),
+)  # fmt: skip

@@ -1,0 +1,20 @@
+"""The only importer of the compiled module, and how its return codes become exceptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _native
+from .errors import BpfError
+
+ffi: Any = _native.ffi
+lib: Any = _native.lib
+
+__all__ = ["check", "ffi", "lib"]
+
+
+def check(rc: int, what: str) -> int:
+    """Give back a count or raise `BpfError` for a negative errno, saying what was being done."""
+    if rc < 0:
+        raise BpfError.from_errno(-rc, what)
+    return rc

@@ -1,0 +1,32 @@
+"""What lblatency raises."""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+__all__ = ["BpfError", "LatencyError"]
+
+_ADVICE = {
+    _errno.EPERM: "needs CAP_BPF and CAP_PERFMON (CAP_NET_ADMIN too to attach, CAP_SYS_ADMIN to"
+    " look maps up by id or name); run as root or `setcap cap_bpf,cap_perfmon,cap_net_admin+ep`",
+    _errno.EACCES: "needs read and write access to the pinned map; run as root, or give its mode"
+    " or group that access",
+    _errno.ENOENT: "no such BPF object; `bpftool map` lists what is loaded",
+    _errno.ENOMEM: "out of memory, or RLIMIT_MEMLOCK is too low on this kernel",
+}
+
+
+class LatencyError(Exception):
+    """The base of everything that lblatency raises on its own account."""
+
+
+class BpfError(LatencyError, OSError):
+    """The kernel refused a BPF operation; `errno` holds its code."""
+
+    @classmethod
+    def from_errno(cls, code: int, what: str) -> BpfError:
+        """Say what was being done, what the kernel answered and, where known, what to do."""
+        advice = _ADVICE.get(code)
+        text = os.strerror(code)
+        return cls(code, f"{what}: {text}" + (f"; {advice}" if advice else ""))

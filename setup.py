@@ -1,0 +1,55 @@
+"""Build the extension: BPF programs to skeletons, then C and skeletons to one abi3 module."""
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import cffi  # noqa: F401  (without it setuptools would quietly build an empty wheel)
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+LIBBPF = "libbpf >= 1.0"
+
+
+def fail(what: str, debian: str) -> None:
+    raise SystemExit(f"lblatency: {what}\n  on Debian: apt-get install {debian}")
+
+
+def require_tools() -> None:
+    """Stop with the name of what is missing rather than with a compiler's complaint."""
+    for tool, debian in (("pkg-config", "pkg-config"), ("clang", "clang"), ("bpftool", "bpftool"),
+                         ("llvm-strip", "llvm")):
+        if shutil.which(tool) is None:
+            fail(f"{tool} is needed to build and was not found", debian)
+    if subprocess.run(["pkg-config", "--exists", LIBBPF]).returncode:
+        found = subprocess.run(["pkg-config", "--modversion", "libbpf"], capture_output=True, text=True)
+        version = found.stdout.strip() or "none"
+        fail(f"needs {LIBBPF} with its headers, found {version}", "libbpf-dev")
+
+
+def build_skeletons() -> None:
+    """Compile every bpf/*.bpf.c into csrc/*.skel.h."""
+    spec = importlib.util.spec_from_file_location("build_bpf", ROOT / "csrc" / "build_bpf.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.build(ROOT)
+
+
+class BuildExt(build_ext):
+    def pre_run(self, ext, _ffi) -> None:
+        """Called by cffi when a module is really compiled, so never for metadata or an sdist."""
+        require_tools()
+        build_skeletons()
+        flags = subprocess.run(["pkg-config", "--cflags", "libbpf"], check=True, capture_output=True,
+                               text=True).stdout.split()
+        ext.extra_compile_args += flags
+
+
+setup(
+    cffi_modules=["csrc/build_native.py:ffibuilder"],
+    cmdclass={"build_ext": BuildExt},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
