@@ -43,9 +43,8 @@ enum lbl_event_flag {
 	LBL_FLAG_PROBE = 2,	/* a health check: no payload, closed by the client's RST */
 };
 
-enum {
-	LBL_FIRST_BYTE_NONE = 0xffffffff,	/* first_byte_us: the backend never sent a byte */
-};
+/* first_byte_us: the backend never sent a byte */
+#define LBL_FIRST_BYTE_NONE 0xffffffff
 
 struct lbl_event {
 	__u8 type;		/* enum lbl_event_type */

@@ -36,7 +36,7 @@ ffibuilder.set_source(
     depends=DEPENDS,
     include_dirs=[str(ROOT), str(ROOT / "bpf"), str(ROOT / "csrc")],
     libraries=["bpf"],
-    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror",
+    extra_compile_args=["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-fno-math-errno", "-Wall", "-Wextra", "-Werror",
                         *os.environ.get("LBLATENCY_CFLAGS", "").split()],
     extra_link_args=os.environ.get("LBLATENCY_LDFLAGS", "").split(),
 )  # fmt: skip

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT
+/* From an event to a histogram, and the accounting of every event that does not get there. */
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lbl_internal.h"
+
+int lbl_shard_new(const struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
+		  struct lbl_shard **ret)
+{
+	struct lbl_shard *shard = calloc(1, sizeof(*shard));
+	int err;
+
+	if (!shard)
+		return -ENOMEM;
+	err = lbl_table_init(&shard->table, max_backends);
+	if (err) {
+		free(shard);
+		return err;
+	}
+	pthread_mutex_init(&shard->lock, NULL);
+	shard->layout = layout;
+	shard->names = names;
+	*ret = shard;
+	return 0;
+}
+
+void lbl_shard_free(struct lbl_shard *shard)
+{
+	if (!shard)
+		return;
+	lbl_table_destroy(&shard->table);
+	lbl_flows_destroy(&shard->flows);
+	free(shard->proxies);
+	free(shard->vips);
+	pthread_mutex_destroy(&shard->lock);
+	free(shard);
+}
+
+/* ---- which backend ---- */
+
+/* The name of a proxy id; one that nobody named is called by its number, and remembered. */
+static int proxy_name(struct lbl_shard *shard, uint16_t proxy)
+{
+	struct lbl_proxy_name *larger;
+	char text[16];
+	int name;
+	size_t i;
+
+	if (shard->by_name)
+		return proxy;
+	for (i = 0; i < shard->n_proxies; i++) {
+		if (shard->proxies[i].proxy == proxy)
+			return shard->proxies[i].name;
+	}
+	name = lbl_names_put(shard->names, text,
+			     (size_t)snprintf(text, sizeof(text), "proxy-%u", proxy));
+	if (name < 0)
+		return name;
+	larger = reallocarray(shard->proxies, shard->n_proxies + 1, sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	shard->proxies = larger;
+	shard->proxies[shard->n_proxies++] = (struct lbl_proxy_name){ proxy, (uint16_t)name };
+	return name;
+}
+
+uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
+{
+	uint32_t index = lbl_table_find(&shard->table, key);
+	int name;
+
+	if (likely(index))
+		return index;
+	if (shard->table.n > shard->table.max)
+		return 0;
+	name = proxy_name(shard, key->proxy);
+	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);
+}
+
+static const struct lbl_key *key_of(const struct lbl_event *event)
+{
+	return (const struct lbl_key *)&event->port;
+}
+
+/* Two long words and a short one without a branch: what memcmp() would be too careful for. */
+static inline bool same_key(const struct lbl_key *a, const struct lbl_key *b)
+{
+	uint64_t a0, a1, b0, b1;
+	uint32_t a2, b2;
+
+	memcpy(&a0, a, 8);
+	memcpy(&b0, b, 8);
+	memcpy(&a1, (const char *)a + 8, 8);
+	memcpy(&b1, (const char *)b + 8, 8);
+	memcpy(&a2, (const char *)a + 16, 4);
+	memcpy(&b2, (const char *)b + 16, 4);
+	return !((a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2));
+}
+
+/* An id is the producer's hint: it is believed if the backend it led to last is the event's. */
+static __attribute__((noinline)) uint32_t find_backend(struct lbl_shard *shard,
+						       const struct lbl_event *event)
+{
+	uint32_t index = lbl_shard_backend(shard, key_of(event));
+
+	if (event->backend_id && event->backend_id < LBL_IDS_MAX)
+		shard->table.by_id[event->backend_id] = index;
+	return index;
+}
+
+static inline uint32_t backend_of(struct lbl_shard *shard, const struct lbl_event *event)
+{
+	const struct lbl_table *table = &shard->table;
+
+	if (likely(event->backend_id < LBL_IDS_MAX)) {
+		uint32_t index = table->by_id[event->backend_id];
+
+		if (likely(index && same_key(&table->hot[index].key, key_of(event))))
+			return index;
+	}
+	return find_backend(shard, event);
+}
+
+/* ---- recording ---- */
+
+/* Count a duration; false if there was no memory to count it in. */
+static inline bool count(struct lbl_shard *shard, uint32_t index, uint64_t ns)
+{
+	struct lbl_hot *hot = &shard->table.hot[index];
+	uint32_t slot = lbl_slot(shard->layout, ns);
+	uint32_t i = slot - hot->base;
+
+	if (likely(i < hot->len && hot->low[i] != UINT32_MAX))
+		lbl_add(&hot->low[i], 1);
+	else if (lbl_table_count(&shard->table, shard->layout, index, slot, 1))
+		return false;
+	if (likely(hot->sum + ns < 1ULL << 63))
+		lbl_add(&hot->sum, ns);
+	else
+		lbl_table_add_sum(&shard->table, index, ns);
+	return true;
+}
+
+static inline void count_closed(struct lbl_shard *shard, uint32_t index, uint8_t reason)
+{
+	struct lbl_hot *hot = &shard->table.hot[index];
+
+	if (likely(reason < LBL_HOT_REASONS && hot->closed[reason] != UINT32_MAX))
+		lbl_add(&hot->closed[reason], 1);
+	else
+		lbl_table_add_closed(&shard->table, index, reason, 1);
+}
+
+void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns)
+{
+	if (count(shard, index, ns))
+		lbl_add(&shard->stats.observed, 1);
+	else
+		lbl_add(&shard->stats.rejected, 1);
+	count_closed(shard, index, LBL_REASON_UNKNOWN);
+}
+
+static struct lbl_flow_key flow_key(const struct lbl_seen *seen)
+{
+	struct lbl_flow_key key = { .client_port = seen->client_port,
+				    .target_port = seen->event.port };
+
+	memcpy(&key.client, seen->client_addr + 12, sizeof(key.client));
+	memcpy(&key.target, seen->event.addr + 12, sizeof(key.target));
+	return key;
+}
+
+/* When the map says that a connection was created; the event does not say its protocol. */
+static uint64_t ask_conntrack(const struct lbl_conntrack *conntrack, const struct lbl_seen *seen)
+{
+	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
+	struct lbl_connection found = { .client_port = seen->client_port,
+					.backend_port = seen->event.port };
+	size_t i;
+
+	memcpy(found.client_addr, seen->client_addr, sizeof(found.client_addr));
+	memcpy(found.backend_addr, seen->event.addr, sizeof(found.backend_addr));
+	for (i = 0; i < sizeof(protocols); i++) {
+		found.protocol = protocols[i];
+		if (!lbl_conntrack_get(conntrack, &found))
+			return found.created_ns;
+	}
+	return 0;
+}
+
+/* In the order of trust: the event, its opened event, the conntrack map. 0 if none knows. */
+static uint64_t created_of(struct lbl_shard *shard, const struct lbl_seen *seen)
+{
+	struct lbl_flow_key key;
+	uint64_t created_ns;
+
+	if (seen->event.created_ns || !seen->has_client)
+		return seen->event.created_ns;
+	key = flow_key(seen);
+	created_ns = lbl_flows_take(&shard->flows, &key);
+	if (!created_ns && shard->conntrack)
+		created_ns = ask_conntrack(shard->conntrack, seen);
+	return created_ns;
+}
+
+/* 64- and 72-byte events have no proxy id, but the address that their clients asked for. */
+static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_seen *seen)
+{
+	size_t i;
+
+	for (i = 0; i < shard->n_vips; i++) {
+		if (shard->vips[i].port == seen->vip_port &&
+		    !memcmp(shard->vips[i].addr, seen->vip_addr, sizeof(seen->vip_addr)))
+			return shard->vips[i].proxy;
+	}
+	return 0;
+}
+
+static void opened(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_t index)
+{
+	lbl_add(&shard->stats.opened, 1);
+	lbl_add(&shard->table.cold[index].opened, 1);
+	if (seen->has_client) {
+		struct lbl_flow_key key = flow_key(seen);
+
+		if (lbl_flows_put(&shard->flows, &key, seen->event.timestamp_ns))
+			lbl_add(&shard->stats.flows_full, 1);
+	}
+}
+
+static void closed(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_t index)
+{
+	const struct lbl_event *event = &seen->event;
+	struct lbl_tracker_stats *stats = &shard->stats;
+	uint64_t created_ns = created_of(shard, seen);
+
+	lbl_add(&stats->closed, 1);
+	if (event->flags & LBL_FLAG_PROBE) {
+		lbl_add(&stats->ignored, 1);
+		lbl_add(&shard->table.cold[index].probes, 1);
+		return;
+	}
+	count_closed(shard, index, event->reason);
+	if (event->reason == LBL_REASON_CONNECT_FAILED)
+		lbl_add(&stats->ignored, 1);
+	else if (!created_ns)
+		lbl_add(&stats->unmatched, 1);
+	else if (created_ns > event->timestamp_ns ||
+		 event->timestamp_ns - created_ns > LBL_LIFETIME_MAX ||
+		 !count(shard, index, event->timestamp_ns - created_ns))
+		lbl_add(&stats->rejected, 1);
+	else
+		lbl_add(&stats->recorded, 1);
+}
+
+/* Every kind of record; whatever lbl_shard_record_run() knows too, it counts alike. */
+__attribute__((noinline)) void lbl_shard_record(struct lbl_shard *shard, const void *data,
+						uint32_t len)
+{
+	struct lbl_seen seen;
+	uint32_t index;
+
+	if (lbl_decode(data, len, &seen)) {
+		lbl_add(&shard->stats.malformed, 1);
+		return;
+	}
+	if (seen.event.type == LBL_PERIODIC) {
+		lbl_add(&shard->stats.periodic, 1);
+		return;
+	}
+	if (seen.has_client)
+		seen.event.proxy_id = proxy_of(shard, &seen);
+	index = backend_of(shard, &seen.event);
+	if (seen.event.type == LBL_OPENED)
+		opened(shard, &seen, index);
+	else
+		closed(shard, &seen, index);
+}
+
+/* The closed event of a connection that lived: by far the most frequent kind. */
+static inline bool is_plain(const struct lbl_event *event)
+{
+	return event->type == LBL_CLOSED && !(event->flags & LBL_FLAG_PROBE) &&
+	       event->reason < LBL_HOT_REASONS && event->created_ns &&
+	       event->created_ns <= event->timestamp_ns &&
+	       event->timestamp_ns - event->created_ns <= LBL_LIFETIME_MAX;
+}
+
+void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
+{
+	const struct lbl_event *event = first;
+	uint32_t plain = 0, recorded = 0, i;
+
+	for (i = 0; i < n; i++, event = (const void *)((const char *)event + 64)) {
+		uint32_t index;
+
+		if (unlikely(!is_plain(event))) {
+			lbl_shard_record(shard, event, sizeof(*event));
+			continue;
+		}
+		index = backend_of(shard, event);
+		count_closed(shard, index, event->reason);
+		recorded += count(shard, index, event->timestamp_ns - event->created_ns);
+		plain++;
+	}
+	lbl_add(&shard->stats.closed, plain);
+	lbl_add(&shard->stats.recorded, recorded);
+	lbl_add(&shard->stats.rejected, plain - recorded);
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/* What the C files share among themselves and with the C tests. */
+#ifndef LBL_INTERNAL_H
+#define LBL_INTERNAL_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "lbl_native.h"
+
+__extension__ typedef unsigned __int128 lbl_u128;
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Owner threads write and readers read these without a lock: plain moves, but never torn. */
+#define lbl_load(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+#define lbl_store(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define lbl_add(p, v) lbl_store(p, *(p) + (v))
+
+/* ---- lbl_hist.c: buckets ---- */
+
+enum {
+	LBL_NATIVE_SCHEMA = 6,
+	LBL_NATIVE_PER_OCTAVE = 1 << LBL_NATIVE_SCHEMA,
+	LBL_NATIVE_FIRST = -20 * LBL_NATIVE_PER_OCTAVE, /* 2^-20 s: the zero bucket's bound */
+	LBL_NATIVE_LAST = 24 * LBL_NATIVE_PER_OCTAVE,	/* 2^24 s, 194 days */
+	LBL_NATIVE_BOUNDS = LBL_NATIVE_LAST - LBL_NATIVE_FIRST + 1,
+	LBL_CLASSIC_MAX = 512,
+	LBL_SLOTS_MAX = LBL_NATIVE_BOUNDS + LBL_CLASSIC_MAX + 1,
+	LBL_CELL_FIRST = 9, /* cells start at 2^9 ns, below the lowest bound */
+	LBL_CELL_BITS = 7,
+	LBL_CELLS = (54 - LBL_CELL_FIRST) << LBL_CELL_BITS,
+};
+
+#define LBL_TOP_NS (1000000000ULL << 24)
+#define LBL_LIFETIME_MAX (1ULL << 58) /* nine years: no kernel has been up that long */
+#define LBL_OBSERVE_MAX (1ULL << 62)
+
+struct lbl_layout {
+	uint32_t n_slots;
+	uint32_t n_classic;
+	int64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; INT64_MAX behind the last bound */
+	uint16_t cell[LBL_CELLS];	  /* how many bounds lie below the cell */
+	int32_t native[LBL_SLOTS_MAX];	  /* schema-6 index of the slot */
+	uint16_t classic[LBL_CLASSIC_MAX]; /* the slot that ends at the classic bound */
+};
+
+/*
+ * A cell is 1/128 of an octave, found from the exponent and top mantissa bits of the duration as a
+ * double (clz would need lzcnt to be as quick). It holds two bounds at the most, so two branchless
+ * compares finish the search.
+ */
+static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
+{
+	union {
+		double d;
+		uint64_t u;
+	} x;
+	int64_t v;
+	uint32_t i;
+
+	v = ns > LBL_TOP_NS ? (int64_t)LBL_TOP_NS + 1 : (int64_t)ns;
+	v = v < (1 << LBL_CELL_FIRST) ? 1 << LBL_CELL_FIRST : v;
+	x.d = (double)v;
+	i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - ((1023 + LBL_CELL_FIRST) << LBL_CELL_BITS)];
+	i += (uint32_t)((uint64_t)(layout->upper[i] - v) >> 63);
+	i += (uint32_t)((uint64_t)(layout->upper[i] - v) >> 63);
+	return i;
+}
+
+/* ---- lbl_table.c: backends and their counters, one table a shard ---- */
+
+/*
+ * Which backend: the last 20 bytes of struct lbl_event as they stand, so that the check of an
+ * event's id is one compare.
+ */
+struct lbl_key {
+	uint16_t port;
+	uint16_t proxy;
+	uint8_t addr[16];
+};
+
+_Static_assert(sizeof(struct lbl_key) == sizeof(struct lbl_event) -
+					 offsetof(struct lbl_event, port),
+	       "lbl_key is the tail of lbl_event");
+
+/*
+ * Counters of a contiguous range of slots. Small at first; replaced by a larger one as the range
+ * grows, or by a wide one, whose counters have a high half, when one overflows.
+ */
+struct lbl_window {
+	struct lbl_window *next; /* in the shard's list of retired ones */
+	uint16_t base, len;
+	bool wide;
+	uint32_t low[]; /* len, and as many high halves if wide */
+};
+
+enum { LBL_HOT_REASONS = 6 };
+
+/* What an event touches: one cache line, written by the shard's owner only. */
+struct lbl_hot {
+	struct lbl_key key;
+	uint16_t base, len; /* of the window */
+	uint32_t *low;	    /* window->low */
+	uint64_t sum;	    /* ns, low 63 bits */
+	uint32_t closed[LBL_HOT_REASONS];
+} __attribute__((aligned(64)));
+
+_Static_assert(sizeof(struct lbl_hot) == 64, "lbl_hot is one cache line");
+
+/* The rest of a backend. `carries` is odd while a low half overflows into its high half. */
+struct lbl_cold {
+	struct lbl_window *window;
+	uint64_t sum_carry; /* in units of 2^63 ns */
+	uint64_t opened;
+	uint32_t carries;
+	uint32_t closed_carry[LBL_HOT_REASONS]; /* in units of 2^32 */
+	uint16_t name;
+	uint64_t connect_failed;
+	uint64_t probes;
+};
+
+struct lbl_table {
+	uint32_t max;	 /* backends, the overflow one at index 0 not counted */
+	uint32_t n;	 /* indexes in use, 0 included */
+	struct lbl_hot *hot;
+	struct lbl_cold *cold;
+	uint32_t *by_id; /* event's backend_id to index */
+	uint64_t *hash;	 /* high half of the key's hash, index; 0 = empty */
+	uint32_t hash_mask;
+	struct lbl_window *retired;
+};
+
+enum { LBL_IDS_MAX = 1 << 20 };
+
+int lbl_table_init(struct lbl_table *table, uint32_t max);
+void lbl_table_destroy(struct lbl_table *table);
+
+/* Index of the backend, or 0. */
+uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key);
+
+/* Add a backend that is not there; 0, the overflow backend, if there is no room. */
+uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, uint16_t name);
+
+/* Add `n` to a slot's counter wherever the window ends. -ENOMEM if it could not grow. */
+int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, uint32_t index,
+		    uint32_t slot, uint64_t n);
+
+/* Carry what exceeds the low halves of a backend's sum and closed counts. */
+void lbl_table_add_sum(struct lbl_table *table, uint32_t index, uint64_t ns);
+void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n);
+
+/* Make a backend as new. Only while no reader is at work. */
+void lbl_table_clear(struct lbl_table *table, uint32_t index);
+
+/* A backend read out whole, for readers and for folding one table into another. */
+struct lbl_totals {
+	lbl_u128 sum;
+	uint64_t opened;
+	uint64_t closed[LBL_REASONS];
+	uint64_t probes;
+	uint32_t first, end; /* slots outside are 0 */
+	uint64_t slots[LBL_SLOTS_MAX];
+};
+
+void lbl_totals_clear(struct lbl_totals *totals);
+
+/* Add what one backend has counted. */
+void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals);
+
+/* Windows that no reader can see any more, to be freed by lbl_windows_free(). */
+void lbl_windows_free(struct lbl_window *list);
+
+/* ---- lbl_flows.c: when connections began whose events do not say it ---- */
+
+struct lbl_flow_key {
+	uint32_t client, target; /* network order */
+	uint16_t client_port, target_port;
+};
+
+struct lbl_flow {
+	struct lbl_flow_key key;
+	uint32_t used;
+	uint64_t created_ns;
+};
+
+struct lbl_flows {
+	struct lbl_flow *entries;
+	uint32_t mask, n;
+};
+
+/* Remember or replace. -ENOSPC beyond a million flows, -ENOMEM. */
+int lbl_flows_put(struct lbl_flows *flows, const struct lbl_flow_key *key, uint64_t created_ns);
+/* Forget, and tell when it was created; 0 if not known. */
+uint64_t lbl_flows_take(struct lbl_flows *flows, const struct lbl_flow_key *key);
+void lbl_flows_destroy(struct lbl_flows *flows);
+
+/* ---- lbl_decode.c: the event layouts ---- */
+
+/* 0, or -EINVAL for a record of no known length or type. */
+int lbl_decode(const void *data, uint32_t len, struct lbl_seen *ret);
+
+/* ---- lbl_engine.c: event to histogram ---- */
+
+struct lbl_vip {
+	uint8_t addr[16];
+	uint16_t port;
+	uint16_t proxy;
+};
+
+struct lbl_proxy_name {
+	uint16_t proxy, name;
+};
+
+struct lbl_names;
+
+/*
+ * One writer's share of a tracker. `lock` is held by whoever writes, for a batch at a time; the
+ * counters and the table's contents are read without it.
+ */
+struct lbl_shard {
+	pthread_mutex_t lock;
+	const struct lbl_layout *layout;
+	struct lbl_table table;
+	struct lbl_tracker_stats stats;
+	struct lbl_flows flows;
+	const struct lbl_conntrack *conntrack;
+	struct lbl_names *names;
+	bool by_name; /* its keys hold names for proxy ids */
+	struct lbl_proxy_name *proxies;
+	size_t n_proxies;
+	struct lbl_vip *vips;
+	size_t n_vips;
+};
+
+int lbl_shard_new(const struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
+		  struct lbl_shard **ret);
+void lbl_shard_free(struct lbl_shard *shard);
+
+/* With the lock held: one record of any length, and a run of `n` 56-byte events 64 bytes apart. */
+void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
+void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n);
+
+/* With the lock held: a duration of a backend of this shard. */
+void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns);
+
+/* With the lock held: the backend's index, added if need be; 0 is the overflow. */
+uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);
+
+/* ---- lbl_names.c: proxy names as small numbers ---- */
+
+struct lbl_names *lbl_names_new(void);
+void lbl_names_free(struct lbl_names *names);
+int lbl_names_put(struct lbl_names *names, const char *text, size_t len);
+const char *lbl_names_get(struct lbl_names *names, uint16_t name, size_t *len);
+void lbl_names_lock(struct lbl_names *names);
+void lbl_names_unlock(struct lbl_names *names);
+
+/* ---- lbl_fork.c: what fork() must not tear apart ---- */
+
+/* Called for each registered object: before the fork, then after it in the parent or child. */
+enum lbl_fork_phase { LBL_FORK_PREPARE, LBL_FORK_PARENT, LBL_FORK_CHILD };
+
+struct lbl_fork_entry {
+	struct lbl_fork_entry *next;
+	int rank; /* objects of a lower rank are locked first */
+	void (*handle)(struct lbl_fork_entry *entry, enum lbl_fork_phase phase);
+};
+
+void lbl_fork_register(struct lbl_fork_entry *entry);
+void lbl_fork_unregister(struct lbl_fork_entry *entry);
+
+#endif

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+/* Proxy names as small numbers, so that a backend's key holds one. Number 0 is the overflow's. */
+#include <stdlib.h>
+
+#include "lbl_internal.h"
+
+enum { NAMES_MAX = 65535 };
+
+struct name {
+	size_t len;
+	char text[];
+};
+
+struct lbl_names {
+	pthread_mutex_t lock;
+	uint32_t n, capacity;
+	struct name **names;
+};
+
+struct lbl_names *lbl_names_new(void)
+{
+	struct lbl_names *names = calloc(1, sizeof(*names));
+
+	if (!names)
+		return NULL;
+	pthread_mutex_init(&names->lock, NULL);
+	if (lbl_names_put(names, "overflow", strlen("overflow")) == 0)
+		return names;
+	lbl_names_free(names);
+	return NULL;
+}
+
+void lbl_names_free(struct lbl_names *names)
+{
+	uint32_t i;
+
+	if (!names)
+		return;
+	for (i = 0; i < names->n; i++)
+		free(names->names[i]);
+	free(names->names);
+	pthread_mutex_destroy(&names->lock);
+	free(names);
+}
+
+void lbl_names_lock(struct lbl_names *names)
+{
+	pthread_mutex_lock(&names->lock);
+}
+
+void lbl_names_unlock(struct lbl_names *names)
+{
+	pthread_mutex_unlock(&names->lock);
+}
+
+static int append(struct lbl_names *names, const char *text, size_t len)
+{
+	struct name *name;
+
+	if (names->n > NAMES_MAX)
+		return -ENOSPC;
+	if (names->n == names->capacity) {
+		uint32_t capacity = names->capacity ? names->capacity * 2 : 16;
+		struct name **larger =
+			reallocarray(names->names, capacity, sizeof(struct name *));
+
+		if (!larger)
+			return -ENOMEM;
+		names->names = larger;
+		names->capacity = capacity;
+	}
+	name = malloc(sizeof(*name) + len);
+	if (!name)
+		return -ENOMEM;
+	name->len = len;
+	memcpy(name->text, text, len);
+	names->names[names->n] = name;
+	return (int)names->n++;
+}
+
+/* Proxies are few and looked up once, when a backend is first seen: a list will do. */
+int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
+{
+	int found = -ENOENT;
+	uint32_t i;
+
+	lbl_names_lock(names);
+	for (i = 1; i < names->n && found < 0; i++) {
+		if (names->names[i]->len == len && !memcmp(names->names[i]->text, text, len))
+			found = (int)i;
+	}
+	if (found < 0)
+		found = append(names, text, len);
+	lbl_names_unlock(names);
+	return found;
+}
+
+const char *lbl_names_get(struct lbl_names *names, uint16_t number, size_t *len)
+{
+	const struct name *name = NULL;
+
+	lbl_names_lock(names);
+	if (number < names->n)
+		name = names->names[number];
+	lbl_names_unlock(names);
+	if (!name)
+		return NULL;
+	*len = name->len;
+	return name->text;
+}

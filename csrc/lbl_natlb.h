@@ -1,0 +1,3 @@
+/* placeholder until the balancer lands */
+/* cdef: begin */
+/* cdef: end */

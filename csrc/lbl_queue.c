@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+/* A bounded queue of decoded events for one subscriber. It never makes the drain wait. */
+#include <stdlib.h>
+#include <time.h>
+
+#include "lbl_stream.h"
+
+struct lbl_queue {
+	pthread_mutex_t lock;
+	pthread_cond_t filled;
+	struct lbl_stream *stream;
+	uint64_t dropped;
+	uint64_t head, tail; /* events pushed and popped so far */
+	uint32_t capacity;
+	struct lbl_seen events[];
+};
+
+int lbl_queue_new(struct lbl_stream *stream, uint32_t capacity, struct lbl_queue **ret)
+{
+	pthread_condattr_t monotonic;
+	struct lbl_queue *queue;
+
+	if (!capacity)
+		return -EINVAL;
+	queue = calloc(1, sizeof(*queue) + capacity * sizeof(queue->events[0]));
+	if (!queue)
+		return -ENOMEM;
+	pthread_mutex_init(&queue->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&queue->filled, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	queue->stream = stream;
+	queue->capacity = capacity;
+	*ret = queue;
+	return 0;
+}
+
+void lbl_queue_free(struct lbl_queue *queue)
+{
+	if (!queue)
+		return;
+	lbl_stream_unsubscribe(queue->stream, queue);
+	pthread_cond_destroy(&queue->filled);
+	pthread_mutex_destroy(&queue->lock);
+	free(queue);
+}
+
+void lbl_queue_lock(struct lbl_queue *queue)
+{
+	pthread_mutex_lock(&queue->lock);
+}
+
+void lbl_queue_unlock(struct lbl_queue *queue)
+{
+	pthread_mutex_unlock(&queue->lock);
+}
+
+void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len)
+{
+	struct lbl_seen seen;
+
+	if (lbl_decode(data, len, &seen))
+		return;
+	pthread_mutex_lock(&queue->lock);
+	if (queue->head - queue->tail == queue->capacity) {
+		lbl_add(&queue->dropped, 1);
+	} else {
+		queue->events[queue->head++ % queue->capacity] = seen;
+		pthread_cond_signal(&queue->filled);
+	}
+	pthread_mutex_unlock(&queue->lock);
+}
+
+static struct timespec after(int ms)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += ms / 1000;
+	at.tv_nsec += ms % 1000 * 1000000L;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_nsec -= 1000000000;
+		at.tv_sec++;
+	}
+	return at;
+}
+
+int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n, struct lbl_seen *ret)
+{
+	struct timespec until = after(timeout_ms < 0 ? 0 : timeout_ms);
+	uint32_t popped;
+	int err = 0;
+
+	pthread_mutex_lock(&queue->lock);
+	while (queue->head == queue->tail && !err)
+		err = timeout_ms < 0 ? pthread_cond_wait(&queue->filled, &queue->lock) :
+				       pthread_cond_timedwait(&queue->filled, &queue->lock, &until);
+	for (popped = 0; popped < n && queue->tail != queue->head; popped++)
+		ret[popped] = queue->events[queue->tail++ % queue->capacity];
+	pthread_mutex_unlock(&queue->lock);
+	return (int)popped;
+}
+
+uint64_t lbl_queue_dropped(const struct lbl_queue *queue)
+{
+	return lbl_load(&queue->dropped);
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT
+/* Backends and their counters. One owner writes; readers look on without a lock. */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#include "lbl_internal.h"
+
+enum { FIRST_HASH = 64 };
+
+/* Address space, of which the kernel backs only what is touched; zeroed. */
+static void *reserve(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void release(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}
+
+int lbl_table_init(struct lbl_table *table, uint32_t max)
+{
+	memset(table, 0, sizeof(*table));
+	table->max = max;
+	table->n = 1;
+	table->hot = reserve(((size_t)max + 1) * sizeof(*table->hot));
+	table->cold = reserve(((size_t)max + 1) * sizeof(*table->cold));
+	table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
+	table->hash = calloc(FIRST_HASH, sizeof(*table->hash));
+	table->hash_mask = FIRST_HASH - 1;
+	if (table->hot && table->cold && table->by_id && table->hash)
+		return 0;
+	lbl_table_destroy(table);
+	return -ENOMEM;
+}
+
+void lbl_windows_free(struct lbl_window *list)
+{
+	while (list) {
+		struct lbl_window *next = list->next;
+
+		free(list);
+		list = next;
+	}
+}
+
+void lbl_table_destroy(struct lbl_table *table)
+{
+	uint32_t i;
+
+	for (i = 0; table->cold && i < table->n; i++)
+		free(table->cold[i].window);
+	lbl_windows_free(table->retired);
+	release(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot));
+	release(table->cold, ((size_t)table->max + 1) * sizeof(*table->cold));
+	release(table->by_id, LBL_IDS_MAX * sizeof(*table->by_id));
+	free(table->hash);
+	memset(table, 0, sizeof(*table));
+}
+
+/* ---- which backend ---- */
+
+static uint64_t hash_seed;
+
+/* Addresses come from outside: a secret keeps them from being chosen to collide. */
+static __attribute__((constructor)) void seed_hash(void)
+{
+	if (getrandom(&hash_seed, sizeof(hash_seed), GRND_NONBLOCK) != sizeof(hash_seed))
+		hash_seed = 0x9e3779b97f4a7c15;
+}
+
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+	lbl_u128 product = (lbl_u128)a * b;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static uint64_t hash_key(const struct lbl_key *key)
+{
+	uint64_t high, low;
+	uint32_t front;
+
+	memcpy(&front, key, sizeof(front));
+	memcpy(&high, key->addr, sizeof(high));
+	memcpy(&low, key->addr + 8, sizeof(low));
+	return mix(mix(low ^ hash_seed, 0xa0761d6478bd642f ^ front),
+		   high ^ hash_seed ^ 0xe7037ed1a0b428db);
+}
+
+static bool key_equal(const struct lbl_key *a, const struct lbl_key *b)
+{
+	return !memcmp(a, b, sizeof(*a));
+}
+
+uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key)
+{
+	uint64_t hash = hash_key(key), entry;
+	uint32_t i;
+
+	for (i = (uint32_t)hash & table->hash_mask; (entry = table->hash[i]);
+	     i = (i + 1) & table->hash_mask) {
+		if (entry >> 32 == hash >> 32 && key_equal(&table->hot[(uint32_t)entry].key, key))
+			return (uint32_t)entry;
+	}
+	return 0;
+}
+
+static void hash_put(uint64_t *entries, uint32_t mask, uint64_t hash, uint32_t index)
+{
+	uint32_t i = (uint32_t)hash & mask;
+
+	while (entries[i])
+		i = (i + 1) & mask;
+	entries[i] = (hash & ~0xffffffffULL) | index;
+}
+
+/* Keep the load at a quarter: most look-ups then touch one line. */
+static int hash_grow(struct lbl_table *table)
+{
+	uint32_t mask = (table->hash_mask << 2) | 3, i;
+	uint64_t *entries = calloc((size_t)mask + 1, sizeof(*entries));
+
+	if (!entries)
+		return -ENOMEM;
+	for (i = 1; i < table->n; i++)
+		hash_put(entries, mask, hash_key(&table->hot[i].key), i);
+	free(table->hash);
+	table->hash = entries;
+	table->hash_mask = mask;
+	return 0;
+}
+
+uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, uint16_t name)
+{
+	uint32_t index = table->n;
+
+	if (index > table->max)
+		return 0;
+	if (index > table->hash_mask / 4 && hash_grow(table))
+		return 0;
+	table->hot[index].key = *key;
+	table->cold[index].name = name;
+	hash_put(table->hash, table->hash_mask, hash_key(key), index);
+	__atomic_store_n(&table->n, index + 1, __ATOMIC_RELEASE);
+	return index;
+}
+
+/* ---- counters ---- */
+
+static void carry_begin(struct lbl_cold *cold)
+{
+	lbl_add(&cold->carries, 1);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static void carry_end(struct lbl_cold *cold)
+{
+	__atomic_store_n(&cold->carries, cold->carries + 1, __ATOMIC_RELEASE);
+}
+
+void lbl_table_add_sum(struct lbl_table *table, uint32_t index, uint64_t ns)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	struct lbl_hot *hot = &table->hot[index];
+	uint64_t sum = hot->sum + ns;
+
+	if (likely(!(sum >> 63))) {
+		lbl_store(&hot->sum, sum);
+		return;
+	}
+	carry_begin(cold);
+	lbl_store(&hot->sum, sum & (UINT64_MAX >> 1));
+	lbl_add(&cold->sum_carry, 1);
+	carry_end(cold);
+}
+
+void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	uint32_t *low;
+	uint64_t sum;
+
+	if (reason >= LBL_HOT_REASONS) {
+		lbl_add(&cold->connect_failed, n);
+		return;
+	}
+	low = &table->hot[index].closed[reason];
+	sum = *low + n;
+	if (likely(!(sum >> 32))) {
+		lbl_store(low, (uint32_t)sum);
+		return;
+	}
+	carry_begin(cold);
+	lbl_store(low, (uint32_t)sum);
+	lbl_add(&cold->closed_carry[reason], (uint32_t)(sum >> 32));
+	carry_end(cold);
+}
+
+/* Put another window in the place of a backend's own, with what that had counted. */
+static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index, uint32_t base,
+					 uint32_t end, bool wide)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	struct lbl_hot *hot = &table->hot[index];
+	struct lbl_window *old = cold->window, *window;
+	uint32_t len = end - base;
+
+	window = calloc(1, sizeof(*window) + (size_t)len * (wide ? 2 : 1) * sizeof(*window->low));
+	if (!window)
+		return NULL;
+	window->base = (uint16_t)base;
+	window->len = (uint16_t)len;
+	window->wide = wide;
+	if (old) {
+		uint32_t shift = old->base - base;
+
+		memcpy(window->low + shift, old->low, old->len * sizeof(*old->low));
+		if (old->wide)
+			memcpy(window->low + len + shift, old->low + old->len,
+			       old->len * sizeof(*old->low));
+		old->next = table->retired;
+		table->retired = old;
+	}
+	hot->base = window->base;
+	hot->len = window->len;
+	hot->low = window->low;
+	__atomic_store_n(&cold->window, window, __ATOMIC_RELEASE);
+	return window;
+}
+
+/* Windows end at multiples of 64 slots, an octave. */
+static struct lbl_window *window_for(struct lbl_table *table, const struct lbl_layout *layout,
+				     uint32_t index, uint32_t slot, bool wide)
+{
+	struct lbl_window *window = table->cold[index].window;
+	uint32_t base = slot & ~63U, end = (slot | 63U) + 1;
+
+	if (end > layout->n_slots)
+		end = layout->n_slots;
+	if (window) {
+		if (slot >= window->base && slot - window->base < window->len &&
+		    (window->wide || !wide))
+			return window;
+		base = base < window->base ? base : window->base;
+		end = end > window->base + (uint32_t)window->len ? end :
+								   window->base + window->len;
+		wide |= window->wide;
+	}
+	return replace_window(table, index, base, end, wide);
+}
+
+int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, uint32_t index,
+		    uint32_t slot, uint64_t n)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	struct lbl_window *window;
+	uint64_t sum;
+	uint32_t i;
+
+	window = window_for(table, layout, index, slot, false);
+	if (!window)
+		return -ENOMEM;
+	i = slot - window->base;
+	sum = window->low[i] + n;
+	if (likely(!(sum >> 32))) {
+		lbl_store(&window->low[i], (uint32_t)sum);
+		return 0;
+	}
+	window = window_for(table, layout, index, slot, true);
+	if (!window)
+		return -ENOMEM;
+	carry_begin(cold);
+	lbl_store(&window->low[i], (uint32_t)sum);
+	lbl_add(&window->low[window->len + i], (uint32_t)(sum >> 32));
+	carry_end(cold);
+	return 0;
+}
+
+void lbl_table_clear(struct lbl_table *table, uint32_t index)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	struct lbl_hot *hot = &table->hot[index];
+	struct lbl_key key = hot->key;
+	uint16_t name = cold->name;
+
+	free(cold->window);
+	memset(hot, 0, sizeof(*hot));
+	memset(cold, 0, sizeof(*cold));
+	hot->key = key;
+	cold->name = name;
+}
+
+/* ---- reading ---- */
+
+/* One look at a backend, to be repeated if a carry was under way. */
+struct look {
+	const struct lbl_window *window;
+	uint64_t sum, sum_carry;
+	uint64_t closed[LBL_HOT_REASONS];
+	uint64_t slots[LBL_SLOTS_MAX];
+};
+
+static void look_at(const struct lbl_hot *hot, const struct lbl_cold *cold, struct look *look)
+{
+	const struct lbl_window *window = __atomic_load_n(&cold->window, __ATOMIC_ACQUIRE);
+	uint32_t i;
+
+	look->window = window;
+	look->sum = lbl_load(&hot->sum);
+	look->sum_carry = lbl_load(&cold->sum_carry);
+	for (i = 0; i < LBL_HOT_REASONS; i++)
+		look->closed[i] = lbl_load(&hot->closed[i]) +
+				  ((uint64_t)lbl_load(&cold->closed_carry[i]) << 32);
+	if (!window)
+		return;
+	for (i = 0; i < window->len; i++)
+		look->slots[i] = lbl_load(&window->low[i]);
+	for (i = 0; window->wide && i < window->len; i++)
+		look->slots[i] += (uint64_t)lbl_load(&window->low[window->len + i]) << 32;
+}
+
+void lbl_totals_clear(struct lbl_totals *totals)
+{
+	if (totals->end > totals->first)
+		memset(totals->slots + totals->first, 0,
+		       (totals->end - totals->first) * sizeof(*totals->slots));
+	memset(totals, 0, offsetof(struct lbl_totals, slots));
+	totals->first = LBL_SLOTS_MAX;
+}
+
+void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals)
+{
+	const struct lbl_cold *cold = &table->cold[index];
+	const struct lbl_hot *hot = &table->hot[index];
+	const struct lbl_window *window;
+	struct look look;
+	uint32_t carries, i;
+
+	/* A carry comes once in 2^31 events of a backend, so this ends. Pairs with carry_begin(). */
+	do {
+		carries = __atomic_load_n(&cold->carries, __ATOMIC_ACQUIRE);
+		look_at(hot, cold, &look);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	} while (carries & 1 || carries != lbl_load(&cold->carries));
+
+	totals->sum += look.sum + ((lbl_u128)look.sum_carry << 63);
+	totals->opened += lbl_load(&cold->opened);
+	totals->probes += lbl_load(&cold->probes);
+	totals->closed[LBL_REASON_CONNECT_FAILED] += lbl_load(&cold->connect_failed);
+	for (i = 0; i < LBL_HOT_REASONS; i++)
+		totals->closed[i] += look.closed[i];
+	window = look.window;
+	if (!window)
+		return;
+	for (i = 0; i < window->len; i++)
+		totals->slots[window->base + i] += look.slots[i];
+	if (window->base < totals->first)
+		totals->first = window->base;
+	if (window->base + (uint32_t)window->len > totals->end)
+		totals->end = window->base + (uint32_t)window->len;
+}

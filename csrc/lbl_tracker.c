@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MIT
+/* A tracker: one shard a stream, and one for what is recorded by hand and what streams left. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "lbl_tracker.h"
+
+struct lbl_backend {
+	struct lbl_shard *shard;
+	uint32_t index;
+};
+
+/* ---- creation ---- */
+
+static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
+{
+	struct lbl_tracker *tracker = (struct lbl_tracker *)entry;
+
+	if (phase == LBL_FORK_PREPARE) {
+		pthread_mutex_lock(&tracker->lock);
+		pthread_mutex_lock(&tracker->own->lock);
+		return;
+	}
+	pthread_mutex_unlock(&tracker->own->lock);
+	pthread_mutex_unlock(&tracker->lock);
+}
+
+int lbl_tracker_new(const struct lbl_layout *layout, uint32_t max_backends,
+		    struct lbl_tracker **ret)
+{
+	struct lbl_tracker *tracker;
+	int err = -ENOMEM;
+
+	if (!max_backends || max_backends > LBL_BACKENDS_MAX)
+		return -EINVAL;
+	tracker = calloc(1, sizeof(*tracker));
+	if (!tracker)
+		return -ENOMEM;
+	tracker->layout = layout;
+	tracker->max_backends = max_backends;
+	tracker->names = lbl_names_new();
+	if (tracker->names)
+		err = lbl_shard_new(layout, max_backends, tracker->names, &tracker->own);
+	if (err) {
+		lbl_names_free(tracker->names);
+		free(tracker);
+		return err;
+	}
+	tracker->own->by_name = true;
+	pthread_mutex_init(&tracker->lock, NULL);
+	tracker->fork.handle = handle_fork;
+	lbl_fork_register(&tracker->fork);
+	*ret = tracker;
+	return 0;
+}
+
+void lbl_tracker_free(struct lbl_tracker *tracker)
+{
+	if (!tracker)
+		return;
+	lbl_tracker_detach(tracker);
+	lbl_fork_unregister(&tracker->fork);
+	lbl_shard_free(tracker->own);
+	lbl_names_free(tracker->names);
+	pthread_mutex_destroy(&tracker->lock);
+	free(tracker);
+}
+
+int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
+{
+	return lbl_names_put(tracker->names, name, len);
+}
+
+const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len)
+{
+	return lbl_names_get(tracker->names, name, len);
+}
+
+/* ---- attaching ---- */
+
+static int set_proxies(struct lbl_shard *shard, const struct lbl_proxy *proxies, size_t n)
+{
+	size_t i;
+
+	shard->proxies = calloc(n + 1, sizeof(*shard->proxies));
+	shard->vips = calloc(n + 1, sizeof(*shard->vips));
+	if (!shard->proxies || !shard->vips)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		struct lbl_vip *vip = &shard->vips[shard->n_vips];
+
+		shard->proxies[shard->n_proxies++] =
+			(struct lbl_proxy_name){ proxies[i].id, proxies[i].name };
+		if (!proxies[i].has_vip)
+			continue;
+		memcpy(vip->addr, proxies[i].vip_addr, sizeof(vip->addr));
+		vip->port = proxies[i].vip_port;
+		vip->proxy = proxies[i].id;
+		shard->n_vips++;
+	}
+	return 0;
+}
+
+static int attach(struct lbl_tracker *tracker, struct lbl_stream *stream, struct lbl_shard *shard)
+{
+	struct lbl_attachment *larger;
+	size_t i;
+	int err;
+
+	for (i = 0; i < tracker->n_attached; i++) {
+		if (tracker->attached[i].stream == stream)
+			return -EBUSY;
+	}
+	larger = reallocarray(tracker->attached, tracker->n_attached + 1, sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	tracker->attached = larger;
+	err = lbl_stream_attach(stream, shard);
+	if (!err)
+		tracker->attached[tracker->n_attached++] =
+			(struct lbl_attachment){ stream, shard };
+	return err;
+}
+
+int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
+		       const struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
+		       size_t n)
+{
+	struct lbl_shard *shard;
+	int err;
+
+	err = lbl_shard_new(tracker->layout, tracker->max_backends, tracker->names, &shard);
+	if (err)
+		return err;
+	shard->conntrack = conntrack;
+	err = set_proxies(shard, proxies, n);
+	if (!err) {
+		pthread_mutex_lock(&tracker->lock);
+		err = attach(tracker, stream, shard);
+		pthread_mutex_unlock(&tracker->lock);
+	}
+	if (err)
+		lbl_shard_free(shard);
+	return err;
+}
+
+static void fold_backend(struct lbl_shard *into, const struct lbl_table *from, uint32_t index,
+			 struct lbl_totals *totals)
+{
+	struct lbl_table *table = &into->table;
+	struct lbl_key key = from->hot[index].key;
+	uint32_t to = 0, i;
+	uint64_t part;
+
+	lbl_totals_clear(totals);
+	lbl_table_read(from, index, totals);
+	if (index) {
+		key.proxy = from->cold[index].name;
+		to = lbl_shard_backend(into, &key);
+	}
+	for (i = totals->first; i < totals->end; i++) {
+		if (totals->slots[i])
+			lbl_table_count(table, into->layout, to, i, totals->slots[i]);
+	}
+	for (; totals->sum; totals->sum -= part) {
+		part = totals->sum > LBL_OBSERVE_MAX ? LBL_OBSERVE_MAX : (uint64_t)totals->sum;
+		lbl_table_add_sum(table, to, part);
+	}
+	for (i = 0; i < LBL_REASONS; i++)
+		lbl_table_add_closed(table, to, i, totals->closed[i]);
+	lbl_add(&table->cold[to].opened, totals->opened);
+	lbl_add(&table->cold[to].probes, totals->probes);
+}
+
+static void add_stats(struct lbl_tracker_stats *to, const struct lbl_tracker_stats *from)
+{
+	const uint64_t *value = (const uint64_t *)from;
+	uint64_t *sum = (uint64_t *)to;
+	size_t i;
+
+	for (i = 0; i < sizeof(*to) / sizeof(*sum); i++)
+		lbl_add(&sum[i], lbl_load(&value[i]));
+}
+
+/* What a stream's shard has counted goes on to count in the tracker's own. */
+static void fold(struct lbl_tracker *tracker, struct lbl_shard *shard)
+{
+	struct lbl_totals *totals = calloc(1, sizeof(*totals));
+	uint32_t i;
+
+	pthread_mutex_lock(&tracker->own->lock);
+	for (i = 0; totals && i < shard->table.n; i++)
+		fold_backend(tracker->own, &shard->table, i, totals);
+	add_stats(&tracker->own->stats, &shard->stats);
+	pthread_mutex_unlock(&tracker->own->lock);
+	free(totals);
+}
+
+void lbl_tracker_detach(struct lbl_tracker *tracker)
+{
+	size_t i;
+
+	pthread_mutex_lock(&tracker->lock);
+	for (i = 0; i < tracker->n_attached; i++) {
+		struct lbl_attachment *at = &tracker->attached[i];
+
+		lbl_stream_detach(at->stream, at->shard);
+		fold(tracker, at->shard);
+		lbl_shard_free(at->shard);
+	}
+	free(tracker->attached);
+	tracker->attached = NULL;
+	tracker->n_attached = 0;
+	pthread_mutex_unlock(&tracker->lock);
+}
+
+/* ---- recording by hand ---- */
+
+int lbl_tracker_backend(struct lbl_tracker *tracker, uint16_t name, const uint8_t *addr,
+			uint16_t port, struct lbl_backend **ret)
+{
+	struct lbl_key key = { .port = port, .proxy = name };
+	struct lbl_backend *backend = malloc(sizeof(*backend));
+
+	if (!backend)
+		return -ENOMEM;
+	memcpy(key.addr, addr, sizeof(key.addr));
+	backend->shard = tracker->own;
+	pthread_mutex_lock(&tracker->own->lock);
+	backend->index = lbl_shard_backend(tracker->own, &key);
+	pthread_mutex_unlock(&tracker->own->lock);
+	*ret = backend;
+	return 0;
+}
+
+void lbl_backend_free(struct lbl_backend *backend)
+{
+	free(backend);
+}
+
+/* Rounded to the nearest ns, as a bound given in seconds is; false for NaN too. */
+static bool to_ns(double seconds, uint64_t *ret)
+{
+	double ns = seconds * 1e9;
+
+	if (!(seconds >= 0 && ns <= (double)LBL_OBSERVE_MAX))
+		return false;
+	*ret = (uint64_t)llrint(ns);
+	return true;
+}
+
+int lbl_backend_observe(struct lbl_backend *backend, double seconds)
+{
+	uint64_t ns;
+
+	if (!to_ns(seconds, &ns))
+		return -EINVAL;
+	pthread_mutex_lock(&backend->shard->lock);
+	lbl_shard_observe(backend->shard, backend->index, ns);
+	pthread_mutex_unlock(&backend->shard->lock);
+	return 0;
+}
+
+int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
+			     size_t *ret)
+{
+	uint64_t ns = 0;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (!to_ns(seconds[i], &ns)) {
+			*ret = i;
+			return -EINVAL;
+		}
+	}
+	pthread_mutex_lock(&backend->shard->lock);
+	for (i = 0; i < n; i++) {
+		/* The buffer may be changed by another thread meanwhile: look again. */
+		if (to_ns(seconds[i], &ns))
+			lbl_shard_observe(backend->shard, backend->index, ns);
+	}
+	pthread_mutex_unlock(&backend->shard->lock);
+	return 0;
+}
+
+/* ---- the whole ---- */
+
+void lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret)
+{
+	size_t i;
+
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&tracker->lock);
+	for (i = 0; i < lbl_tracker_shards(tracker); i++)
+		add_stats(ret, &lbl_tracker_shard(tracker, i)->stats);
+	pthread_mutex_unlock(&tracker->lock);
+}
+
+static void reset_shard(struct lbl_shard *shard)
+{
+	uint32_t i;
+
+	pthread_mutex_lock(&shard->lock);
+	for (i = 0; i < shard->table.n; i++)
+		lbl_table_clear(&shard->table, i);
+	pthread_mutex_unlock(&shard->lock);
+}
+
+void lbl_tracker_reset(struct lbl_tracker *tracker)
+{
+	size_t i;
+
+	pthread_mutex_lock(&tracker->lock);
+	for (i = 0; i < lbl_tracker_shards(tracker); i++)
+		reset_shard(lbl_tracker_shard(tracker, i));
+	pthread_mutex_unlock(&tracker->lock);
+}

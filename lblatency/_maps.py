@@ -1,0 +1,74 @@
+"""BPF maps by what people know them by: fd, pin path, id or name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from ._ffi import check, lib
+from .errors import LatencyError
+
+__all__ = ["MapSpec", "counters_of", "map_fd"]
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+MapSpec = int | str | os.PathLike[str] | _HasFileno
+
+
+def _open(spec: str) -> int:
+    if "/" in spec:
+        if not os.path.lexists(spec):
+            raise LatencyError(
+                f"no BPF map is pinned at {spec}; `bpftool map` lists maps. If there is no bpffs"
+                " there, mount it with `mount -t bpf bpf /sys/fs/bpf`"
+            )
+        return check(lib.lbl_map_by_path(os.fsencode(spec)), f"opening the map pinned at {spec}")
+    if spec.isascii() and spec.isdigit():
+        return check(lib.lbl_map_by_id(int(spec)), f"opening the BPF map with id {spec}")
+    return check(lib.lbl_map_by_name(spec.encode()), f"opening the BPF map called {spec!r}")
+
+
+@contextmanager
+def map_fd(spec: MapSpec) -> Iterator[int]:
+    """An fd of the map for the length of a `with` block.
+
+    Args:
+        spec: an open fd (int, or anything with `fileno()`), a pin path (with a `/`), an id (digits
+            in a string) or a name.
+
+    Raises:
+        BpfError: the kernel knows no such map, or does not let us have it.
+    """
+    if isinstance(spec, bool):
+        raise TypeError("a BPF map is named by fd, pin path, id or name, not by a bool")
+    if isinstance(spec, os.PathLike):
+        spec = os.fspath(spec)
+    if isinstance(spec, int):
+        yield spec
+    elif isinstance(spec, str):
+        fd = _open(spec)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    else:
+        yield spec.fileno()
+
+
+def counters_of(ring: MapSpec, ring_fd: int) -> int | None:
+    """An fd, to be closed, of the `lbl_counters` map that belongs to a ring; None if not found.
+
+    It is looked for beside the ring's pin, then among the maps of the programs that use the ring.
+    """
+    if isinstance(ring, (str, os.PathLike)) and "/" in os.fspath(ring):
+        beside = os.path.join(os.path.dirname(os.fspath(ring)), "lbl_counters")
+        fd = int(lib.lbl_map_by_path(os.fsencode(beside)))
+        if fd >= 0:
+            return fd
+    fd = int(lib.lbl_counters_of(ring_fd))
+    return fd if fd >= 0 else None

@@ -1,0 +1,108 @@
+"""The conntrack BPF map of a load balancer: when connections were created."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ._address import format_ip, format_target, parse_target
+from ._ffi import check, ffi, lib
+from ._maps import MapSpec, map_fd
+from .errors import LatencyError
+
+__all__ = ["Connection", "ConntrackMap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One entry. Times are CLOCK_MONOTONIC nanoseconds; a per-CPU map's values are combined."""
+
+    client: str
+    target: str
+    protocol: int
+    created_ns: int
+    last_seen_ns: int
+    packets_fwd: int
+    packets_rev: int
+    bytes_fwd: int
+    bytes_rev: int
+
+
+def _endpoint(address: Any, port: int) -> str:
+    return format_target(format_ip(bytes(address)), port)
+
+
+def _connection(found: Any) -> Connection:
+    return Connection(
+        client=_endpoint(found.client_addr, found.client_port),
+        target=_endpoint(found.backend_addr, found.backend_port),
+        protocol=found.protocol,
+        created_ns=found.created_ns,
+        last_seen_ns=found.last_seen_ns,
+        packets_fwd=found.packets_fwd,
+        packets_rev=found.packets_rev,
+        bytes_fwd=found.bytes_fwd,
+        bytes_rev=found.bytes_rev,
+    )
+
+
+class ConntrackMap:
+    """A hash map, plain or per-CPU, of connections by their tuple after NAT.
+
+    Args:
+        spec: fd, pin path, id (digits in a string) or name. The key is 16 bytes (IPv4) or 40 (the
+            unified layout); both are in `bpf/lbl_abi.h`.
+
+    Raises:
+        BpfError: there is no such map, or it may not be opened.
+        LatencyError: it is a map of another kind.
+    """
+
+    def __init__(self, spec: MapSpec) -> None:
+        out = ffi.new("struct lbl_conntrack **")
+        with map_fd(spec) as fd:
+            rc = lib.lbl_conntrack_open(fd, out)
+        if rc == -22:
+            raise LatencyError(
+                f"map {spec} is no conntrack map: it must be a hash, plain or per-CPU, with keys of"
+                " 16 or 40 bytes and values of at least 64 or 88"
+            )
+        check(rc, f"opening the conntrack map {spec}")
+        self.ptr = ffi.gc(out[0], lib.lbl_conntrack_free)
+
+    def get(self, client: str, target: str, protocol: int = 6) -> Connection | None:
+        """The entry of one connection, both ends as `ip:port`; None if there is none."""
+        found = ffi.new("struct lbl_connection *")
+        for end, (address, port) in (
+            ("client", parse_target(client)),
+            ("backend", parse_target(target)),
+        ):
+            setattr(found, f"{end}_addr", address)
+            setattr(found, f"{end}_port", port)
+        found.protocol = protocol
+        rc = lib.lbl_conntrack_get(self._open(), found)
+        return None if rc == -2 else _connection(check(rc, "reading the conntrack map") or found)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """All entries; those that come or go meanwhile may be missed or come twice."""
+        out = ffi.new("struct lbl_connection **")
+        n = check(lib.lbl_conntrack_list(self._open(), out), "reading the conntrack map")
+        found = ffi.gc(out[0], lib.lbl_connections_free)
+        for i in range(n):
+            yield _connection(found[i])
+
+    def _open(self) -> Any:
+        if self.ptr is None:
+            raise ValueError("the conntrack map is closed")
+        return self.ptr
+
+    def close(self) -> None:
+        """Let go of the map. A tracker that was started with it keeps it until it stops."""
+        self.ptr = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
