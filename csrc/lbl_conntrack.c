@@ -10,6 +10,7 @@
 #include "lbl_internal.h"
 
 struct lbl_conntrack {
+	int refs;
 	int fd;
 	bool unified;
 	size_t value_bytes; /* of one CPU's value, rounded up as the kernel copies it */
@@ -46,6 +47,7 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	conntrack = calloc(1, sizeof(*conntrack));
 	if (!conntrack)
 		return -ENOMEM;
+	conntrack->refs = 1;
 	conntrack->unified = unified;
 	conntrack->value_bytes = (info.value_size + 7) & ~7UL;
 	conntrack->n_values = is_per_cpu(info.type) ? (size_t)libbpf_num_possible_cpus() : 1;
@@ -61,9 +63,16 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	return 0;
 }
 
+struct lbl_conntrack *lbl_conntrack_get_ref(struct lbl_conntrack *conntrack)
+{
+	if (conntrack)
+		lbl_get(&conntrack->refs);
+	return conntrack;
+}
+
 void lbl_conntrack_free(struct lbl_conntrack *conntrack)
 {
-	if (!conntrack)
+	if (!conntrack || !lbl_put(&conntrack->refs))
 		return;
 	close(conntrack->fd);
 	free(conntrack);

@@ -6,7 +6,7 @@
 
 #include "lbl_internal.h"
 
-int lbl_shard_new(const struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
+int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
 		  struct lbl_shard **ret)
 {
 	struct lbl_shard *shard = calloc(1, sizeof(*shard));
@@ -20,6 +20,7 @@ int lbl_shard_new(const struct lbl_layout *layout, uint32_t max_backends, struct
 		return err;
 	}
 	pthread_mutex_init(&shard->lock, NULL);
+	lbl_get(&layout->refs);
 	shard->layout = layout;
 	shard->names = names;
 	*ret = shard;
@@ -34,6 +35,8 @@ void lbl_shard_free(struct lbl_shard *shard)
 	lbl_flows_destroy(&shard->flows);
 	free(shard->proxies);
 	free(shard->vips);
+	lbl_conntrack_free(shard->conntrack);
+	lbl_layout_free(shard->layout);
 	pthread_mutex_destroy(&shard->lock);
 	free(shard);
 }

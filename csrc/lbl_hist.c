@@ -117,6 +117,7 @@ int lbl_layout_new(const uint64_t *bounds, size_t n, struct lbl_layout **ret)
 	layout = calloc(1, sizeof(*layout));
 	if (!layout)
 		return -ENOMEM;
+	layout->refs = 1;
 	merge_bounds(layout, bounds, n);
 	fill_cells(layout);
 	if (!index_is_exact(layout)) {
@@ -129,7 +130,8 @@ int lbl_layout_new(const uint64_t *bounds, size_t n, struct lbl_layout **ret)
 
 void lbl_layout_free(struct lbl_layout *layout)
 {
-	free(layout);
+	if (layout && lbl_put(&layout->refs))
+		free(layout);
 }
 
 uint32_t lbl_layout_slots(const struct lbl_layout *layout)

@@ -20,6 +20,17 @@ __extension__ typedef unsigned __int128 lbl_u128;
 #define lbl_store(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
 #define lbl_add(p, v) lbl_store(p, *(p) + (v))
 
+/* Objects that others need are freed with the last of them. */
+static inline void lbl_get(int *refs)
+{
+	__atomic_add_fetch(refs, 1, __ATOMIC_RELAXED);
+}
+
+static inline bool lbl_put(int *refs)
+{
+	return !__atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
+}
+
 /* ---- lbl_hist.c: buckets ---- */
 
 enum {
@@ -40,6 +51,7 @@ enum {
 #define LBL_OBSERVE_MAX (1ULL << 62)
 
 struct lbl_layout {
+	int refs;
 	uint32_t n_slots;
 	uint32_t n_classic;
 	int64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; INT64_MAX behind the last bound */
@@ -217,17 +229,20 @@ struct lbl_proxy_name {
 
 struct lbl_names;
 
+/* lbl_conntrack.c */
+struct lbl_conntrack *lbl_conntrack_get_ref(struct lbl_conntrack *conntrack);
+
 /*
  * One writer's share of a tracker. `lock` is held by whoever writes, for a batch at a time; the
  * counters and the table's contents are read without it.
  */
 struct lbl_shard {
 	pthread_mutex_t lock;
-	const struct lbl_layout *layout;
+	struct lbl_layout *layout;
 	struct lbl_table table;
 	struct lbl_tracker_stats stats;
 	struct lbl_flows flows;
-	const struct lbl_conntrack *conntrack;
+	struct lbl_conntrack *conntrack;
 	struct lbl_names *names;
 	bool by_name; /* its keys hold names for proxy ids */
 	struct lbl_proxy_name *proxies;
@@ -236,7 +251,7 @@ struct lbl_shard {
 	size_t n_vips;
 };
 
-int lbl_shard_new(const struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
+int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
 		  struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 

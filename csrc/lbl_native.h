@@ -5,7 +5,8 @@
  * Functions return 0 or a count, or a negative errno. Out parameters come last and are called
  * `ret`; they are written on success only. Every *_free() takes NULL. Times are nanoseconds unless
  * a name says otherwise. Functions are safe to call from several threads at once, except that an
- * object must not be used while or after it is freed.
+ * object must not be used while or after it is freed. What an object needs of others it keeps
+ * alive itself, so they may be freed in any order.
  */
 #ifndef LBL_NATIVE_H
 #define LBL_NATIVE_H
@@ -88,7 +89,7 @@ int lbl_stream_open(int ring_fd, int counters_fd, struct lbl_stream **ret);
 /* The same ring in this process's memory, filled by lbl_stream_produce(). `bytes`: power of two. */
 int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret);
 
-/* Stops the thread. Trackers and queues must have been detached. */
+/* The stream lives on, and drains, for as long as a tracker or queue is attached. */
 void lbl_stream_free(struct lbl_stream *stream);
 
 /* Append one record to a memory ring. -ENOSPC if it is full, which is counted as dropped. */
@@ -102,9 +103,14 @@ int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret);
 /* False in a child of fork(): the stream and its thread are the parent's. */
 bool lbl_stream_alive(const struct lbl_stream *stream);
 
-/* Hand copies of all events to a queue of `capacity` events; a full queue drops, and counts. */
-int lbl_stream_subscribe(struct lbl_stream *stream, uint32_t capacity, struct lbl_queue **ret);
+/* A queue that holds up to `capacity` events; while it is full it drops, and counts. */
+int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret);
+
+/* Unsubscribes from all streams. */
 void lbl_queue_free(struct lbl_queue *queue);
+
+/* Copy the stream's events to the queue from now on. -ENOSPC if there are too many already. */
+int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream);
 
 /* A decoded event of any of the layouts. */
 struct lbl_seen {
@@ -173,9 +179,8 @@ struct lbl_tracker_stats {
 	uint64_t observed;	/* lbl_backend_observe() */
 };
 
-/* `layout` must outlive the tracker. More than `max_backends` share one overflow backend. */
-int lbl_tracker_new(const struct lbl_layout *layout, uint32_t max_backends,
-		    struct lbl_tracker **ret);
+/* More than `max_backends` backends share one, the overflow backend. */
+int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_tracker **ret);
 void lbl_tracker_free(struct lbl_tracker *tracker);
 
 /*
@@ -197,19 +202,18 @@ struct lbl_proxy {
 };
 
 /*
- * Record the stream's events from now on. `conntrack` may be NULL, else it must outlive the
- * attachment. -EBUSY if the tracker is attached to this stream already.
+ * Record the stream's events from now on. `conntrack` may be NULL. -EBUSY if the tracker is
+ * attached to this stream already.
  */
 int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
-		       const struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
-		       size_t n);
+		       struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies, size_t n);
 
 /* Drain all streams once more and detach from them. What was recorded stays. */
 void lbl_tracker_detach(struct lbl_tracker *tracker);
 
 /*
- * A backend to observe durations of; the overflow backend if there are too many. To be freed
- * before the tracker. `addr` as in lbl_event.
+ * A backend to observe durations of, while the tracker lives; the overflow backend if there are
+ * too many. `addr` as in lbl_event.
  */
 int lbl_tracker_backend(struct lbl_tracker *tracker, uint16_t name, const uint8_t *addr,
 			uint16_t port, struct lbl_backend **ret);

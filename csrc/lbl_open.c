@@ -24,6 +24,7 @@ static struct lbl_stream *stream_new(void)
 	pthread_mutex_init(&stream->producing, NULL);
 	stream->ring_fd = stream->counters_fd = stream->claim_fd = -1;
 	stream->epoll_fd = stream->wake_fd = -1;
+	stream->refs = 1;
 	stream->fork.rank = 1;
 	stream->fork.handle = lbl_stream_handle_fork;
 	lbl_fork_register(&stream->fork);
@@ -39,7 +40,7 @@ static void close_fd(int *fd)
 
 void lbl_stream_free(struct lbl_stream *stream)
 {
-	if (!stream)
+	if (!stream || !lbl_put(&stream->refs))
 		return;
 	lbl_fork_unregister(&stream->fork);
 	lbl_stream_stop(stream);

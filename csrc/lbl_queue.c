@@ -5,17 +5,31 @@
 
 #include "lbl_stream.h"
 
+enum { STREAMS_MAX = 256 };
+
 struct lbl_queue {
+	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
 	pthread_cond_t filled;
-	struct lbl_stream *stream;
+	struct lbl_stream *streams[STREAMS_MAX];
+	uint32_t n_streams;
 	uint64_t dropped;
 	uint64_t head, tail; /* events pushed and popped so far */
 	uint32_t capacity;
 	struct lbl_seen events[];
 };
 
-int lbl_queue_new(struct lbl_stream *stream, uint32_t capacity, struct lbl_queue **ret)
+static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
+{
+	struct lbl_queue *queue = (struct lbl_queue *)entry;
+
+	if (phase == LBL_FORK_PREPARE)
+		pthread_mutex_lock(&queue->lock);
+	else
+		pthread_mutex_unlock(&queue->lock);
+}
+
+int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 {
 	pthread_condattr_t monotonic;
 	struct lbl_queue *queue;
@@ -30,30 +44,40 @@ int lbl_queue_new(struct lbl_stream *stream, uint32_t capacity, struct lbl_queue
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&queue->filled, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	queue->stream = stream;
 	queue->capacity = capacity;
+	queue->fork.rank = 2;
+	queue->fork.handle = handle_fork;
+	lbl_fork_register(&queue->fork);
 	*ret = queue;
 	return 0;
 }
 
 void lbl_queue_free(struct lbl_queue *queue)
 {
+	uint32_t i;
+
 	if (!queue)
 		return;
-	lbl_stream_unsubscribe(queue->stream, queue);
+	for (i = 0; i < queue->n_streams; i++) {
+		lbl_stream_detach_queue(queue->streams[i], queue);
+		lbl_stream_free(queue->streams[i]);
+	}
+	lbl_fork_unregister(&queue->fork);
 	pthread_cond_destroy(&queue->filled);
 	pthread_mutex_destroy(&queue->lock);
 	free(queue);
 }
 
-void lbl_queue_lock(struct lbl_queue *queue)
+int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream)
 {
-	pthread_mutex_lock(&queue->lock);
-}
+	int err;
 
-void lbl_queue_unlock(struct lbl_queue *queue)
-{
-	pthread_mutex_unlock(&queue->lock);
+	if (queue->n_streams == STREAMS_MAX)
+		return -ENOSPC;
+	err = lbl_stream_attach_queue(stream, queue);
+	if (!err)
+		queue->streams[queue->n_streams++] = stream;
+	return err;
 }
 
 void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len)

@@ -115,6 +115,8 @@ static int attach(struct lbl_stream *stream, void **sinks, uint32_t *n, void *si
 			err = start_thread(stream);
 		if (err)
 			remove_sink(stream, sinks, n, sink);
+		else
+			lbl_get(&stream->refs);
 	}
 	pthread_mutex_unlock(&stream->control);
 	return err;
@@ -140,23 +142,12 @@ void lbl_stream_detach(struct lbl_stream *stream, struct lbl_shard *shard)
 	detach(stream, (void **)stream->shards, &stream->n_shards, shard);
 }
 
-int lbl_stream_subscribe(struct lbl_stream *stream, uint32_t capacity, struct lbl_queue **ret)
+int lbl_stream_attach_queue(struct lbl_stream *stream, struct lbl_queue *queue)
 {
-	struct lbl_queue *queue;
-	int err;
-
-	err = lbl_queue_new(stream, capacity, &queue);
-	if (err)
-		return err;
-	err = attach(stream, (void **)stream->queues, &stream->n_queues, queue);
-	if (err)
-		lbl_queue_free(queue);
-	else
-		*ret = queue;
-	return err;
+	return attach(stream, (void **)stream->queues, &stream->n_queues, queue);
 }
 
-void lbl_stream_unsubscribe(struct lbl_stream *stream, struct lbl_queue *queue)
+void lbl_stream_detach_queue(struct lbl_stream *stream, struct lbl_queue *queue)
 {
 	detach(stream, (void **)stream->queues, &stream->n_queues, queue);
 }
@@ -172,16 +163,12 @@ static void lock_all(struct lbl_stream *stream)
 	pthread_mutex_lock(&stream->lock);
 	for (i = 0; i < stream->n_shards; i++)
 		pthread_mutex_lock(&stream->shards[i]->lock);
-	for (i = 0; i < stream->n_queues; i++)
-		lbl_queue_lock(stream->queues[i]);
 }
 
 static void unlock_all(struct lbl_stream *stream)
 {
 	uint32_t i;
 
-	for (i = 0; i < stream->n_queues; i++)
-		lbl_queue_unlock(stream->queues[i]);
 	for (i = 0; i < stream->n_shards; i++)
 		pthread_mutex_unlock(&stream->shards[i]->lock);
 	pthread_mutex_unlock(&stream->lock);

@@ -13,6 +13,7 @@ enum { LBL_SINKS_MAX = 16 };
  */
 struct lbl_stream {
 	struct lbl_fork_entry fork;
+	int refs;
 	pthread_mutex_t control, lock, producing;
 	struct lbl_ring ring;
 	int ring_fd, counters_fd, claim_fd, epoll_fd, wake_fd;
@@ -33,15 +34,17 @@ void lbl_stream_wake(struct lbl_stream *stream);
 void lbl_stream_stop(struct lbl_stream *stream);
 void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase);
 
-/* Tell a shard of all events from now on. -ENOSPC if there is no room for another. */
+/*
+ * Tell a shard or queue of all events from now on. -ENOSPC if there is no room for another. Takes a
+ * reference, which is dropped by lbl_stream_free() after detaching, without any lock held.
+ */
 int lbl_stream_attach(struct lbl_stream *stream, struct lbl_shard *shard);
+int lbl_stream_attach_queue(struct lbl_stream *stream, struct lbl_queue *queue);
 /* Drain once more, then tell it no more. */
 void lbl_stream_detach(struct lbl_stream *stream, struct lbl_shard *shard);
+void lbl_stream_detach_queue(struct lbl_stream *stream, struct lbl_queue *queue);
 
-int lbl_queue_new(struct lbl_stream *stream, uint32_t capacity, struct lbl_queue **ret);
+/* lbl_queue.c */
 void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len);
-void lbl_queue_lock(struct lbl_queue *queue);
-void lbl_queue_unlock(struct lbl_queue *queue);
-void lbl_stream_unsubscribe(struct lbl_stream *stream, struct lbl_queue *queue);
 
 #endif

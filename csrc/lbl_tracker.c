@@ -25,8 +25,7 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 	pthread_mutex_unlock(&tracker->lock);
 }
 
-int lbl_tracker_new(const struct lbl_layout *layout, uint32_t max_backends,
-		    struct lbl_tracker **ret)
+int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_tracker **ret)
 {
 	struct lbl_tracker *tracker;
 	int err = -ENOMEM;
@@ -36,12 +35,14 @@ int lbl_tracker_new(const struct lbl_layout *layout, uint32_t max_backends,
 	tracker = calloc(1, sizeof(*tracker));
 	if (!tracker)
 		return -ENOMEM;
+	lbl_get(&layout->refs);
 	tracker->layout = layout;
 	tracker->max_backends = max_backends;
 	tracker->names = lbl_names_new();
 	if (tracker->names)
 		err = lbl_shard_new(layout, max_backends, tracker->names, &tracker->own);
 	if (err) {
+		lbl_layout_free(layout);
 		lbl_names_free(tracker->names);
 		free(tracker);
 		return err;
@@ -62,6 +63,7 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 	lbl_fork_unregister(&tracker->fork);
 	lbl_shard_free(tracker->own);
 	lbl_names_free(tracker->names);
+	lbl_layout_free(tracker->layout);
 	pthread_mutex_destroy(&tracker->lock);
 	free(tracker);
 }
@@ -123,8 +125,7 @@ static int attach(struct lbl_tracker *tracker, struct lbl_stream *stream, struct
 }
 
 int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
-		       const struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
-		       size_t n)
+		       struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies, size_t n)
 {
 	struct lbl_shard *shard;
 	int err;
@@ -132,7 +133,7 @@ int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
 	err = lbl_shard_new(tracker->layout, tracker->max_backends, tracker->names, &shard);
 	if (err)
 		return err;
-	shard->conntrack = conntrack;
+	shard->conntrack = lbl_conntrack_get_ref(conntrack);
 	err = set_proxies(shard, proxies, n);
 	if (!err) {
 		pthread_mutex_lock(&tracker->lock);
@@ -198,20 +199,24 @@ static void fold(struct lbl_tracker *tracker, struct lbl_shard *shard)
 
 void lbl_tracker_detach(struct lbl_tracker *tracker)
 {
-	size_t i;
+	struct lbl_attachment *attached;
+	size_t n, i;
 
 	pthread_mutex_lock(&tracker->lock);
-	for (i = 0; i < tracker->n_attached; i++) {
-		struct lbl_attachment *at = &tracker->attached[i];
-
-		lbl_stream_detach(at->stream, at->shard);
-		fold(tracker, at->shard);
-		lbl_shard_free(at->shard);
+	attached = tracker->attached;
+	n = tracker->n_attached;
+	for (i = 0; i < n; i++) {
+		lbl_stream_detach(attached[i].stream, attached[i].shard);
+		fold(tracker, attached[i].shard);
 	}
-	free(tracker->attached);
 	tracker->attached = NULL;
 	tracker->n_attached = 0;
 	pthread_mutex_unlock(&tracker->lock);
+	for (i = 0; i < n; i++) {
+		lbl_shard_free(attached[i].shard);
+		lbl_stream_free(attached[i].stream);
+	}
+	free(attached);
 }
 
 /* ---- recording by hand ---- */

@@ -16,7 +16,7 @@ struct lbl_attachment {
 struct lbl_tracker {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
-	const struct lbl_layout *layout;
+	struct lbl_layout *layout;
 	uint32_t max_backends;
 	struct lbl_names *names;
 	struct lbl_shard *own;

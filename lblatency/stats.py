@@ -1,0 +1,328 @@
+"""The stats event stream: a load balancer's ring buffer, and copies of its events."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from ._address import format_ip, format_target, parse_target
+from ._ffi import check, ffi, lib
+from ._maps import MapSpec, counters_of, map_fd
+from .errors import BpfError, LatencyError
+
+__all__ = [
+    "Event",
+    "EventStream",
+    "MemoryRing",
+    "StreamStats",
+    "Subscription",
+    "create_event_stream",
+]
+
+_TYPES = {lib.LBL_OPENED: "opened", lib.LBL_CLOSED: "closed", lib.LBL_PERIODIC: "periodic"}
+REASONS = ("unknown", "fin", "rst", "timeout", "evicted", "reused", "connect_failed")
+_WAIT_MS = 200  # between looks at signals while a subscriber waits
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, decoded.
+
+    Attributes:
+        type: "opened", "closed" or "periodic".
+        target: the backend, `ip:port`.
+        timestamp_ns: when it happened, CLOCK_MONOTONIC.
+        created_ns: when the connection was created; 0 = the event does not say.
+        reason: why it was closed; "unknown" for other types.
+        protocol: 6 TCP, 17 UDP, 0 not told.
+        probe: whether it is a health check's.
+        proxy_id: which listener; 0 = the stream's own.
+        backend_id: the producer's index of the backend; 0 = none.
+        connect_us: creation to the backend's SYN-ACK; 0 = unknown.
+        first_byte_us: creation to the backend's first byte; None if it sent none.
+        closing_us: first FIN or RST to the end.
+        client: `ip:port`, in 64- and 72-byte events only.
+        vip: the address that the client asked for, in those too.
+    """
+
+    type: str
+    target: str
+    timestamp_ns: int
+    created_ns: int = 0
+    reason: str = "unknown"
+    protocol: int = 6
+    probe: bool = False
+    proxy_id: int = 0
+    backend_id: int = 0
+    connect_us: int = 0
+    first_byte_us: int | None = None
+    closing_us: int = 0
+    client: str | None = None
+    vip: str | None = None
+
+    def pack(self) -> bytes:
+        """The 56-byte form, as a producer sends it; `client` and `vip` have no place in it."""
+        address, port = parse_target(self.target)
+        first_byte = lib.LBL_FIRST_BYTE_NONE if self.first_byte_us is None else self.first_byte_us
+        event = ffi.new(
+            "struct lbl_event *",
+            {
+                "type": next(number for number, name in _TYPES.items() if name == self.type),
+                "reason": REASONS.index(self.reason),
+                "protocol": self.protocol,
+                "flags": (lib.LBL_FLAG_PROBE if self.probe else 0)
+                | (0 if self.target.startswith("[") else lib.LBL_FLAG_IPV4),
+                "backend_id": self.backend_id,
+                "timestamp_ns": self.timestamp_ns,
+                "created_ns": self.created_ns,
+                "connect_us": self.connect_us,
+                "first_byte_us": first_byte,
+                "closing_us": self.closing_us,
+                "port": port,
+                "proxy_id": self.proxy_id,
+                "addr": address,
+            },
+        )
+        return bytes(ffi.buffer(event))
+
+
+def _endpoint(address: Any, port: int) -> str:
+    return format_target(format_ip(bytes(address)), port)
+
+
+def _decode(seen: Any) -> Event:
+    event = seen.event
+    first_byte = event.first_byte_us
+    return Event(
+        type=_TYPES[event.type],
+        target=_endpoint(event.addr, event.port),
+        timestamp_ns=event.timestamp_ns,
+        created_ns=event.created_ns,
+        reason=REASONS[event.reason],
+        protocol=event.protocol,
+        probe=bool(event.flags & lib.LBL_FLAG_PROBE),
+        proxy_id=event.proxy_id,
+        backend_id=event.backend_id,
+        connect_us=event.connect_us,
+        first_byte_us=None if first_byte == lib.LBL_FIRST_BYTE_NONE else first_byte,
+        closing_us=event.closing_us,
+        client=_endpoint(seen.client_addr, seen.client_port) if seen.has_client else None,
+        vip=_endpoint(seen.vip_addr, seen.vip_port) if seen.has_client else None,
+    )
+
+
+class StreamStats(NamedTuple):
+    """Where a stream's events are: `produced = received + dropped + in_ring`.
+
+    Counted since the stream was created. `produced` and `dropped` are the producer's own counts;
+    None if the ring has no counters map.
+    """
+
+    produced: int | None
+    received: int
+    dropped: int | None
+    in_ring: int
+    corrupt: int
+    fill_bytes: int
+    fill_max_bytes: int
+    size_bytes: int
+
+
+class Subscription:
+    """A bounded queue of decoded events. While it is full, events are dropped and counted.
+
+    Iterate over it, or call `get()`; iteration ends when it is closed. `dropped` says what a
+    consumer that was too slow has missed; the stream and its other consumers never wait for it.
+    """
+
+    def __init__(self, streams: Sequence[Any], maxsize: int) -> None:
+        if maxsize < 1:
+            raise ValueError(f"maxsize must be at least 1, not {maxsize!r}")
+        out = ffi.new("struct lbl_queue **")
+        check(lib.lbl_queue_new(maxsize, out), "making a queue")
+        self._ptr: Any = ffi.gc(out[0], lib.lbl_queue_free)
+        self._dropped = 0
+        for stream in streams:
+            check(lib.lbl_queue_subscribe(self._ptr, stream), "subscribing to a stream")
+
+    def get(self, timeout: float | None = None) -> Event | None:
+        """The next event; None if none came within `timeout` seconds, or the queue is closed."""
+        left = None if timeout is None else round(timeout * 1000)
+        seen = ffi.new("struct lbl_seen *")
+        while True:
+            ptr = self._ptr
+            if ptr is None:
+                return None
+            wait = _WAIT_MS if left is None else min(_WAIT_MS, left)
+            if lib.lbl_queue_pop(ptr, wait, 1, seen):
+                return _decode(seen)
+            if left is not None:
+                left -= wait
+                if left <= 0:
+                    return None
+
+    def __iter__(self) -> Iterator[Event]:
+        while (event := self.get()) is not None:
+            yield event
+
+    @property
+    def dropped(self) -> int:
+        """Events that this queue had no room for."""
+        return self._dropped if self._ptr is None else int(lib.lbl_queue_dropped(self._ptr))
+
+    def close(self) -> None:
+        """Unsubscribe. What is still queued is gone."""
+        if self._ptr is not None:
+            self._dropped = self.dropped
+            self._ptr = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class EventStream:
+    """One or more ring buffers of events, each drained by a thread of its own while in use.
+
+    Made by `create_event_stream()`. It may be used by any number of trackers and subscriptions.
+    """
+
+    def __init__(self, streams: Sequence[Any]) -> None:
+        self._streams = list(streams)
+        first = [self._raw(stream) for stream in self._streams]
+        self._dropped_before = sum(raw.dropped for raw in first)
+        self._produced_before = self._dropped_before + sum(raw.consumed_before for raw in first)
+
+    @classmethod
+    def sharing(cls, other: EventStream) -> EventStream:
+        """The same rings under another handle, which the other's `close()` leaves alone."""
+        shared = cls.__new__(cls)
+        shared.__dict__.update(other.__dict__, _streams=list(other.streams))
+        return shared
+
+    @staticmethod
+    def _raw(stream: Any) -> Any:
+        raw = ffi.new("struct lbl_stream_stats *")
+        check(lib.lbl_stream_stats(stream, raw), "reading a stream's counters")
+        return raw
+
+    @property
+    def streams(self) -> list[Any]:
+        """The C streams, one a ring."""
+        if not self._streams:
+            raise ValueError("the event stream is closed")
+        return self._streams
+
+    def subscribe(self, maxsize: int = 10_000) -> Subscription:
+        """A copy of all events from now on, for an access log or an aggregator."""
+        return Subscription(self.streams, maxsize)
+
+    def drain(self) -> int:
+        """Consume what is in the rings now rather than at the next tick; returns how many."""
+        return sum(check(lib.lbl_stream_drain(stream), "draining") for stream in self.streams)
+
+    @property
+    def alive(self) -> bool:
+        """False in a child of `fork()`, where the parent's streams deliver nothing."""
+        return all(lib.lbl_stream_alive(stream) for stream in self.streams)
+
+    def stats(self) -> StreamStats:
+        """What was produced and where it is, summed over the rings."""
+        each = [self._raw(stream) for stream in self.streams]
+        counted = any(raw.has_counters for raw in each)
+        produced = sum(raw.produced for raw in each) - self._produced_before
+        dropped = sum(raw.dropped for raw in each) - self._dropped_before
+        return StreamStats(
+            produced=produced if counted else None,
+            received=sum(raw.received for raw in each),
+            dropped=dropped if counted else None,
+            in_ring=sum(raw.in_ring for raw in each),
+            corrupt=sum(raw.corrupt for raw in each),
+            fill_bytes=sum(raw.fill_bytes for raw in each),
+            fill_max_bytes=sum(raw.fill_max_bytes for raw in each),
+            size_bytes=sum(raw.size_bytes for raw in each),
+        )
+
+    def close(self) -> None:
+        """Let go of the rings. Trackers and subscriptions that use them keep them until they end."""
+        self._streams = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class MemoryRing:
+    """A ring buffer in this process, for producers without BPF: simulations and tests.
+
+    Args:
+        size: bytes, a power of two of at least a page. An event takes 64.
+    """
+
+    def __init__(self, size: int = 1 << 20) -> None:
+        out = ffi.new("struct lbl_stream **")
+        if not 0 < size < 1 << 31 or lib.lbl_stream_memory(size, out):
+            raise ValueError(f"ring size must be a power of two of at least a page, not {size!r}")
+        self.ptr = ffi.gc(out[0], lib.lbl_stream_free)
+
+    def produce(self, record: bytes) -> bool:
+        """Append one record; False if the ring was full and it was dropped, which is counted."""
+        rc = lib.lbl_stream_produce(self.ptr, ffi.from_buffer(record), len(record))
+        if rc == -22:
+            raise ValueError(f"a record of {len(record)} bytes can never fit into this ring")
+        return bool(rc == 0)
+
+
+def _open_ring(ring: MapSpec, counters: MapSpec | None, *, find_counters: bool) -> Any:
+    out = ffi.new("struct lbl_stream **")
+    with map_fd(ring) as fd:
+        found = counters_of(ring, fd) if find_counters else None
+        try:
+            if counters is None:
+                rc = lib.lbl_stream_open(fd, -1 if found is None else found, out)
+            else:
+                with map_fd(counters) as counters_fd:
+                    rc = lib.lbl_stream_open(fd, counters_fd, out)
+        finally:
+            if found is not None:
+                os.close(found)
+    if rc == -22:
+        raise LatencyError(
+            f"map {ring} is no ring buffer of events, or its counters map is not one of"
+            " bpf/lblatency.bpf.h"
+        )
+    if rc == -16:
+        raise BpfError(16, f"ring {ring}: another stream consumes it already; close that first")
+    check(rc, f"opening the ring buffer {ring}")
+    return ffi.gc(out[0], lib.lbl_stream_free)
+
+
+def create_event_stream(
+    ringbuf: MapSpec | MemoryRing | Sequence[MapSpec], *, counters: MapSpec | None = None
+) -> EventStream:
+    """Become the consumer of a load balancer's events.
+
+    Args:
+        ringbuf: the ring buffer map: an open fd, a pin path, an id (digits in a string) or a name;
+            a sequence of those for a balancer with several rings; or a `MemoryRing`.
+        counters: the producer's `lbl_counters` map, by the same means. Without it, it is looked
+            for beside the ring's pin and among the maps of the programs that use the ring.
+
+    Raises:
+        BpfError: there is no such map, it may not be opened, or somebody else consumes it.
+        LatencyError: it is a map of another kind.
+    """
+    if isinstance(ringbuf, MemoryRing):
+        return EventStream([ringbuf.ptr])
+    rings = [ringbuf] if isinstance(ringbuf, str) or not isinstance(ringbuf, Sequence) else ringbuf
+    if not rings:
+        raise ValueError("there must be at least one ring")
+    streams = [_open_ring(rings[0], counters, find_counters=counters is None)]
+    streams += [_open_ring(ring, None, find_counters=False) for ring in rings[1:]]
+    return EventStream(streams)
