@@ -19,12 +19,18 @@ def fail(what: str, debian: str) -> None:
 
 def require_tools() -> None:
     """Stop with the name of what is missing rather than with a compiler's complaint."""
-    for tool, debian in (("pkg-config", "pkg-config"), ("clang", "clang"), ("bpftool", "bpftool"),
-                         ("llvm-strip", "llvm")):
+    for tool, debian in (
+        ("pkg-config", "pkg-config"),
+        ("clang", "clang"),
+        ("bpftool", "bpftool"),
+        ("llvm-strip", "llvm"),
+    ):
         if shutil.which(tool) is None:
             fail(f"{tool} is needed to build and was not found", debian)
     if subprocess.run(["pkg-config", "--exists", LIBBPF]).returncode:
-        found = subprocess.run(["pkg-config", "--modversion", "libbpf"], capture_output=True, text=True)
+        found = subprocess.run(
+            ["pkg-config", "--modversion", "libbpf"], capture_output=True, text=True
+        )
         version = found.stdout.strip() or "none"
         fail(f"needs {LIBBPF} with its headers, found {version}", "libbpf-dev")
 
@@ -32,7 +38,8 @@ def require_tools() -> None:
 def build_skeletons() -> None:
     """Compile every bpf/*.bpf.c into csrc/*.skel.h."""
     spec = importlib.util.spec_from_file_location("build_bpf", ROOT / "csrc" / "build_bpf.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.build(ROOT)
@@ -43,8 +50,9 @@ class BuildExt(build_ext):
         """Called by cffi when a module is really compiled, so never for metadata or an sdist."""
         require_tools()
         build_skeletons()
-        flags = subprocess.run(["pkg-config", "--cflags", "libbpf"], check=True, capture_output=True,
-                               text=True).stdout.split()
+        flags = subprocess.run(
+            ["pkg-config", "--cflags", "libbpf"], check=True, capture_output=True, text=True
+        ).stdout.split()
         ext.extra_compile_args += flags
 
 

@@ -16,7 +16,7 @@
 /* cdef: begin */
 enum {
 	LBL_ABI_VERSION = 1,
-	LBL_EVENT_BYTES = 56,	/* with the ring's 8-byte header: one cache line */
+	LBL_EVENT_BYTES = 56, /* with the ring's 8-byte header: one cache line */
 	LBL_EVENT64_BYTES = 64,
 	LBL_EVENT72_BYTES = 72,
 };
@@ -33,39 +33,39 @@ enum lbl_reason {
 	LBL_REASON_RST = 2,
 	LBL_REASON_TIMEOUT = 3,
 	LBL_REASON_EVICTED = 4,
-	LBL_REASON_REUSED = 5,		/* the tuple came back with another ISN */
-	LBL_REASON_CONNECT_FAILED = 6,	/* never established: has no lifetime */
+	LBL_REASON_REUSED = 5, /* the tuple came back with another ISN */
+	LBL_REASON_CONNECT_FAILED = 6, /* never established: has no lifetime */
 	LBL_REASONS = 7,
 };
 
 enum lbl_event_flag {
 	LBL_FLAG_IPV4 = 1,
-	LBL_FLAG_PROBE = 2,	/* a health check: no payload, closed by the client's RST */
+	LBL_FLAG_PROBE = 2, /* a health check: no payload, closed by the client's RST */
 };
 
 /* first_byte_us: the backend never sent a byte */
 #define LBL_FIRST_BYTE_NONE 0xffffffff
 
 struct lbl_event {
-	__u8 type;		/* enum lbl_event_type */
-	__u8 reason;		/* enum lbl_reason; of a closed event */
-	__u8 protocol;		/* 6 TCP, 17 UDP */
-	__u8 flags;		/* enum lbl_event_flag */
-	__u32 backend_id;	/* dense index chosen by the producer, 0 = none; a hint, checked */
+	__u8 type; /* enum lbl_event_type */
+	__u8 reason; /* enum lbl_reason; of a closed event */
+	__u8 protocol; /* 6 TCP, 17 UDP */
+	__u8 flags; /* enum lbl_event_flag */
+	__u32 backend_id; /* dense index chosen by the producer, 0 = none; a hint, checked */
 	__u64 timestamp_ns;
-	__u64 created_ns;	/* first SYN or packet; 0 = unknown */
-	__u32 connect_us;	/* creation to the backend's SYN-ACK, saturating; 0 = unknown */
-	__u32 first_byte_us;	/* creation to the backend's first payload, saturating */
-	__u32 closing_us;	/* first FIN or RST to the end, saturating */
-	__u16 port;		/* backend's, host order */
-	__u16 proxy_id;		/* which listener; 0 = the stream's own proxy name */
-	__u8 addr[16];		/* backend's */
+	__u64 created_ns; /* first SYN or packet; 0 = unknown */
+	__u32 connect_us; /* creation to the backend's SYN-ACK, saturating; 0 = unknown */
+	__u32 first_byte_us; /* creation to the backend's first payload, saturating */
+	__u32 closing_us; /* first FIN or RST to the end, saturating */
+	__u16 port; /* backend's, host order */
+	__u16 proxy_id; /* which listener; 0 = the stream's own proxy name */
+	__u8 addr[16]; /* backend's */
 };
 
 /* One a CPU, summed by the reader: produced = received + dropped + in ring. */
 struct lbl_counters {
-	__u64 produced;		/* events that a program wanted to send, the dropped ones included */
-	__u64 dropped;		/* of those, the ones the ring had no room for */
+	__u64 produced; /* events that a program wanted to send, the dropped ones included */
+	__u64 dropped; /* of those, the ones the ring had no room for */
 };
 /* cdef: end */
 
@@ -132,7 +132,7 @@ struct lbl_ct_value {
 	__u64 packets_fwd, packets_rev, bytes_fwd, bytes_rev;
 };
 
-#define LBL_AT(type, field, offset) \
+#define LBL_AT(type, field, offset)                                                                \
 	_Static_assert(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
 
 _Static_assert(sizeof(struct lbl_event) == LBL_EVENT_BYTES, "lbl_event is 56 bytes");

@@ -70,10 +70,10 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 		event->timestamp_ns = bpf_ktime_get_ns();
 
 	fill = bpf_ringbuf_query(&lbl_events, BPF_RB_AVAIL_DATA);
-	bpf_ringbuf_submit(event, fill >= lbl_wakeup_bytes &&
-					  (fill & (lbl_wakeup_bytes - 1)) < sizeof(*event) + 8 ?
-				  BPF_RB_FORCE_WAKEUP :
-				  BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(event, fill >= lbl_wakeup_bytes && (fill & (lbl_wakeup_bytes - 1)) <
+								      sizeof(*event) + 8
+					  ? BPF_RB_FORCE_WAKEUP
+					  : BPF_RB_NO_WAKEUP);
 	return 0;
 }
 

@@ -14,6 +14,7 @@ DEPENDS = sorted(
     for pattern in ("csrc/*.h", "bpf/*.h", "bpf/*.bpf.c")
     for path in ROOT.glob(pattern)
 )
+CFLAGS = ["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"]
 KERNEL_TYPES = """
 typedef uint8_t __u8; typedef uint16_t __u16; typedef uint32_t __u32; typedef uint64_t __u64;
 """
@@ -36,7 +37,6 @@ ffibuilder.set_source(
     depends=DEPENDS,
     include_dirs=[str(ROOT), str(ROOT / "bpf"), str(ROOT / "csrc")],
     libraries=["bpf"],
-    extra_compile_args=["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-fno-math-errno", "-Wall", "-Wextra", "-Werror",
-                        *os.environ.get("LBLATENCY_CFLAGS", "").split()],
+    extra_compile_args=[*CFLAGS, *os.environ.get("LBLATENCY_CFLAGS", "").split()],
     extra_link_args=os.environ.get("LBLATENCY_LDFLAGS", "").split(),
-)  # fmt: skip
+)

@@ -41,7 +41,8 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	if (!unified && info.key_size != sizeof(struct lbl_ct_key4))
 		return -EINVAL;
 	if (info.value_size > VALUE_BYTES_MAX ||
-	    info.value_size < (unified ? sizeof(struct lbl_ct_value) : sizeof(struct lbl_ct_value4)))
+	    info.value_size <
+		    (unified ? sizeof(struct lbl_ct_value) : sizeof(struct lbl_ct_value4)))
 		return -EINVAL;
 
 	conntrack = calloc(1, sizeof(*conntrack));
@@ -157,7 +158,8 @@ struct numbers {
 	uint64_t packets_fwd, packets_rev, bytes_fwd, bytes_rev;
 };
 
-_Static_assert(offsetof(struct lbl_ct_value, bytes_rev) - offsetof(struct lbl_ct_value, created_ns) ==
+_Static_assert(offsetof(struct lbl_ct_value, bytes_rev) -
+			       offsetof(struct lbl_ct_value, created_ns) ==
 		       offsetof(struct numbers, bytes_rev),
 	       "lbl_ct_value has the numbers in this order");
 _Static_assert(offsetof(struct lbl_ct_value4, bytes_rev) -
@@ -184,8 +186,8 @@ static void add_value(struct lbl_connection *ret, const uint8_t *value, size_t o
 static int look_up(const struct lbl_conntrack *conntrack, const union key *key,
 		   struct lbl_connection *ret)
 {
-	size_t offset = conntrack->unified ? offsetof(struct lbl_ct_value, created_ns) :
-					     offsetof(struct lbl_ct_value4, created_ns);
+	size_t offset = conntrack->unified ? offsetof(struct lbl_ct_value, created_ns)
+					   : offsetof(struct lbl_ct_value4, created_ns);
 	uint8_t *values;
 	int err = 0;
 	size_t i;
@@ -228,8 +230,7 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 		previous = &key;
 		if (n == room) {
 			size_t larger = room ? 2 * room : 64;
-			struct lbl_connection *grown =
-				reallocarray(found, larger, sizeof(*found));
+			struct lbl_connection *grown = reallocarray(found, larger, sizeof(*found));
 
 			if (!grown) {
 				free(found);

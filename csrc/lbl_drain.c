@@ -3,7 +3,7 @@
 #include "lbl_stream.h"
 
 enum {
-	RUN_MAX = 128,	  /* events handed on at once; they stay in the first-level cache */
+	RUN_MAX = 128, /* events handed on at once; they stay in the first-level cache */
 	BATCH_MAX = 1024, /* records between two releases of the ring and of the locks */
 };
 

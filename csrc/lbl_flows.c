@@ -28,7 +28,8 @@ static uint32_t position(const struct lbl_flows *flows, const struct lbl_flow_ke
 
 static int grow(struct lbl_flows *flows)
 {
-	struct lbl_flows larger = { .mask = flows->entries ? flows->mask * 2 + 1 : FIRST_FLOWS - 1 };
+	struct lbl_flows larger = { .mask = flows->entries ? flows->mask * 2 + 1
+							   : FIRST_FLOWS - 1 };
 	uint32_t i;
 
 	larger.entries = calloc((size_t)larger.mask + 1, sizeof(*larger.entries));

@@ -30,8 +30,7 @@ static uint64_t native_bound(int i)
 {
 	int exponent = i >> LBL_NATIVE_SCHEMA;
 
-	return (uint64_t)(((lbl_u128)1000000000 *
-			   octave[i & (LBL_NATIVE_PER_OCTAVE - 1)]) >>
+	return (uint64_t)(((lbl_u128)1000000000 * octave[i & (LBL_NATIVE_PER_OCTAVE - 1)]) >>
 			  (63 - exponent));
 }
 
@@ -82,7 +81,8 @@ static void fill_cells(struct lbl_layout *layout)
 	uint32_t cell, slot = 0;
 
 	for (cell = 0; cell < LBL_CELLS; cell++) {
-		uint32_t octave_of = cell >> LBL_CELL_BITS, part = cell & ((1 << LBL_CELL_BITS) - 1);
+		uint32_t octave_of = cell >> LBL_CELL_BITS,
+			 part = cell & ((1 << LBL_CELL_BITS) - 1);
 		int64_t start = (int64_t)((1ULL << LBL_CELL_BITS | part)
 					  << (octave_of + LBL_CELL_FIRST - LBL_CELL_BITS));
 

@@ -37,7 +37,7 @@ enum {
 	LBL_NATIVE_SCHEMA = 6,
 	LBL_NATIVE_PER_OCTAVE = 1 << LBL_NATIVE_SCHEMA,
 	LBL_NATIVE_FIRST = -20 * LBL_NATIVE_PER_OCTAVE, /* 2^-20 s: the zero bucket's bound */
-	LBL_NATIVE_LAST = 24 * LBL_NATIVE_PER_OCTAVE,	/* 2^24 s, 194 days */
+	LBL_NATIVE_LAST = 24 * LBL_NATIVE_PER_OCTAVE, /* 2^24 s, 194 days */
 	LBL_NATIVE_BOUNDS = LBL_NATIVE_LAST - LBL_NATIVE_FIRST + 1,
 	LBL_CLASSIC_MAX = 512,
 	LBL_SLOTS_MAX = LBL_NATIVE_BOUNDS + LBL_CLASSIC_MAX + 1,
@@ -55,8 +55,8 @@ struct lbl_layout {
 	uint32_t n_slots;
 	uint32_t n_classic;
 	int64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; INT64_MAX behind the last bound */
-	uint16_t cell[LBL_CELLS];	  /* how many bounds lie below the cell */
-	int32_t native[LBL_SLOTS_MAX];	  /* schema-6 index of the slot */
+	uint16_t cell[LBL_CELLS]; /* how many bounds lie below the cell */
+	int32_t native[LBL_SLOTS_MAX]; /* schema-6 index of the slot */
 	uint16_t classic[LBL_CLASSIC_MAX]; /* the slot that ends at the classic bound */
 };
 
@@ -77,7 +77,8 @@ static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
 	v = ns > LBL_TOP_NS ? (int64_t)LBL_TOP_NS + 1 : (int64_t)ns;
 	v = v < (1 << LBL_CELL_FIRST) ? 1 << LBL_CELL_FIRST : v;
 	x.d = (double)v;
-	i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - ((1023 + LBL_CELL_FIRST) << LBL_CELL_BITS)];
+	i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) -
+			 ((1023 + LBL_CELL_FIRST) << LBL_CELL_BITS)];
 	i += (uint32_t)((uint64_t)(layout->upper[i] - v) >> 63);
 	i += (uint32_t)((uint64_t)(layout->upper[i] - v) >> 63);
 	return i;
@@ -95,8 +96,8 @@ struct lbl_key {
 	uint8_t addr[16];
 };
 
-_Static_assert(sizeof(struct lbl_key) == sizeof(struct lbl_event) -
-					 offsetof(struct lbl_event, port),
+_Static_assert(sizeof(struct lbl_key) ==
+		       sizeof(struct lbl_event) - offsetof(struct lbl_event, port),
 	       "lbl_key is the tail of lbl_event");
 
 /*
@@ -116,8 +117,8 @@ enum { LBL_HOT_REASONS = 6 };
 struct lbl_hot {
 	struct lbl_key key;
 	uint16_t base, len; /* of the window */
-	uint32_t *low;	    /* window->low */
-	uint64_t sum;	    /* ns, low 63 bits */
+	uint32_t *low; /* window->low */
+	uint64_t sum; /* ns, low 63 bits */
 	uint32_t closed[LBL_HOT_REASONS];
 } __attribute__((aligned(64)));
 
@@ -136,12 +137,12 @@ struct lbl_cold {
 };
 
 struct lbl_table {
-	uint32_t max;	 /* backends, the overflow one at index 0 not counted */
-	uint32_t n;	 /* indexes in use, 0 included */
+	uint32_t max; /* backends, the overflow one at index 0 not counted */
+	uint32_t n; /* indexes in use, 0 included */
 	struct lbl_hot *hot;
 	struct lbl_cold *cold;
 	uint32_t *by_id; /* event's backend_id to index */
-	uint64_t *hash;	 /* high half of the key's hash, index; 0 = empty */
+	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
 	struct lbl_window *retired;
 };

@@ -61,8 +61,7 @@ static int append(struct lbl_names *names, const char *text, size_t len)
 		return -ENOSPC;
 	if (names->n == names->capacity) {
 		uint32_t capacity = names->capacity ? names->capacity * 2 : 16;
-		struct name **larger =
-			reallocarray(names->names, capacity, sizeof(struct name *));
+		struct name **larger = reallocarray(names->names, capacity, sizeof(struct name *));
 
 		if (!larger)
 			return -ENOMEM;

@@ -67,13 +67,13 @@ struct lbl_stream;
 struct lbl_queue;
 
 struct lbl_stream_stats {
-	uint64_t received;	/* records taken off the ring */
-	uint64_t corrupt;	/* times the ring itself made no sense and was skipped to its end */
-	uint64_t in_ring;	/* records of our size that are waiting */
+	uint64_t received; /* records taken off the ring */
+	uint64_t corrupt; /* times the ring itself made no sense and was skipped to its end */
+	uint64_t in_ring; /* records of our size that are waiting */
 	uint64_t fill_bytes;
 	uint64_t fill_max_bytes; /* the highest fill a drain has found */
 	uint64_t size_bytes;
-	uint64_t produced;	/* by the producer's own count; 0 without counters */
+	uint64_t produced; /* by the producer's own count; 0 without counters */
 	uint64_t dropped;
 	bool has_counters;
 	uint64_t consumed_before; /* events that others took off the ring before us */
@@ -115,7 +115,7 @@ int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream);
 /* A decoded event of any of the layouts. */
 struct lbl_seen {
 	struct lbl_event event;
-	uint8_t has_client;	/* 64- and 72-byte events only: who, and the address they asked for */
+	uint8_t has_client; /* 64- and 72-byte events only: who, and the address they asked for */
 	uint8_t client_addr[16];
 	uint8_t vip_addr[16];
 	uint16_t client_port;
@@ -168,15 +168,15 @@ struct lbl_backend;
 
 struct lbl_tracker_stats {
 	uint64_t opened;
-	uint64_t closed;	/* = recorded + unmatched + rejected + ignored */
+	uint64_t closed; /* = recorded + unmatched + rejected + ignored */
 	uint64_t periodic;
-	uint64_t malformed;	/* records of no known length or type */
+	uint64_t malformed; /* records of no known length or type */
 	uint64_t recorded;
-	uint64_t unmatched;	/* closed, but nobody knows when it was created */
-	uint64_t rejected;	/* closed before it was created, or absurdly long after */
-	uint64_t ignored;	/* health probes and failed connects */
-	uint64_t flows_full;	/* opened events that could not be remembered */
-	uint64_t observed;	/* lbl_backend_observe() */
+	uint64_t unmatched; /* closed, but nobody knows when it was created */
+	uint64_t rejected; /* closed before it was created, or absurdly long after */
+	uint64_t ignored; /* health probes and failed connects */
+	uint64_t flows_full; /* opened events that could not be remembered */
+	uint64_t observed; /* lbl_backend_observe() */
 };
 
 /* More than `max_backends` backends share one, the overflow backend. */
@@ -194,9 +194,9 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 
 /* Which proxy an event belongs to. An id that nobody named is called "proxy-<id>". */
 struct lbl_proxy {
-	uint16_t id;		/* proxy_id of the event */
-	uint16_t name;		/* of lbl_tracker_name() */
-	bool has_vip;		/* also of 64- and 72-byte events that were addressed to this: */
+	uint16_t id; /* proxy_id of the event */
+	uint16_t name; /* of lbl_tracker_name() */
+	bool has_vip; /* also of 64- and 72-byte events that were addressed to this: */
 	uint8_t vip_addr[16];
 	uint16_t vip_port;
 };
@@ -235,16 +235,16 @@ void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* ---- Snapshot: all backends of a tracker at one time, merged over its streams. ---- */
 
 struct lbl_row {
-	uint16_t name;		/* of the proxy; 0: the overflow backend */
+	uint16_t name; /* of the proxy; 0: the overflow backend */
 	uint16_t port;
 	uint8_t addr[16];
 	uint64_t count;
-	uint64_t sum_lo;	/* ns, 128 bits */
+	uint64_t sum_lo; /* ns, 128 bits */
 	uint64_t sum_hi;
 	uint64_t opened;
-	uint64_t closed[7];	/* by enum lbl_reason; health probes not included */
+	uint64_t closed[7]; /* by enum lbl_reason; health probes not included */
 	uint64_t probes;
-	uint64_t first;		/* its pairs are [first, first + n) of the snapshot's */
+	uint64_t first; /* its pairs are [first, first + n) of the snapshot's */
 	uint32_t n;
 };
 

@@ -118,8 +118,8 @@ int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n, struct lb
 
 	pthread_mutex_lock(&queue->lock);
 	while (queue->head == queue->tail && !err)
-		err = timeout_ms < 0 ? pthread_cond_wait(&queue->filled, &queue->lock) :
-				       pthread_cond_timedwait(&queue->filled, &queue->lock, &until);
+		err = timeout_ms < 0 ? pthread_cond_wait(&queue->filled, &queue->lock)
+				     : pthread_cond_timedwait(&queue->filled, &queue->lock, &until);
 	for (popped = 0; popped < n && queue->tail != queue->head; popped++)
 		ret[popped] = queue->events[queue->tail++ % queue->capacity];
 	pthread_mutex_unlock(&queue->lock);

@@ -5,7 +5,7 @@
 
 #include "lbl_internal.h"
 
-#define LBL_RING_BUSY 0x80000000U	/* reserved, not yet submitted */
+#define LBL_RING_BUSY 0x80000000U /* reserved, not yet submitted */
 #define LBL_RING_DISCARDED 0x40000000U
 #define LBL_RING_LEN 0x3fffffffU
 

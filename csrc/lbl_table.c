@@ -248,8 +248,7 @@ static struct lbl_window *window_for(struct lbl_table *table, const struct lbl_l
 		    (window->wide || !wide))
 			return window;
 		base = base < window->base ? base : window->base;
-		end = end > window->base + (uint32_t)window->len ? end :
-								   window->base + window->len;
+		end = end > window->base + (uint32_t)window->len ? end : window->base + window->len;
 		wide |= window->wide;
 	}
 	return replace_window(table, index, base, end, wide);

@@ -119,8 +119,7 @@ static int attach(struct lbl_tracker *tracker, struct lbl_stream *stream, struct
 	tracker->attached = larger;
 	err = lbl_stream_attach(stream, shard);
 	if (!err)
-		tracker->attached[tracker->n_attached++] =
-			(struct lbl_attachment){ stream, shard };
+		tracker->attached[tracker->n_attached++] = (struct lbl_attachment){ stream, shard };
 	return err;
 }
 

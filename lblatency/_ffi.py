@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import _native
 from .errors import BpfError
 
-ffi: Any = _native.ffi
-lib: Any = _native.lib
+ffi = _native.ffi
+lib = _native.lib
 
 __all__ = ["check", "ffi", "lib"]
 

@@ -61,7 +61,7 @@ class LatencyCollector(Collector):
             labels = (row.proxy, row.ip, str(row.port))
             histogram = row.histogram
             if histogram["count"]:
-                bounds = [floatToGoString(bound) for bound in histogram["buckets"]]
+                bounds = [str(floatToGoString(bound)) for bound in histogram["buckets"]]  # type: ignore[no-untyped-call]
                 buckets = list(zip(bounds, histogram["counts"], strict=True))
                 buckets.append(("+Inf", histogram["count"]))
                 latency.add_metric(labels, buckets, histogram["sum"])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from ._ffi import ffi, lib
@@ -18,15 +19,39 @@ __all__ = [
     "NativeHistogram",
 ]
 
-REFERENCE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-DEFAULT_BUCKETS = (*REFERENCE_BUCKETS, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+REFERENCE_BUCKETS: tuple[float, ...] = (
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+DEFAULT_BUCKETS: tuple[float, ...] = (
+    *REFERENCE_BUCKETS,
+    30.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    14400.0,
+    86400.0,
+)
 
 _MAX_BOUND = 2.0**24
 
 
 def _bound_ns(bound: float) -> int:
     if not 1e-6 <= bound <= _MAX_BOUND:
-        raise ValueError(f"bucket bound {bound!r} is not between 1e-06 and {_MAX_BOUND:.0f} seconds")
+        raise ValueError(
+            f"bucket bound {bound!r} is not between 1e-06 and {_MAX_BOUND:.0f} seconds"
+        )
     ns = round(bound * 1e9)
     if ns / 1e9 != bound:
         raise ValueError(f"bucket bound {bound!r} is not a whole number of nanoseconds")
@@ -44,7 +69,7 @@ class Layout:
     def __init__(self, buckets: Sequence[float]) -> None:
         self.buckets = tuple(float(bound) for bound in buckets)
         bounds = [_bound_ns(bound) for bound in self.buckets]
-        if any(b <= a for a, b in zip(bounds, bounds[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(bounds)):
             raise ValueError("bucket bounds must be ascending, each greater than the one before")
         out = ffi.new("struct lbl_layout **")
         rc = lib.lbl_layout_new(ffi.new("uint64_t[]", bounds), len(bounds), out)

@@ -248,7 +248,7 @@ class EventStream:
         )
 
     def close(self) -> None:
-        """Let go of the rings. Trackers and subscriptions that use them keep them until they end."""
+        """Let go of the rings; trackers and subscriptions keep theirs until they end."""
         self._streams = []
 
     def __enter__(self) -> Self:

@@ -1,0 +1,55 @@
+# Each target installs what it needs, then does its job. Run as root: BPF and network namespaces
+# need it, and so does apt-get.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-dev python3-venv
+APT_TEST := prometheus nftables
+APT_LINT := clang-format
+APT_BENCH :=
+C_FILES := $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c bpf/*.c bpf/*.h tests/bpf/*.c)
+OURS := $(filter-out %.skel.h,$(C_FILES))
+
+.PHONY: build demo test bench bench-smoke lint format clean
+.DELETE_ON_ERROR:
+
+# $(call install,packages): Debian packages that are missing; elsewhere, say which they are.
+define install
+	@./tools/packages $(1)
+endef
+
+build: $(VENV)/.built
+
+$(VENV)/.python: pyproject.toml
+	$(call install,$(APT))
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -U pip 'setuptools>=77' wheel build
+	touch $@
+
+$(VENV)/.built: $(VENV)/.python setup.py $(wildcard csrc/*.py) $(OURS)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[test,lint]'
+	touch $@
+
+demo: build
+	$(BIN)/lblatency demo
+
+test: build
+	$(call install,$(APT_TEST))
+	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
+
+lint: build
+	$(call install,$(APT_LINT))
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	clang-format --dry-run -Werror $(OURS)
+
+format: build
+	$(call install,$(APT_LINT))
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	clang-format -i $(OURS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info lblatency/*.so csrc/*.skel.h lblatency/_native.c
