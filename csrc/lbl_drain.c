@@ -2,10 +2,8 @@
 /* Taking records off the ring, in runs of equal length where they come so, and handing them on. */
 #include "lbl_stream.h"
 
-enum {
-	RUN_MAX = 128, /* events handed on at once; they stay in the first-level cache */
-	BATCH_MAX = 1024, /* records between two releases of the ring and of the locks */
-};
+/* Records between two releases of the ring and of the locks. */
+enum { BATCH_MAX = 1024 };
 
 static void deliver_run(struct lbl_stream *stream, const void *first, uint32_t n)
 {
@@ -34,7 +32,7 @@ static uint32_t run_length(const struct lbl_ring *ring, uint64_t at, uint64_t en
 {
 	uint32_t n = 0;
 
-	while (n < RUN_MAX && at + 64 <= end && lbl_ring_len(ring, at) == LBL_EVENT_BYTES) {
+	while (n < LBL_RUN_MAX && at + 64 <= end && lbl_ring_len(ring, at) == LBL_EVENT_BYTES) {
 		at += 64;
 		n++;
 	}

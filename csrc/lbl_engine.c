@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "lbl_internal.h"
+#include "lbl_count.h"
 
 int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
 		  struct lbl_shard **ret)
@@ -82,87 +82,15 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);
 }
 
-static const struct lbl_key *key_of(const struct lbl_event *event)
-{
-	return (const struct lbl_key *)&event->port;
-}
-
-/* Two long words and a short one without a branch: what memcmp() would be too careful for. */
-static inline bool same_key(const struct lbl_key *a, const struct lbl_key *b)
-{
-	uint64_t a0, a1, b0, b1;
-	uint32_t a2, b2;
-
-	memcpy(&a0, a, 8);
-	memcpy(&b0, b, 8);
-	memcpy(&a1, (const char *)a + 8, 8);
-	memcpy(&b1, (const char *)b + 8, 8);
-	memcpy(&a2, (const char *)a + 16, 4);
-	memcpy(&b2, (const char *)b + 16, 4);
-	return !((a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2));
-}
-
-/* An id is the producer's hint: it is believed if the backend it led to last is the event's. */
-static __attribute__((noinline)) uint32_t find_backend(struct lbl_shard *shard,
-						       const struct lbl_event *event)
-{
-	uint32_t index = lbl_shard_backend(shard, key_of(event));
-
-	if (event->backend_id && event->backend_id < LBL_IDS_MAX)
-		shard->table.by_id[event->backend_id] = index;
-	return index;
-}
-
-static inline uint32_t backend_of(struct lbl_shard *shard, const struct lbl_event *event)
-{
-	const struct lbl_table *table = &shard->table;
-
-	if (likely(event->backend_id < LBL_IDS_MAX)) {
-		uint32_t index = table->by_id[event->backend_id];
-
-		if (likely(index && same_key(&table->hot[index].key, key_of(event))))
-			return index;
-	}
-	return find_backend(shard, event);
-}
-
 /* ---- recording ---- */
-
-/* Count a duration; false if there was no memory to count it in. */
-static inline bool count(struct lbl_shard *shard, uint32_t index, uint64_t ns)
-{
-	struct lbl_hot *hot = &shard->table.hot[index];
-	uint32_t slot = lbl_slot(shard->layout, ns);
-	uint32_t i = slot - hot->base;
-
-	if (likely(i < hot->len && hot->low[i] != UINT32_MAX))
-		lbl_add(&hot->low[i], 1);
-	else if (lbl_table_count(&shard->table, shard->layout, index, slot, 1))
-		return false;
-	if (likely(hot->sum + ns < 1ULL << 63))
-		lbl_add(&hot->sum, ns);
-	else
-		lbl_table_add_sum(&shard->table, index, ns);
-	return true;
-}
-
-static inline void count_closed(struct lbl_shard *shard, uint32_t index, uint8_t reason)
-{
-	struct lbl_hot *hot = &shard->table.hot[index];
-
-	if (likely(reason < LBL_HOT_REASONS && hot->closed[reason] != UINT32_MAX))
-		lbl_add(&hot->closed[reason], 1);
-	else
-		lbl_table_add_closed(&shard->table, index, reason, 1);
-}
 
 void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns)
 {
-	if (count(shard, index, ns))
+	if (lbl_count(shard, index, ns))
 		lbl_add(&shard->stats.observed, 1);
 	else
 		lbl_add(&shard->stats.rejected, 1);
-	count_closed(shard, index, LBL_REASON_UNKNOWN);
+	lbl_count_closed(shard, index, LBL_REASON_UNKNOWN);
 }
 
 static struct lbl_flow_key flow_key(const struct lbl_seen *seen)
@@ -245,22 +173,21 @@ static void closed(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_
 		lbl_add(&shard->table.cold[index].probes, 1);
 		return;
 	}
-	count_closed(shard, index, event->reason);
+	lbl_count_closed(shard, index, event->reason);
 	if (event->reason == LBL_REASON_CONNECT_FAILED)
 		lbl_add(&stats->ignored, 1);
 	else if (!created_ns)
 		lbl_add(&stats->unmatched, 1);
 	else if (created_ns > event->timestamp_ns ||
 		 event->timestamp_ns - created_ns > LBL_LIFETIME_MAX ||
-		 !count(shard, index, event->timestamp_ns - created_ns))
+		 !lbl_count(shard, index, event->timestamp_ns - created_ns))
 		lbl_add(&stats->rejected, 1);
 	else
 		lbl_add(&stats->recorded, 1);
 }
 
 /* Every kind of record; whatever lbl_shard_record_run() knows too, it counts alike. */
-__attribute__((noinline)) void lbl_shard_record(struct lbl_shard *shard, const void *data,
-						uint32_t len)
+void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 {
 	struct lbl_seen seen;
 	uint32_t index;
@@ -275,40 +202,9 @@ __attribute__((noinline)) void lbl_shard_record(struct lbl_shard *shard, const v
 	}
 	if (seen.has_client)
 		seen.event.proxy_id = proxy_of(shard, &seen);
-	index = backend_of(shard, &seen.event);
+	index = lbl_shard_backend(shard, lbl_key_of(&seen.event));
 	if (seen.event.type == LBL_OPENED)
 		opened(shard, &seen, index);
 	else
 		closed(shard, &seen, index);
-}
-
-/* The closed event of a connection that lived: by far the most frequent kind. */
-static inline bool is_plain(const struct lbl_event *event)
-{
-	return event->type == LBL_CLOSED && !(event->flags & LBL_FLAG_PROBE) &&
-	       event->reason < LBL_HOT_REASONS && event->created_ns &&
-	       event->created_ns <= event->timestamp_ns &&
-	       event->timestamp_ns - event->created_ns <= LBL_LIFETIME_MAX;
-}
-
-void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
-{
-	const struct lbl_event *event = first;
-	uint32_t plain = 0, recorded = 0, i;
-
-	for (i = 0; i < n; i++, event = (const void *)((const char *)event + 64)) {
-		uint32_t index;
-
-		if (unlikely(!is_plain(event))) {
-			lbl_shard_record(shard, event, sizeof(*event));
-			continue;
-		}
-		index = backend_of(shard, event);
-		count_closed(shard, index, event->reason);
-		recorded += count(shard, index, event->timestamp_ns - event->created_ns);
-		plain++;
-	}
-	lbl_add(&shard->stats.closed, plain);
-	lbl_add(&shard->stats.recorded, recorded);
-	lbl_add(&shard->stats.rejected, plain - recorded);
 }

@@ -76,17 +76,23 @@ static void merge_bounds(struct lbl_layout *layout, const uint64_t *bounds, size
 		layout->upper[slot] = INT64_MAX;
 }
 
+/* The smallest whole ns in a cell. */
+static int64_t cell_start(uint32_t cell)
+{
+	uint64_t mantissa = 1ULL << LBL_CELL_BITS | (cell & ((1U << LBL_CELL_BITS) - 1));
+	uint32_t octave_of = cell >> LBL_CELL_BITS;
+
+	if (octave_of >= LBL_CELL_BITS)
+		return (int64_t)(mantissa << (octave_of - LBL_CELL_BITS));
+	return (int64_t)(mantissa >> (LBL_CELL_BITS - octave_of));
+}
+
 static void fill_cells(struct lbl_layout *layout)
 {
 	uint32_t cell, slot = 0;
 
 	for (cell = 0; cell < LBL_CELLS; cell++) {
-		uint32_t octave_of = cell >> LBL_CELL_BITS,
-			 part = cell & ((1 << LBL_CELL_BITS) - 1);
-		int64_t start = (int64_t)((1ULL << LBL_CELL_BITS | part)
-					  << (octave_of + LBL_CELL_FIRST - LBL_CELL_BITS));
-
-		while (layout->upper[slot] < start)
+		while (layout->upper[slot] < cell_start(cell))
 			slot++;
 		layout->cell[cell] = (uint16_t)slot;
 	}

@@ -41,9 +41,8 @@ enum {
 	LBL_NATIVE_BOUNDS = LBL_NATIVE_LAST - LBL_NATIVE_FIRST + 1,
 	LBL_CLASSIC_MAX = 512,
 	LBL_SLOTS_MAX = LBL_NATIVE_BOUNDS + LBL_CLASSIC_MAX + 1,
-	LBL_CELL_FIRST = 9, /* cells start at 2^9 ns, below the lowest bound */
 	LBL_CELL_BITS = 7,
-	LBL_CELLS = (54 - LBL_CELL_FIRST) << LBL_CELL_BITS,
+	LBL_CELLS = 54 << LBL_CELL_BITS,
 };
 
 #define LBL_TOP_NS (1000000000ULL << 24)
@@ -63,25 +62,24 @@ struct lbl_layout {
 /*
  * A cell is 1/128 of an octave, found from the exponent and top mantissa bits of the duration as a
  * double (clz would need lzcnt to be as quick). It holds two bounds at the most, so two branchless
- * compares finish the search.
+ * compares finish the search. The 1 keeps 0 out of the exponents; cells are wider where it counts.
  */
-static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
+static inline uint32_t lbl_slot_below_top(const struct lbl_layout *layout, uint64_t ns)
 {
 	union {
 		double d;
 		uint64_t u;
-	} x;
-	int64_t v;
-	uint32_t i;
+	} x = { .d = (double)(int64_t)(ns | 1) };
+	uint32_t i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - (1023UL << LBL_CELL_BITS)];
 
-	v = ns > LBL_TOP_NS ? (int64_t)LBL_TOP_NS + 1 : (int64_t)ns;
-	v = v < (1 << LBL_CELL_FIRST) ? 1 << LBL_CELL_FIRST : v;
-	x.d = (double)v;
-	i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) -
-			 ((1023 + LBL_CELL_FIRST) << LBL_CELL_BITS)];
-	i += (uint32_t)((uint64_t)(layout->upper[i] - v) >> 63);
-	i += (uint32_t)((uint64_t)(layout->upper[i] - v) >> 63);
+	i += (uint32_t)((uint64_t)(layout->upper[i] - (int64_t)ns) >> 63);
+	i += (uint32_t)((uint64_t)(layout->upper[i] - (int64_t)ns) >> 63);
 	return i;
+}
+
+static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
+{
+	return ns > LBL_TOP_NS ? layout->n_slots - 1 : lbl_slot_below_top(layout, ns);
 }
 
 /* ---- lbl_table.c: backends and their counters, one table a shard ---- */
@@ -144,6 +142,7 @@ struct lbl_table {
 	uint32_t *by_id; /* event's backend_id to index */
 	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
+	bool is_read;	/* by one reader: windows that are replaced must wait for its end */
 	struct lbl_window *retired;
 };
 
@@ -151,6 +150,24 @@ enum { LBL_IDS_MAX = 1 << 20 };
 
 int lbl_table_init(struct lbl_table *table, uint32_t max);
 void lbl_table_destroy(struct lbl_table *table);
+
+/*
+ * lbl_table_find() in steps, between which memory has time to come: the key's hash, the entry it
+ * may be in, and an index to be verified, 0 if there is none.
+ */
+uint64_t lbl_table_hash(const struct lbl_key *key);
+
+static inline const uint64_t *lbl_table_entry(const struct lbl_table *table, uint64_t hash)
+{
+	return &table->hash[hash & table->hash_mask];
+}
+
+static inline uint32_t lbl_table_guess(const struct lbl_table *table, uint64_t hash)
+{
+	uint64_t entry = *lbl_table_entry(table, hash);
+
+	return entry >> 32 == hash >> 32 ? (uint32_t)entry : 0;
+}
 
 /* Index of the backend, or 0. */
 uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key);
@@ -181,11 +198,15 @@ struct lbl_totals {
 
 void lbl_totals_clear(struct lbl_totals *totals);
 
+/*
+ * Around a read, with the owner kept out by the shard's lock; during it the owner may write. One
+ * reader at a time.
+ */
+void lbl_table_read_begin(struct lbl_table *table);
+void lbl_table_read_end(struct lbl_table *table);
+
 /* Add what one backend has counted. */
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals);
-
-/* Windows that no reader can see any more, to be freed by lbl_windows_free(). */
-void lbl_windows_free(struct lbl_window *list);
 
 /* ---- lbl_flows.c: when connections began whose events do not say it ---- */
 
@@ -256,9 +277,13 @@ int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_n
 		  struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 
-/* With the lock held: one record of any length, and a run of `n` 56-byte events 64 bytes apart. */
+/* With the lock held: one record of any length. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
+
+/* lbl_run.c: the same for `n` <= LBL_RUN_MAX 56-byte events 64 bytes apart, quicker. */
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n);
+
+enum { LBL_RUN_MAX = 128 };
 
 /* With the lock held: a duration of a backend of this shard. */
 void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns);

@@ -27,16 +27,29 @@ static struct part part_of(const struct lbl_table *table, uint32_t index)
 	return part;
 }
 
-/* Windows that grew are kept until the next reader comes, since only it knows of no other. */
-static void free_retired(struct lbl_shard *shard)
+static void for_tables(struct lbl_tracker *tracker, void (*change)(struct lbl_table *table))
 {
-	struct lbl_window *retired;
+	size_t i;
 
-	pthread_mutex_lock(&shard->lock);
-	retired = shard->table.retired;
-	shard->table.retired = NULL;
-	pthread_mutex_unlock(&shard->lock);
-	lbl_windows_free(retired);
+	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
+		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
+
+		pthread_mutex_lock(&shard->lock);
+		change(&shard->table);
+		pthread_mutex_unlock(&shard->lock);
+	}
+}
+
+static void read_begin(struct lbl_tracker *tracker)
+{
+	pthread_mutex_lock(&tracker->lock);
+	for_tables(tracker, lbl_table_read_begin);
+}
+
+static void read_end(struct lbl_tracker *tracker)
+{
+	for_tables(tracker, lbl_table_read_end);
+	pthread_mutex_unlock(&tracker->lock);
 }
 
 /* ---- rows ---- */
@@ -155,7 +168,6 @@ static size_t gather(struct lbl_tracker *tracker, struct part **ret)
 	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
 		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
 
-		free_retired(shard);
 		sizes[i] = __atomic_load_n(&shard->table.n, __ATOMIC_ACQUIRE);
 		room += sizes[i];
 	}
@@ -178,11 +190,11 @@ int lbl_tracker_snapshot(struct lbl_tracker *tracker, struct lbl_snapshot **ret)
 	int err = -ENOMEM;
 	size_t n;
 
-	pthread_mutex_lock(&tracker->lock);
+	read_begin(tracker);
 	n = gather(tracker, &parts);
 	if (n)
 		err = make_snapshot(parts, n, ret);
-	pthread_mutex_unlock(&tracker->lock);
+	read_end(tracker);
 	free(parts);
 	return err;
 }
@@ -231,13 +243,11 @@ int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, uint16_t name, const u
 	int err;
 
 	memcpy(key.addr, addr, sizeof(key.addr));
-	pthread_mutex_lock(&tracker->lock);
-	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
-		free_retired(lbl_tracker_shard(tracker, i));
+	read_begin(tracker);
+	for (i = 0; i < lbl_tracker_shards(tracker); i++)
 		n = find_parts(lbl_tracker_shard(tracker, i), &key, &parts, n);
-	}
 	err = make_snapshot(parts, n, ret);
-	pthread_mutex_unlock(&tracker->lock);
+	read_end(tracker);
 	free(parts);
 	return err;
 }

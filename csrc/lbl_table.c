@@ -39,7 +39,7 @@ int lbl_table_init(struct lbl_table *table, uint32_t max)
 	return -ENOMEM;
 }
 
-void lbl_windows_free(struct lbl_window *list)
+static void free_windows(struct lbl_window *list)
 {
 	while (list) {
 		struct lbl_window *next = list->next;
@@ -55,7 +55,7 @@ void lbl_table_destroy(struct lbl_table *table)
 
 	for (i = 0; table->cold && i < table->n; i++)
 		free(table->cold[i].window);
-	lbl_windows_free(table->retired);
+	free_windows(table->retired);
 	release(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot));
 	release(table->cold, ((size_t)table->max + 1) * sizeof(*table->cold));
 	release(table->by_id, LBL_IDS_MAX * sizeof(*table->by_id));
@@ -81,7 +81,7 @@ static uint64_t mix(uint64_t a, uint64_t b)
 	return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static uint64_t hash_key(const struct lbl_key *key)
+uint64_t lbl_table_hash(const struct lbl_key *key)
 {
 	uint64_t high, low;
 	uint32_t front;
@@ -100,7 +100,7 @@ static bool key_equal(const struct lbl_key *a, const struct lbl_key *b)
 
 uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key)
 {
-	uint64_t hash = hash_key(key), entry;
+	uint64_t hash = lbl_table_hash(key), entry;
 	uint32_t i;
 
 	for (i = (uint32_t)hash & table->hash_mask; (entry = table->hash[i]);
@@ -129,7 +129,7 @@ static int hash_grow(struct lbl_table *table)
 	if (!entries)
 		return -ENOMEM;
 	for (i = 1; i < table->n; i++)
-		hash_put(entries, mask, hash_key(&table->hot[i].key), i);
+		hash_put(entries, mask, lbl_table_hash(&table->hot[i].key), i);
 	free(table->hash);
 	table->hash = entries;
 	table->hash_mask = mask;
@@ -146,7 +146,7 @@ uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, ui
 		return 0;
 	table->hot[index].key = *key;
 	table->cold[index].name = name;
-	hash_put(table->hash, table->hash_mask, hash_key(key), index);
+	hash_put(table->hash, table->hash_mask, lbl_table_hash(key), index);
 	__atomic_store_n(&table->n, index + 1, __ATOMIC_RELEASE);
 	return index;
 }
@@ -202,6 +202,17 @@ void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reas
 	carry_end(cold);
 }
 
+/* A reader may still be looking at it: then it is the reader that frees it. */
+static void retire(struct lbl_table *table, struct lbl_window *window)
+{
+	if (!window || !table->is_read) {
+		free(window);
+		return;
+	}
+	window->next = table->retired;
+	table->retired = window;
+}
+
 /* Put another window in the place of a backend's own, with what that had counted. */
 static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index, uint32_t base,
 					 uint32_t end, bool wide)
@@ -224,33 +235,44 @@ static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index
 		if (old->wide)
 			memcpy(window->low + len + shift, old->low + old->len,
 			       old->len * sizeof(*old->low));
-		old->next = table->retired;
-		table->retired = old;
 	}
 	hot->base = window->base;
 	hot->len = window->len;
 	hot->low = window->low;
 	__atomic_store_n(&cold->window, window, __ATOMIC_RELEASE);
+	retire(table, old);
 	return window;
 }
 
-/* Windows end at multiples of 64 slots, an octave. */
+/* An octave, where windows begin and end. */
+enum { OCTAVE = LBL_NATIVE_PER_OCTAVE };
+
+/*
+ * The backend's window if it has the slot, and high halves if they are wanted, else a new one that
+ * does. It grows in the direction of the slot and at least doubles, so it seldom grows again.
+ */
 static struct lbl_window *window_for(struct lbl_table *table, const struct lbl_layout *layout,
 				     uint32_t index, uint32_t slot, bool wide)
 {
 	struct lbl_window *window = table->cold[index].window;
-	uint32_t base = slot & ~63U, end = (slot | 63U) + 1;
+	uint32_t base = slot / OCTAVE * OCTAVE, end = base + OCTAVE;
 
-	if (end > layout->n_slots)
-		end = layout->n_slots;
 	if (window) {
-		if (slot >= window->base && slot - window->base < window->len &&
-		    (window->wide || !wide))
+		uint32_t old_end = window->base + (uint32_t)window->len;
+
+		if (slot >= window->base && slot < old_end && (window->wide || !wide))
 			return window;
-		base = base < window->base ? base : window->base;
-		end = end > window->base + (uint32_t)window->len ? end : window->base + window->len;
 		wide |= window->wide;
+		if (slot >= old_end && end < old_end + window->len)
+			end = (old_end + window->len) / OCTAVE * OCTAVE;
+		if (slot < window->base && base + window->len > window->base)
+			base = window->base > window->len ?
+				       (window->base - window->len) / OCTAVE * OCTAVE :
+				       0;
+		base = base < window->base ? base : window->base;
+		end = end > old_end ? end : old_end;
 	}
+	end = end < layout->n_slots ? end : layout->n_slots;
 	return replace_window(table, index, base, end, wide);
 }
 
@@ -322,6 +344,18 @@ static void look_at(const struct lbl_hot *hot, const struct lbl_cold *cold, stru
 		look->slots[i] = lbl_load(&window->low[i]);
 	for (i = 0; window->wide && i < window->len; i++)
 		look->slots[i] += (uint64_t)lbl_load(&window->low[window->len + i]) << 32;
+}
+
+void lbl_table_read_begin(struct lbl_table *table)
+{
+	table->is_read = true;
+}
+
+void lbl_table_read_end(struct lbl_table *table)
+{
+	table->is_read = false;
+	free_windows(table->retired);
+	table->retired = NULL;
 }
 
 void lbl_totals_clear(struct lbl_totals *totals)

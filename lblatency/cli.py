@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo import run
+    from .demo.run import run
 
     return run(duration=options.duration, json=options.json, listen=options.listen)
 

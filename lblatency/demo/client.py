@@ -1,0 +1,151 @@
+"""The clients: open connections at random moments and time each with their own clock.
+
+A lifetime runs from just before connect() to the end of the connection as the client sees it:
+after its close() where the server closed first (the balancer's end is the last ACK, which that
+close() brings about), or on the reset. One thread on non-blocking sockets, at real-time priority
+where that is allowed: it is a measuring device, and what delays it would count as an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .plan import CONNECTIONS_PER_SECOND, PROXIES
+
+__all__ = ["ENDED_FIN", "ENDED_LOST", "ENDED_RST", "Client", "Ending", "unpack_endings"]
+
+ENDED_FIN, ENDED_RST, ENDED_LOST = 1, 2, 3
+_RECORD = struct.Struct("<BBd")  # backend number, how it ended, seconds
+_MOST_OPEN = 512
+_LONGEST_NS = 10 * 10**9
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One connection as its client saw it. `backend` is 0 if none answered."""
+
+    backend: int
+    how: int
+    seconds: float
+
+
+def unpack_endings(report: bytes) -> list[Ending]:
+    """Read what `Client.run` gave back; `ValueError` if it was cut off."""
+    if len(report) % _RECORD.size:
+        raise ValueError("the clients' report is incomplete")
+    return [Ending(*fields) for fields in _RECORD.iter_unpack(report)]
+
+
+class _Connection:
+    """A connection and the moment just before it was opened."""
+
+    __slots__ = ("backend", "socket", "started_ns")
+
+    def __init__(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.backend = 0
+        self.started_ns = time.monotonic_ns()
+        self.socket.connect_ex((host, port))  # EINPROGRESS; a failure shows up in epoll
+
+
+class Client:
+    """Opens connections for `duration` seconds, or until standard input ends."""
+
+    def __init__(self, duration: float) -> None:
+        self._stop_ns = time.monotonic_ns() + int(duration * 1e9)
+        self._next_ns = time.monotonic_ns()
+        self._epoll = select.epoll()
+        self._epoll.register(sys.stdin, select.EPOLLIN)
+        self._open: dict[int, _Connection] = {}
+        self._report = bytearray()
+
+    def run(self) -> bytes:
+        """Open, time and await every connection, and give back one packed record of each."""
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        gc.disable()
+        while True:
+            now = time.monotonic_ns()
+            opening = now < self._stop_ns
+            if opening:
+                self._open_due(now)
+            elif not self._open:
+                return bytes(self._report)
+            for fd, events in self._epoll.poll(self._patience(opening)):
+                if fd == sys.stdin.fileno():
+                    self._stop_ns = 0
+                    self._epoll.unregister(fd)
+                else:
+                    self._advance(fd, events)
+            self._give_up_on_stuck()
+
+    def _patience(self, opening: bool) -> float:
+        """Seconds until the next connection is to be opened or looked after."""
+        return max(0.0, (self._next_ns - time.monotonic_ns()) / 1e9) if opening else 0.1
+
+    def _open_due(self, now: int) -> None:
+        while self._next_ns <= now:
+            self._next_ns += int(random.expovariate(CONNECTIONS_PER_SECOND) * 1e9)
+            if len(self._open) >= _MOST_OPEN:
+                continue
+            (proxy,) = random.choices(PROXIES, [proxy.share for proxy in PROXIES])
+            connection = _Connection(proxy.vip, proxy.port)
+            fd = connection.socket.fileno()
+            self._open[fd] = connection
+            self._epoll.register(fd, select.EPOLLOUT)
+
+    def _advance(self, fd: int, events: int) -> None:
+        """Send the request once connected; then read until the end."""
+        connection = self._open[fd]
+        try:
+            if events & select.EPOLLOUT:
+                connection.socket.send(b"?")
+                self._epoll.modify(fd, select.EPOLLIN)
+                return
+            for received in _received(connection.socket):
+                connection.backend = received[0]
+        except ConnectionResetError:
+            self._end(fd, ENDED_RST)
+        except BlockingIOError:
+            pass  # nothing more to read for now
+        except OSError:
+            self._end(fd, ENDED_LOST)
+        else:
+            self._end(fd, ENDED_FIN)
+
+    def _end(self, fd: int, how: int) -> None:
+        connection = self._open.pop(fd)
+        reset_ns = time.monotonic_ns()
+        self._epoll.unregister(fd)
+        connection.socket.close()
+        end_ns = time.monotonic_ns() if how == ENDED_FIN else reset_ns
+        seconds = (end_ns - connection.started_ns) / 1e9
+        self._report += _RECORD.pack(connection.backend, how, seconds)
+
+    def _give_up_on_stuck(self) -> None:
+        """End what is older than any backend serves. The oldest come first in the dict."""
+        too_old = time.monotonic_ns() - _LONGEST_NS
+        stuck = []
+        for fd, connection in self._open.items():
+            if connection.started_ns > too_old:
+                break
+            stuck.append(fd)
+        for fd in stuck:
+            self._end(fd, ENDED_LOST)
+
+
+def _received(connection: socket.socket) -> Iterator[bytes]:
+    """What has arrived, up to the end of the connection; raises as recv() does."""
+    while received := connection.recv(64):
+        yield received

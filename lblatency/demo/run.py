@@ -1,0 +1,156 @@
+"""Runs the demo: traffic, live table, /metrics, comparison, and everything taken down again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+
+from .._http import serve_metrics
+from ..check import missing_capabilities
+from ..errors import BpfError, LatencyError
+from ..tracker import LatencyTracker
+from .compare import compare
+from .plan import BACKENDS, PROXIES
+from .real import EbpfSource
+from .report import Report
+from .signals import HeldSignals
+from .simulate import SimulatedSource
+from .source import Source, Truth
+from .table import LiveTable, Row, backend_table
+from .worker import DemoError
+
+__all__ = ["run"]
+
+_TICK_S = 0.2
+_GRACE_S = 15.0
+_SETTLE_S = 2.0
+
+
+def run(
+    *, duration: float = 20.0, json: bool = False, listen: tuple[str, int] = ("127.0.0.1", 0)
+) -> int:
+    """Run the demo and print what it measured.
+
+    Args:
+        duration: seconds for which connections are opened.
+        json: print one JSON object, and nothing else, on standard output.
+        listen: address and port of /metrics; port 0 takes a free one.
+
+    Returns:
+        The exit code: 0 if the measured values and the loss accounting add up, else 1.
+    """
+    try:
+        with HeldSignals() as signals, closing(_open_source(duration)) as source:
+            report = _observe(source, signals, duration, listen, is_live=not json)
+    except (LatencyError, OSError) as error:
+        _tell(f"the demo failed: {error}")
+        return 1
+    print(report.as_json() if json else report.as_text())
+    for problem in report.problems():
+        _tell(problem)
+    return 1 if report.problems() else 0
+
+
+def _tell(notice: str) -> None:
+    print(f"lblatency: {notice}", file=sys.stderr, flush=True)
+
+
+def _open_source(duration: float) -> Source:
+    """The real source, or the simulated one and why."""
+    missing = missing_capabilities()
+    if missing:
+        obstacle = f"missing {', '.join(missing)}; run as root to see the real thing"
+    else:
+        try:
+            return EbpfSource(duration)
+        except (BpfError, DemoError) as error:
+            obstacle = str(error)
+    _tell(f"no eBPF here: {obstacle}")
+    _tell("SIMULATED: the events below are drawn at random, no connection is made")
+    return SimulatedSource(duration)
+
+
+def _observe(
+    source: Source,
+    signals: HeldSignals,
+    duration: float,
+    listen: tuple[str, int],
+    *,
+    is_live: bool,
+) -> Report:
+    """Measure until all connections have ended."""
+    tracker = LatencyTracker()
+    tracker.start(source.stream, None, "demo", proxies={one.number: one.name for one in PROXIES})
+    try:
+        with serve_metrics(tracker, listen) as url:
+            _tell(f"metrics at {url}")
+            _tell(f"{duration:g} s of connections; Ctrl-C ends them sooner")
+            source.start()
+            _watch(source, tracker, signals, duration, is_live=is_live)
+            truth = source.truth()
+            _settle(source, tracker, truth)
+            return _report(source.name, tracker, truth)
+    finally:
+        tracker.stop()
+
+
+def _watch(
+    source: Source, tracker: LatencyTracker, signals: HeldSignals, duration: float, *, is_live: bool
+) -> None:
+    """Keep the table up to date until the source has finished, sooner if a signal asks for it."""
+    deadline = time.monotonic() + duration + _GRACE_S
+    table = LiveTable(sys.stdout)
+    while not source.finished():
+        if time.monotonic() > deadline:
+            raise DemoError("connections are still open long after the end")
+        if signals.arrived(_TICK_S):
+            source.finish()
+        source.tick()
+        if is_live:
+            table.draw(backend_table(_rows(tracker)))
+    table.clear()
+
+
+def _settle(source: Source, tracker: LatencyTracker, truth: Truth) -> None:
+    """Wait for the last events: a client may know of its end before the last ACK is seen."""
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        source.stream.drain()
+        recorded = tracker.get_status()["events"]["recorded"]
+        if recorded >= truth.connections or time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+def _rows(tracker: LatencyTracker) -> list[Row]:
+    seen = tracker.get_status()["backends"]
+    rows = []
+    for backend in BACKENDS:
+        proxy, target = backend.proxy.name, backend.target
+        counts = seen.get((proxy, target), {"closed": 0, "open": 0, "reasons": {}})
+        rows.append(
+            Row(
+                proxy=proxy,
+                target=target,
+                label=backend.label,
+                closed=counts["closed"],
+                open=counts["open"],
+                resets=counts["reasons"].get("rst", 0),
+                measured=tracker.get_percentiles(proxy, target),
+            )
+        )
+    return rows
+
+
+def _report(name: str, tracker: LatencyTracker, truth: Truth) -> Report:
+    rows = _rows(tracker)
+    measured = {(row.proxy, row.target): row.measured for row in rows if row.measured}
+    return Report(
+        source=name,
+        rows=rows,
+        events=tracker.get_status()["events"],
+        comparisons=compare(measured, truth.seconds),
+        connections=truth.connections,
+        lost=truth.lost,
+    )

@@ -1,0 +1,101 @@
+"""A simulated producer: the same backends, with times drawn at random and no network at all."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from dataclasses import dataclass, field
+
+from ..stats import Event, MemoryRing, create_event_stream
+from .plan import BACKENDS, CONNECTIONS_PER_SECOND, PROXIES, Backend
+from .source import Truth
+
+__all__ = ["SimulatedSource"]
+
+_RING_BYTES = 1 << 20
+
+
+@dataclass(order=True, frozen=True)
+class _Connection:
+    """A connection, ordered by its end."""
+
+    closed_ns: int
+    created_ns: int
+    backend: Backend = field(compare=False)
+    resets: bool = field(compare=False)
+
+
+class SimulatedSource:
+    """Writes events into a ring in memory as time goes by, and remembers every time it drew."""
+
+    name = "simulated"
+
+    def __init__(self, duration: float) -> None:
+        self._ring = MemoryRing(_RING_BYTES)
+        self.stream = create_event_stream(self._ring)
+        self._duration_ns = int(duration * 1e9)
+        self._next_ns = self._stop_ns = 0
+        self._open: list[_Connection] = []
+        self._truth = Truth()
+
+    def start(self) -> None:
+        """Draw connections from now on."""
+        self._next_ns = time.monotonic_ns()
+        self._stop_ns = self._next_ns + self._duration_ns
+
+    def tick(self) -> None:
+        """Produce the events that are due by now, in the order of their times."""
+        now = time.monotonic_ns()
+        while self._next_ns <= min(now, self._stop_ns):
+            self._close_due(self._next_ns)
+            self._open_one(self._next_ns)
+            self._next_ns += int(random.expovariate(CONNECTIONS_PER_SECOND) * 1e9)
+        self._close_due(now)
+
+    def _open_one(self, created_ns: int) -> None:
+        (proxy,) = random.choices(PROXIES, [proxy.share for proxy in PROXIES])
+        candidates = [backend for backend in BACKENDS if backend.proxy == proxy]
+        (backend,) = random.choices(candidates, [backend.weight for backend in candidates])
+        seconds, resets = backend.draw()
+        closed_ns = created_ns + int(seconds * 1e9)
+        heapq.heappush(self._open, _Connection(closed_ns, created_ns, backend, resets))
+        self._produce(backend, "opened", created_ns, created_ns, "unknown")
+
+    def _close_due(self, now: int) -> None:
+        while self._open and self._open[0].closed_ns <= now:
+            ended = heapq.heappop(self._open)
+            backend = ended.backend
+            reason = "rst" if ended.resets else "fin"
+            self._produce(backend, "closed", ended.closed_ns, ended.created_ns, reason)
+            seconds = (ended.closed_ns - ended.created_ns) / 1e9
+            self._truth.seconds[backend.proxy.name, backend.target].append(seconds)
+
+    def _produce(
+        self, backend: Backend, kind: str, timestamp_ns: int, created_ns: int, reason: str
+    ) -> None:
+        event = Event(
+            type=kind,
+            target=backend.target,
+            timestamp_ns=timestamp_ns,
+            created_ns=created_ns,
+            reason=reason,
+            proxy_id=backend.proxy.number,
+            backend_id=backend.number,
+        )
+        self._ring.produce(event.pack())
+
+    def finish(self) -> None:
+        """Draw no more connections."""
+        self._stop_ns = 0
+
+    def finished(self) -> bool:
+        """Whether the time is up and every connection has ended."""
+        return time.monotonic_ns() > self._stop_ns and not self._open
+
+    def truth(self) -> Truth:
+        """Every time as it was drawn."""
+        return self._truth
+
+    def close(self) -> None:
+        """Nothing to take down but memory."""

@@ -1,0 +1,138 @@
+"""`lblatency demo` for real: what it measures, how it ends, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.bpf
+
+DEMO = [sys.executable, "-m", "lblatency.cli", "demo", "--json"]
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 15.0) -> None:
+    """Return once the condition holds; fail if it does not within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+def output_of(*command: str) -> Any:
+    """What a command that speaks JSON says."""
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout or "[]")
+
+
+def traces() -> set[tuple[str, Any]]:
+    """All that a demo could leave behind: programs, maps, links, namespaces, pins, processes."""
+    found: set[tuple[str, Any]] = set()
+    for kind in ("prog", "map", "link"):
+        found |= {(kind, one["id"]) for one in output_of("bpftool", "-j", kind, "list")}
+    found |= {("interface", one["ifname"]) for one in output_of("ip", "-j", "link")}
+    found |= {("netns", one["name"]) for one in output_of("ip", "-j", "netns")}
+    found |= {("pin", str(path)) for path in Path("/sys/fs/bpf").glob("**/*")}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.add(("namespace", os.readlink(process / "ns/net")))
+            if b"lblatency.demo.traffic" in (process / "cmdline").read_bytes():
+                found.add(("process", process.name))
+    return found
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Fail if the test leaves something behind that was not there before."""
+    before = traces()
+    yield
+    wait_until(lambda: not traces() - before)
+
+
+def start_demo(duration: float) -> tuple[subprocess.Popen[str], str]:
+    """Start a demo and wait until it measures; gives its process and the address of /metrics."""
+    process = subprocess.Popen(
+        [*DEMO, "--duration", str(duration)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "metrics at" in line:
+            return process, line.split()[-1]
+    raise AssertionError(f"the demo ended with {process.wait()}")
+
+
+def scrape(url: str) -> str:
+    """The metrics as text."""
+    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 (loopback)
+        text: str = response.read().decode()
+        return text
+
+
+def assert_adds_up(found: dict[str, Any]) -> None:
+    """Real events, all accounted for, and close to the clients' own clocks."""
+    assert found["source"] == "ebpf"
+    assert len(found["backends"]) >= 4
+    assert all(one["count"] > 0 for one in found["backends"])
+    events, truth = found["events"], found["truth"]
+    assert events["produced"] == events["received"] + events["dropped"] + events["in_ring"]
+    assert events["recorded"] == sum(one["count"] for one in found["backends"])
+    assert events["recorded"] == truth["connections"]
+    assert events["unmatched"] == events["rejected"] == events["dropped"] == 0
+    slowest = {name: max(one[name] for one in found["backends"]) for name in ("p50", "p95", "p99")}
+    for name, value in slowest.items():
+        assert truth[f"{name}_error_s"] <= 0.002 + 0.006 * value
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_run_measures_what_the_clients_measured() -> None:
+    """Every connection is recorded, and the percentiles are those of the clients' clocks."""
+    done = subprocess.run(
+        [*DEMO, "--duration", "3"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert_adds_up(found)
+    assert found["truth"]["connections"] > 600
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_metrics_are_served_while_it_runs_and_sigterm_ends_it() -> None:
+    """/metrics has the backends; SIGTERM ends the traffic, and the result is printed."""
+    process, url = start_demo(duration=60)
+    with process:
+        wait_until(lambda: scrape(url).count("lb_backend_latency_seconds_count{") == 4)
+        assert 'target_ip="fd77:4::2"' in scrape(url)
+        process.send_signal(signal.SIGTERM)
+        output, notices = process.communicate(timeout=30)
+    assert process.returncode == 0, notices
+    assert_adds_up(json.loads(output))
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_kill_9_leaves_nothing_and_a_new_run_works() -> None:
+    """The kernel cleans up after a demo that cannot, and the next one is not in the way of it."""
+    before = traces()
+    process, _ = start_demo(duration=60)
+    with process:
+        assert {"prog", "namespace", "process"} <= {kind for kind, _ in traces() - before}
+        process.kill()
+        process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    again, url = start_demo(duration=2)
+    with again:
+        assert "lb_backend_latency_seconds" in scrape(url)
+        output, notices = again.communicate(timeout=30)
+    assert again.returncode == 0, notices
+    assert_adds_up(json.loads(output))
