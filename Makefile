@@ -11,6 +11,10 @@ APT_BENCH :=
 C_FILES := $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c bpf/*.c bpf/*.h tests/bpf/*.c)
 OURS := $(filter-out %.skel.h,$(C_FILES))
 
+STRICT := -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf -Icsrc -Wall -Wextra -Wpedantic -Wconversion -Werror
+# libbpf options are statement expressions.
+STRICT_CLANG := $(STRICT) -Wno-gnu-statement-expression
+
 .PHONY: build demo test bench bench-smoke lint format clean
 .DELETE_ON_ERROR:
 
@@ -44,6 +48,8 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(OURS)
+	clang $(STRICT_CLANG) $(filter csrc/lbl_%.c,$(OURS))
+	gcc $(STRICT) $(filter csrc/lbl_%.c,$(OURS))
 
 format: build
 	$(call install,$(APT_LINT))

@@ -50,7 +50,7 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 	struct lbl_counters *counters;
 	struct lbl_event *event;
 	__u32 cpu_slot = 0;
-	__u64 fill;
+	__u64 fill, past;
 
 	/* Atomic though per CPU: a softirq may run this between a task's load and store. */
 	counters = bpf_map_lookup_elem(&lbl_counters, &cpu_slot);
@@ -70,10 +70,11 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 		event->timestamp_ns = bpf_ktime_get_ns();
 
 	fill = bpf_ringbuf_query(&lbl_events, BPF_RB_AVAIL_DATA);
-	bpf_ringbuf_submit(event, fill >= lbl_wakeup_bytes && (fill & (lbl_wakeup_bytes - 1)) <
-								      sizeof(*event) + 8
-					  ? BPF_RB_FORCE_WAKEUP
-					  : BPF_RB_NO_WAKEUP);
+	past = fill & (lbl_wakeup_bytes - 1);
+	if (fill >= lbl_wakeup_bytes && past < sizeof(*event) + BPF_RINGBUF_HDR_SZ)
+		bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
+	else
+		bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 

@@ -32,5 +32,6 @@ def build(root: Path) -> None:
             check=True,
             capture_output=True,
         )
-        skeleton.write_bytes(generated.stdout)
+        # Warnings about generated code are nobody's to mend.
+        skeleton.write_bytes(b"#pragma GCC system_header\n" + generated.stdout)
         compiled.unlink()

@@ -142,7 +142,7 @@ struct lbl_table {
 	uint32_t *by_id; /* event's backend_id to index */
 	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
-	bool is_read;	/* by one reader: windows that are replaced must wait for its end */
+	bool is_read; /* by one reader: windows that are replaced must wait for its end */
 	struct lbl_window *retired;
 };
 

@@ -266,9 +266,9 @@ static struct lbl_window *window_for(struct lbl_table *table, const struct lbl_l
 		if (slot >= old_end && end < old_end + window->len)
 			end = (old_end + window->len) / OCTAVE * OCTAVE;
 		if (slot < window->base && base + window->len > window->base)
-			base = window->base > window->len ?
-				       (window->base - window->len) / OCTAVE * OCTAVE :
-				       0;
+			base = window->base > window->len
+				       ? (window->base - window->len) / OCTAVE * OCTAVE
+				       : 0;
 		base = base < window->base ? base : window->base;
 		end = end > old_end ? end : old_end;
 	}

@@ -21,12 +21,21 @@ _USES = {
 
 
 class Finding(NamedTuple):
-    """One thing looked at: `ok`, what was found, and what to do if it is not ok."""
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        ok: whether it is as it should be.
+        found: what it is.
+        advice: what it is for, and what to do if it is not ok.
+        required: whether `lblatency demo` cannot do without.
+    """
 
     name: str
     ok: bool
     found: str
     advice: str
+    required: bool = True
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
@@ -56,6 +65,7 @@ def _btf() -> Finding:
         "BTF", path.exists(), str(path) if path.exists() else "none",
         "tracing programs need a kernel built with CONFIG_DEBUG_INFO_BTF; the balancer of"
         " `lblatency demo` and `lblatency serve` do without",
+        required=False,
     )  # fmt: skip
 
 
@@ -76,6 +86,7 @@ def _bpffs(mounts: Path = Path("/proc/mounts")) -> Finding:
     return Finding(
         "bpffs", bool(points), ", ".join(points) or "not mounted",
         "only pinned maps need it; mount it with `mount -t bpf bpf /sys/fs/bpf`",
+        required=False,
     )  # fmt: skip
 
 

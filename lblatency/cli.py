@@ -118,11 +118,11 @@ def _check(_options: argparse.Namespace) -> int:
 
     findings = check_machine()
     for finding in findings:
-        mark = "ok" if finding.ok else "--"
+        mark = "ok" if finding.ok else "NO" if finding.required else "--"
         print(f"{mark}  {finding.name:<14} {finding.found}")
         if not finding.ok:
             print(f"      {finding.advice}")
-    return 0 if all(finding.ok for finding in findings) else 1
+    return 0 if all(finding.ok or not finding.required for finding in findings) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

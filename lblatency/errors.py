@@ -24,6 +24,9 @@ class LatencyError(Exception):
 class BpfError(LatencyError, OSError):
     """The kernel refused a BPF operation; `errno` holds its code."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
     @classmethod
     def from_errno(cls, code: int, what: str) -> BpfError:
         """Say what was being done, what the kernel answered and, where known, what to do."""

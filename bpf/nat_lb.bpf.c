@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * A small L4 load balancer that reports how long its connections live. Both programs sit on the
+ * interface that faces the clients:
+ *
+ *	client ──► TC ingress: VIP becomes the backend ──► the kernel routes it ──► backend
+ *	client ◄── TC egress: the backend becomes the VIP ◄── routing ◄──────────── backend
+ *
+ * The client's address stays, so the backends route back through this host. TCP and UDP over IPv4
+ * and IPv6. Passed as they came: fragments and IPv6 extension headers, ICMP (so no translated
+ * "packet too big": keep the MTU of both sides equal), and TCP segments to the VIP that belong to
+ * no connection, which the host's own stack answers with the reset that such a client needs,
+ * provided that the VIP is an address of the host. A new connection that cannot be taken is
+ * dropped, for its client tries again. Resets are believed without a look at their sequence number.
+ *
+ * Every connection has two entries: nat_steer, keyed as the client sees it, says which backend it
+ * went to; lbl_conntrack, keyed as the backend sees it, has its state. Whoever deletes the latter
+ * reports the end, from a copy made before, since a deleted element is recycled at once. (Should
+ * another CPU end the connection and start its successor on the same tuple within that time, the
+ * successor is cut short.)
+ */
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "lblatency.bpf.h"
+#include "nat_lb.h"
+#include "nat_lb_packet.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* The number of connections is set by the loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct lbl_ct_key);
+	__type(value, struct nat_conn);
+} lbl_conntrack SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct lbl_ct_key);
+	__type(value, struct nat_steer);
+} nat_steer SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, NAT_LISTENERS);
+	__type(key, struct nat_endpoint);
+	__type(value, struct nat_listener);
+} nat_listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NAT_LISTENERS *NAT_SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} nat_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NAT_BACKENDS);
+	__type(key, __u32);
+	__type(value, struct nat_endpoint);
+} nat_backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nat_counters);
+} nat_counters SEC(".maps");
+
+#define NAT_COUNT(what)                                                                            \
+	do {                                                                                       \
+		__u32 slot_ = 0;                                                                   \
+		struct nat_counters *counters_ = bpf_map_lookup_elem(&nat_counters, &slot_);       \
+		if (counters_)                                                                     \
+			__sync_fetch_and_add(&counters_->what, 1);                                 \
+	} while (0)
+
+static __always_inline void nat_describe(struct lbl_event *event, const struct lbl_ct_key *key,
+					 const struct nat_conn *conn)
+{
+	__builtin_memset(event, 0, sizeof(*event));
+	event->protocol = key->protocol;
+	event->backend_id = conn->backend_id;
+	event->created_ns = conn->ct.created_ns;
+	event->connect_us = conn->connect_us;
+	event->first_byte_us = conn->first_byte_us;
+	event->port = bpf_ntohs(key->dport);
+	event->proxy_id = conn->proxy_id;
+	__builtin_memcpy(event->addr, key->dst, 16);
+	if (conn->state & NAT_IPV4) {
+		event->flags = LBL_FLAG_IPV4;
+		event->addr[10] = 0xff;
+		event->addr[11] = 0xff;
+	}
+}
+
+/* Take a connection out of the maps and report it, unless another CPU was faster. */
+static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, __u32 reason,
+				 __u64 timestamp_ns)
+{
+	struct lbl_ct_key steer = *key;
+	struct lbl_event event;
+	__u64 closing_ns = conn->closing_ns;
+
+	nat_describe(&event, key, conn);
+	event.timestamp_ns = timestamp_ns;
+	if (closing_ns && timestamp_ns > closing_ns)
+		event.closing_us = lbl_span_us(timestamp_ns - closing_ns);
+	if (reason & LBL_FLAG_PROBE << 8)
+		event.flags |= LBL_FLAG_PROBE;
+	__builtin_memcpy(steer.dst, conn->ct.orig_addr, 16);
+	steer.dport = conn->ct.orig_port;
+
+	if (bpf_map_delete_elem(&lbl_conntrack, key))
+		return 0;
+	bpf_map_delete_elem(&nat_steer, &steer);
+	lbl_conn_closed(&event, reason & 0xff);
+	return 1;
+}
+
+/* Pick a backend for a new connection, make its conntrack entry and report it. */
+static __noinline int nat_place(struct nat_packet *packet, struct nat_listener *listener,
+				struct nat_steer *to)
+{
+	struct lbl_ct_key key = packet->key;
+	struct nat_conn conn = {};
+	struct nat_endpoint *backend;
+	struct lbl_event event;
+	__u32 i, slot, *id;
+	long rc;
+
+	__builtin_memcpy(conn.ct.orig_addr, key.dst, 16);
+	conn.ct.orig_port = key.dport;
+	conn.ct.created_ns = bpf_ktime_get_ns();
+	conn.ct.last_seen_ns = conn.ct.created_ns;
+	conn.first_byte_us = LBL_FIRST_BYTE_NONE;
+	conn.isn = packet->seq;
+	conn.proxy_id = listener->proxy_id;
+	conn.state = packet->ipv4 ? NAT_IPV4 : 0;
+
+	/*
+	 * A client may use one port to two VIPs, which on the same backend would be one tuple. That
+	 * is the only way to find the tuple taken: then try another slot.
+	 */
+	for (i = 0; i < 4; i++) {
+		slot = listener->first_slot + bpf_get_prandom_u32() % NAT_SLOTS;
+		id = bpf_map_lookup_elem(&nat_slots, &slot);
+		backend = id && *id ? bpf_map_lookup_elem(&nat_backends, id) : NULL;
+		if (!backend)
+			break;
+		__builtin_memcpy(key.dst, backend->addr, 16);
+		__builtin_memcpy(conn.ct.nat_addr, backend->addr, 16);
+		__builtin_memcpy(to->addr, backend->addr, 16);
+		key.dport = conn.ct.nat_port = to->port = backend->port;
+		conn.backend_id = to->backend_id = *id;
+		rc = bpf_map_update_elem(&lbl_conntrack, &key, &conn, BPF_NOEXIST);
+		if (!rc) {
+			nat_describe(&event, &key, &conn);
+			event.timestamp_ns = event.created_ns;
+			lbl_conn_opened(&event);
+			return 0;
+		}
+		if (rc != -17) { /* -EEXIST */
+			NAT_COUNT(conntrack_full);
+			return -1;
+		}
+	}
+	NAT_COUNT(no_backend);
+	return -1;
+}
+
+/*
+ * A packet of no known connection, whose key goes to the listener's address: start a connection
+ * and say in `to` where it goes. Returns 0, or what to do with the packet instead.
+ */
+static __noinline int nat_begin(struct nat_packet *packet, struct nat_steer *to, bool stale)
+{
+	struct lbl_ct_key *key = &packet->key;
+	struct nat_endpoint vip = { .port = key->dport, .protocol = key->protocol };
+	struct nat_listener *listener;
+	struct nat_conn *conn;
+	long rc;
+
+	__builtin_memcpy(vip.addr, key->dst, 16);
+	listener = bpf_map_lookup_elem(&nat_listeners, &vip);
+	if (!listener)
+		return TC_ACT_UNSPEC;
+	if (key->protocol == IPPROTO_TCP &&
+	    (packet->flags & (NAT_SYN | NAT_ACK | NAT_RST | NAT_FIN)) != NAT_SYN) {
+		NAT_COUNT(stray);
+		return TC_ACT_UNSPEC;
+	}
+	if (nat_place(packet, listener, to))
+		return TC_ACT_SHOT;
+	/* -EEXIST if another CPU is just at work on a copy of this packet: this one is let go. */
+	rc = bpf_map_update_elem(&nat_steer, key, to, stale ? BPF_ANY : BPF_NOEXIST);
+	if (!rc)
+		return 0;
+	if (rc != -17)
+		NAT_COUNT(conntrack_full);
+	__builtin_memcpy(key->dst, to->addr, 16);
+	key->dport = to->port;
+	conn = bpf_map_lookup_elem(&lbl_conntrack, key);
+	if (conn)
+		nat_finish(key, conn, LBL_REASON_CONNECT_FAILED, conn->ct.created_ns);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline void nat_mark(struct nat_conn *conn, __u32 bits)
+{
+	/* Atomic: the two directions may run on two CPUs. */
+	__sync_fetch_and_or(&conn->state, bits);
+}
+
+/* Note a FIN, and whether this segment acknowledges the other side's. */
+static __always_inline void nat_track_fin(struct nat_conn *conn, const struct nat_packet *p,
+					  __u64 now, bool reply)
+{
+	__u32 fin = reply ? NAT_BACKEND_FIN : NAT_CLIENT_FIN;
+	__u32 other_fin = reply ? NAT_CLIENT_FIN : NAT_BACKEND_FIN;
+	__u32 other_acked = reply ? NAT_CLIENT_FIN_ACKED : NAT_BACKEND_FIN_ACKED;
+	__u32 waited = reply ? conn->client_fin : conn->backend_fin;
+
+	if (p->flags & NAT_FIN && !(conn->state & fin)) {
+		*(reply ? &conn->backend_fin : &conn->client_fin) = p->seq + p->payload + 1;
+		if (!conn->closing_ns)
+			conn->closing_ns = now;
+		nat_mark(conn, fin);
+	}
+	if (p->flags & NAT_ACK && conn->state & other_fin && !(conn->state & other_acked) &&
+	    (__s32)(p->ack - waited) >= 0)
+		nat_mark(conn, other_acked);
+}
+
+/* Follow TCP's state. Returns 0, or why the connection has ended, with the flags in bits 8-15. */
+static __always_inline __u32 nat_track(struct nat_conn *conn, const struct nat_packet *p, __u64 now,
+				       bool reply)
+{
+	const __u32 acked = NAT_CLIENT_FIN_ACKED | NAT_BACKEND_FIN_ACKED;
+	__u32 state = conn->state;
+
+	if (p->flags & NAT_RST) {
+		if (!conn->closing_ns)
+			conn->closing_ns = now;
+		if (!(state & NAT_SYNACK))
+			return LBL_REASON_CONNECT_FAILED;
+		if (!reply && !(state & (NAT_CLIENT_DATA | NAT_BACKEND_DATA)))
+			return LBL_REASON_RST | LBL_FLAG_PROBE << 8;
+		return LBL_REASON_RST;
+	}
+	if (reply && !(state & NAT_SYNACK) && p->flags & NAT_SYN && p->flags & NAT_ACK) {
+		conn->connect_us = lbl_span_us(now - conn->ct.created_ns);
+		nat_mark(conn, NAT_SYNACK);
+	}
+	if (!reply && state & NAT_SYNACK && !(state & NAT_ESTABLISHED) && p->flags & NAT_ACK)
+		nat_mark(conn, NAT_ESTABLISHED);
+	if (p->flags & NAT_FIN || state & (NAT_CLIENT_FIN | NAT_BACKEND_FIN)) {
+		nat_track_fin(conn, p, now, reply);
+		if ((conn->state & acked) == acked)
+			return LBL_REASON_FIN;
+	}
+	return 0;
+}
+
+/* Account a packet to its connection. As nat_track(), with the time in `now`. */
+static __always_inline __u32 nat_see(struct __sk_buff *skb, struct nat_conn *conn,
+				     const struct nat_packet *p, bool reply, __u64 *now)
+{
+	__u32 data = reply ? NAT_BACKEND_DATA : NAT_CLIENT_DATA;
+	bool first_data = p->payload && !(conn->state & data);
+	bool udp = p->key.protocol == IPPROTO_UDP;
+	__u32 packets = skb->gso_segs ? skb->gso_segs : 1;
+
+	/*
+	 * The coarse clock is up to a tick (4 ms) behind, too much for a packet that may be the
+	 * last: in UDP any, in TCP also the acknowledgement of the last FIN.
+	 */
+	if (udp || first_data || p->flags & (NAT_SYN | NAT_FIN | NAT_RST) ||
+	    conn->state & (NAT_CLIENT_FIN | NAT_BACKEND_FIN))
+		*now = bpf_ktime_get_ns();
+	else
+		*now = bpf_ktime_get_coarse_ns();
+	if ((__s64)(*now - conn->ct.last_seen_ns) > 0)
+		conn->ct.last_seen_ns = *now;
+	/* Not atomic: a flow's direction stays on one CPU, but for a few packets as it moves. */
+	if (reply) {
+		conn->ct.packets_rev += packets;
+		conn->ct.bytes_rev += skb->len - ETH_HLEN;
+	} else {
+		conn->ct.packets_fwd += packets;
+		conn->ct.bytes_fwd += skb->len - ETH_HLEN;
+	}
+	if (first_data) {
+		if (reply)
+			conn->first_byte_us = lbl_span_us(*now - conn->ct.created_ns);
+		nat_mark(conn, data);
+	}
+	return udp ? 0 : nat_track(conn, p, *now, reply);
+}
+
+SEC("tc")
+int nat_lb_ingress(struct __sk_buff *skb)
+{
+	struct nat_packet packet;
+	struct nat_steer to, *steer;
+	struct nat_conn *conn = NULL;
+	struct lbl_ct_key key;
+	__u32 reason;
+	__u64 now;
+	int rc;
+
+	if (skb->pkt_type) /* not PACKET_HOST: seen in promiscuous mode, or multicast */
+		return TC_ACT_UNSPEC;
+	rc = nat_parse(skb, &packet, false);
+	if (rc == NAT_IGNORED)
+		NAT_COUNT(ignored);
+	if (rc != NAT_OURS)
+		return TC_ACT_UNSPEC;
+
+	key = packet.key;
+	steer = bpf_map_lookup_elem(&nat_steer, &packet.key);
+	if (steer) {
+		to = *steer;
+		__builtin_memcpy(key.dst, to.addr, 16);
+		key.dport = to.port;
+		conn = bpf_map_lookup_elem(&lbl_conntrack, &key);
+	}
+	if (conn && (packet.flags & (NAT_SYN | NAT_ACK)) == NAT_SYN && conn->isn != packet.seq) {
+		/* Of the old connection all that is known is when it last stirred. */
+		nat_finish(&key, conn, LBL_REASON_REUSED, conn->ct.last_seen_ns);
+		conn = NULL;
+		steer = NULL;
+	}
+	if (!conn) {
+		__builtin_memset(&to, 0, sizeof(to));
+		rc = nat_begin(&packet, &to, !!steer);
+		if (rc)
+			return rc;
+		__builtin_memcpy(key.dst, to.addr, 16);
+		key.dport = to.port;
+		conn = bpf_map_lookup_elem(&lbl_conntrack, &key);
+		if (!conn)
+			return TC_ACT_SHOT;
+	}
+	reason = nat_see(skb, conn, &packet, false, &now);
+	if (reason)
+		nat_finish(&key, conn, reason, now);
+	return nat_rewrite(skb, &packet, &to, false) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int nat_lb_egress(struct __sk_buff *skb)
+{
+	struct nat_packet packet;
+	struct nat_steer vip = {};
+	struct nat_conn *conn;
+	__u32 reason;
+	__u64 now;
+	int rc;
+
+	rc = nat_parse(skb, &packet, true);
+	if (rc == NAT_IGNORED)
+		NAT_COUNT(ignored);
+	if (rc != NAT_OURS)
+		return TC_ACT_UNSPEC;
+	conn = bpf_map_lookup_elem(&lbl_conntrack, &packet.key);
+	if (!conn)
+		return TC_ACT_UNSPEC;
+	__builtin_memcpy(vip.addr, conn->ct.orig_addr, 16);
+	vip.port = conn->ct.orig_port;
+	reason = nat_see(skb, conn, &packet, true, &now);
+	if (reason)
+		nat_finish(&packet.key, conn, reason, now);
+	return nat_rewrite(skb, &packet, &vip, true) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *conn,
+			  struct nat_sweep *sweep)
+{
+	bool udp = key->protocol == IPPROTO_UDP;
+	bool half_open = !udp && !(conn->state & NAT_ESTABLISHED);
+	__u64 last_seen_ns = conn->ct.last_seen_ns;
+	__u64 limit = udp		 ? sweep->udp_idle_ns
+		      : half_open	 ? sweep->half_open_ns
+		      : conn->closing_ns ? sweep->closing_ns
+					 : sweep->idle_ns;
+
+	(void)map;
+	/* Signed: another CPU may have seen a packet since this sweep looked at the clock. */
+	if ((__s64)(sweep->now_ns - last_seen_ns) < (__s64)limit)
+		return 0;
+	sweep->closed += nat_finish(key, conn,
+				    half_open ? LBL_REASON_CONNECT_FAILED : LBL_REASON_TIMEOUT,
+				    last_seen_ns);
+	return 0;
+}
+
+/* Take out an entry whose connection is gone: the race told of above, or another's deletion. */
+static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer *steer,
+			    void *unused)
+{
+	struct lbl_ct_key ct_key = *key;
+
+	(void)map;
+	(void)unused;
+	__builtin_memcpy(ct_key.dst, steer->addr, 16);
+	ct_key.dport = steer->port;
+	if (!bpf_map_lookup_elem(&lbl_conntrack, &ct_key))
+		bpf_map_delete_elem(&nat_steer, key);
+	return 0;
+}
+
+/* Close what has been silent for too long. User space runs this now and then. */
+SEC("syscall")
+int nat_lb_sweep(struct nat_sweep *args)
+{
+	struct nat_sweep sweep = *args; /* the callback may be given memory of the stack only */
+
+	sweep.now_ns = bpf_ktime_get_ns();
+	sweep.closed = 0;
+	bpf_for_each_map_elem(&lbl_conntrack, nat_sweep_one, &sweep, 0);
+	bpf_for_each_map_elem(&nat_steer, nat_sweep_steer, &sweep, 0);
+	args->closed = sweep.closed;
+	return 0;
+}

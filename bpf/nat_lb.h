@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What nat_lb.bpf.c and its loader (csrc/lbl_natlb.c) agree on: the configuration maps, the
+ * balancer's own part of a conntrack entry and the argument of its sweep.
+ *
+ * As in lbl_abi.h, addresses and ports are in network order and IPv4 is 12 zero bytes, then the
+ * address.
+ */
+#ifndef NAT_LB_H
+#define NAT_LB_H
+
+#include "lbl_abi.h"
+
+enum {
+	NAT_LISTENERS = 64,
+	NAT_SLOTS = 256, /* of a listener, shared out among its backends by weight */
+	NAT_BACKENDS = 4096, /* ids 1 to 4095 */
+};
+
+/* A place that packets are sent to: the key of a listener, the value of a backend. */
+struct nat_endpoint {
+	__u8 addr[16];
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+struct nat_listener {
+	__u32 first_slot;
+	__u16 proxy_id;
+	__u16 pad;
+};
+
+/* Which backend a client's connection went to, whatever the listener says by now. */
+struct nat_steer {
+	__u8 addr[16];
+	__be16 port;
+	__u16 pad;
+	__u32 backend_id;
+};
+
+enum nat_state {
+	NAT_IPV4 = 1,
+	NAT_SYNACK = 2, /* the backend has answered */
+	NAT_ESTABLISHED = 4, /* and the client has acknowledged that */
+	NAT_CLIENT_DATA = 8,
+	NAT_BACKEND_DATA = 16,
+	NAT_CLIENT_FIN = 32,
+	NAT_BACKEND_FIN = 64,
+	NAT_CLIENT_FIN_ACKED = 128,
+	NAT_BACKEND_FIN_ACKED = 256,
+};
+
+struct nat_conn {
+	struct lbl_ct_value ct;
+	__u32 backend_id;
+	__u32 state; /* enum nat_state, changed by atomic or */
+	__u64 closing_ns; /* first FIN or RST */
+	__u32 connect_us;
+	__u32 first_byte_us;
+	__u32 isn; /* of the client */
+	__u32 client_fin; /* the acknowledgement that each FIN waits for */
+	__u32 backend_fin;
+	__u16 proxy_id;
+	__u16 pad;
+};
+
+_Static_assert(sizeof(struct nat_endpoint) == 20, "nat_endpoint is 20 bytes");
+_Static_assert(sizeof(struct nat_conn) == 128, "nat_conn is 128 bytes");
+
+/* One a CPU. */
+struct nat_counters {
+	__u64 conntrack_full; /* connections refused for want of an entry */
+	__u64 no_backend; /* connections refused for want of a backend */
+	__u64 ignored; /* packets passed as they came: truncated, fragments, extension headers */
+	__u64 stray; /* TCP packets to a listener that belong to no known connection */
+};
+
+/* In: how long a connection may be silent in each condition. Out: how many were closed. */
+struct nat_sweep {
+	__u64 half_open_ns;
+	__u64 closing_ns;
+	__u64 idle_ns;
+	__u64 udp_idle_ns;
+	__u64 now_ns; /* the program's own */
+	__u64 closed;
+};
+
+#endif

@@ -1,0 +1,252 @@
+"""A small real load balancer in the kernel, which reports how long its connections live."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from .._ffi import check, ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+__all__ = ["NatBalancer"]
+
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+
+
+def _endpoint(address: str, port: int) -> dict[str, Any]:
+    """Turn an address into C's form: 16 bytes in network order, IPv4 after 12 zero bytes."""
+    packed = ipaddress.ip_address(address).packed
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    return {"addr": list(packed.rjust(16, b"\0")), "port": port}
+
+
+def _split_target(target: str) -> tuple[str, int]:
+    """Split "ip:port" or "[ip6]:port"."""
+    host, colon, port = target.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not port.isascii() or not port.isdigit() or (":" in host) != bracketed:
+        raise ValueError(f'{target!r} is not of the form "ip:port" or "[ip6]:port"')
+    return host[1:-1] if bracketed else host, int(port)
+
+
+class NatBalancer:
+    """An L4 balancer (TCP and UDP, IPv4 and IPv6) of BPF programs at an interface's TC hooks.
+
+    It rewrites the destination of what clients send to a listener's address, and the source of the
+    replies; the kernel routes in between, so forwarding must be on, and the backends must route to
+    their clients through this host. Connections are reported through `ring_fd`, whose layouts
+    lblatency reads. Use it from one thread at a time.
+
+    Args:
+        ring_bytes: Size of the event ring: a power of two, at least a page. 64 bytes an event.
+        max_connections: How many connections may exist at once; more are refused and counted.
+
+    Raises:
+        BpfError: If the kernel refuses, with its own words. Loading needs CAP_BPF, CAP_PERFMON and
+            CAP_NET_ADMIN.
+        ValueError: For sizes that cannot be.
+    """
+
+    def __init__(self, *, ring_bytes: int = 1 << 20, max_connections: int = 65536) -> None:
+        self._lb: Any = None
+        if not 4096 <= ring_bytes <= 1 << 30 or ring_bytes & (ring_bytes - 1):
+            raise ValueError(f"ring_bytes {ring_bytes} is not a power of two from 4096 to 2**30")
+        if not 0 < max_connections <= 1 << 24:
+            raise ValueError(f"max_connections {max_connections} is not between 1 and 2**24")
+        ret = ffi.new("struct lbl_natlb **")
+        self._check(lib.lbl_natlb_open(ring_bytes, max_connections, ret), "load the NAT balancer")
+        self._lb = ffi.gc(ret[0], lib.lbl_natlb_free)
+
+    @staticmethod
+    def _check(rc: int, what: str) -> int:
+        """As `check`, with what libbpf and the kernel had to say."""
+        if rc < 0:
+            said = ffi.string(lib.lbl_natlb_error_text()).decode(errors="replace").strip()
+            if said:
+                what = f"{what} ({said})"
+        return check(rc, what)
+
+    @property
+    def _open(self) -> Any:
+        if self._lb is None:
+            raise ValueError("the balancer is closed")
+        return self._lb
+
+    def add_listener(
+        self,
+        proxy_id: int,
+        vip: str,
+        port: int,
+        protocol: str,
+        backends: Sequence[tuple[int, str, int]],
+    ) -> None:
+        """Balance what comes to `vip` and `port` among backends.
+
+        For a listener that exists, its backends are replaced; connections stay where they are.
+
+        Args:
+            proxy_id: Reported with each of its connections, 0 to 65535.
+            vip: The address that clients connect to. If it is also an address of this host, clients
+                of forgotten connections are reset at once instead of waiting.
+            port: 1 to 65535.
+            protocol: "tcp" or "udp".
+            backends: Triples of id (1 to 4095, reported too), "ip:port" or "[ip6]:port", and
+                weight. Weight 0 takes no new connections.
+
+        Raises:
+            BpfError: If there are too many listeners (64) or backends (256).
+            ValueError: For malformed addresses, numbers out of range, or a backend of another
+                address family than the listener's.
+        """
+        if protocol not in _PROTOCOLS:
+            raise ValueError(f'protocol {protocol!r} is neither "tcp" nor "udp"')
+        if not 0 <= proxy_id < 65536:
+            raise ValueError(f"proxy_id {proxy_id} is not between 0 and 65535")
+        version = ipaddress.ip_address(vip).version
+        made = []
+        for backend_id, target, weight in backends:
+            host, backend_port = _split_target(target)
+            if ipaddress.ip_address(host).version != version:
+                raise ValueError(f"backend {target} is not of the address family of {vip}")
+            if not 0 < backend_id < 4096:
+                raise ValueError(f"backend id {backend_id} is not between 1 and 4095")
+            if not 0 <= weight < 1 << 32:
+                raise ValueError(f"weight {weight} is not between 0 and 2**32 - 1")
+            made.append({"at": _endpoint(host, backend_port), "id": backend_id, "weight": weight})
+        self._check(
+            lib.lbl_natlb_add_listener(
+                self._open,
+                proxy_id,
+                _PROTOCOLS[protocol],
+                ffi.new("struct lbl_natlb_endpoint *", _endpoint(vip, port)),
+                ffi.new("struct lbl_natlb_backend[]", made),
+                len(made),
+            ),
+            f"add listener {vip} port {port}",
+        )
+
+    def attach(self, interface: str, netns: int | None = None) -> None:
+        """Attach to the interface that faces the clients.
+
+        Args:
+            interface: Its name; an Ethernet device.
+            netns: A descriptor of the network namespace that it is in; None is the caller's own.
+
+        Raises:
+            BpfError: If there is no such interface, or the kernel refuses.
+        """
+        self._check(
+            lib.lbl_natlb_attach(self._open, interface.encode(), -1 if netns is None else netns),
+            f"attach to {interface}",
+        )
+
+    def sweep(
+        self,
+        *,
+        half_open_s: float = 60,
+        closing_s: float = 120,
+        idle_s: float = 28800,
+        udp_idle_s: float = 30,
+    ) -> int:
+        """Close the connections that have been silent for too long. Call it every few seconds.
+
+        Args:
+            half_open_s: Seconds for those whose handshake is not complete: reported as failed.
+            closing_s: Seconds for those of which at least one side has sent a FIN.
+            idle_s: Seconds for all other TCP connections.
+            udp_idle_s: Seconds for UDP, where this is the ordinary end.
+
+        Returns:
+            How many were closed.
+
+        Raises:
+            BpfError: If the kernel refuses, or for negative timeouts.
+        """
+        timeouts = ffi.new(
+            "struct lbl_natlb_timeouts *",
+            {
+                "half_open": half_open_s,
+                "closing": closing_s,
+                "idle": idle_s,
+                "udp_idle": udp_idle_s,
+            },
+        )
+        return self._check(lib.lbl_natlb_sweep(self._open, timeouts), "sweep connections")
+
+    def pin(self, directory: str | os.PathLike[str]) -> None:
+        """Pin the maps for others to read: lbl_events, lbl_counters and lbl_conntrack.
+
+        `close()` takes the pins away.
+
+        Args:
+            directory: On a mounted BPF file system; made if missing.
+
+        Raises:
+            BpfError: If it is not on such one, or the maps are there already.
+        """
+        path = Path(directory)
+        self._check(
+            lib.lbl_natlb_pin(self._open, os.fsencode(path)),
+            f"pin in {path}, which must be on a mounted BPF file system",
+        )
+
+    @property
+    def ring_fd(self) -> int:
+        """The descriptor of the event ring; it stays the balancer's."""
+        return int(lib.lbl_natlb_ring_fd(self._open))
+
+    @property
+    def counters_fd(self) -> int:
+        """The descriptor of the map of events produced and dropped; it stays the balancer's."""
+        return int(lib.lbl_natlb_counters_fd(self._open))
+
+    @property
+    def conntrack_fd(self) -> int:
+        """The descriptor of the connection table; it stays the balancer's."""
+        return int(lib.lbl_natlb_conntrack_fd(self._open))
+
+    def counters(self) -> dict[str, int]:
+        """What happened since loading.
+
+        Returns:
+            `produced` and `dropped` events; connections refused for `conntrack_full` and
+            `no_backend`; packets passed on as they came because they were `ignored` (truncated,
+            fragments, IPv6 extension headers) or `stray` (TCP, of no known connection).
+        """
+        ret = ffi.new("struct lbl_natlb_counters *")
+        self._check(lib.lbl_natlb_counters(self._open, ret), "read the balancer's counters")
+        return {
+            name: int(getattr(ret, name))
+            for name in (
+                "produced",
+                "dropped",
+                "conntrack_full",
+                "no_backend",
+                "ignored",
+                "stray",
+            )
+        }
+
+    def close(self) -> None:
+        """Detach, take the pins away and free everything; connections break. Again: no effect."""
+        lb, self._lb = self._lb, None
+        if lb is not None:
+            lib.lbl_natlb_unpin(lb)
+            ffi.release(lb)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,103 @@
+"""The header for load-balancer authors, as an author would use it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import struct
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from time import monotonic_ns
+
+import pytest
+from netns import MAP_LOOKUP, Event, Ring, bpf, run_program
+
+pytestmark = pytest.mark.bpf
+
+ROOT = Path(__file__).parents[2]
+OBJ_GET = 7
+COMPILERS = [name for name in ("clang", "clang-19") if shutil.which(name)]
+
+
+def open_pinned(path: str) -> int:
+    """Open a pinned map or program."""
+    name = ctypes.create_string_buffer(path.encode())
+    return bpf(OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
+
+
+@pytest.mark.parametrize("compiler", COMPILERS or ["none"])
+def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: Path) -> None:
+    """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
+    assert compiler in COMPILERS, "no clang found"
+    include = f"-I/usr/include/{platform.machine()}-linux-gnu"
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    source, compiled = str(ROOT / "tests/bpf/producers.bpf.c"), str(tmp_path / "producers.o")
+    subprocess.run(
+        [compiler, "-g", "-O2", *warnings, "-target", "bpf", "-mcpu=v3", include,
+         f"-I{ROOT / 'bpf'}", "-c", source, "-o", compiled],
+        check=True,
+    )  # fmt: skip
+    mounted, at = bpffs
+    loaded = subprocess.run(
+        ["bpftool", "prog", "loadall", compiled, f"{at}/programs", "pinmaps", f"{at}/maps"],
+        pass_fds=[mounted],
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert sorted(os.listdir(f"{at}/programs")) == ["from_tc", "from_tp_btf", "from_xdp"]
+
+    fds = [
+        open_pinned(f"{at}/{name}")
+        for name in (
+            "programs/from_xdp",
+            "programs/from_tc",
+            "maps/lbl_events",
+            "maps/lbl_counters",
+        )
+    ]
+    try:
+        with closing(Ring(fds[2], 1 << 20)) as ring:
+            before = monotonic_ns()
+            for program in fds[:2]:
+                run_program(program, bytes(64))
+            after = monotonic_ns()
+            events = ring.read()
+        check_events(events, before, after)
+        assert counted(fds[3]) == (4, 0)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def check_events(events: list[Event], before: int, after: int) -> None:
+    """Hold what arrived against what report() in producers.bpf.c sends."""
+    assert [(event.backend_id, event.type, event.reason) for event in events] == [
+        (1, 1, 0),
+        (1, 2, 1),
+        (2, 1, 0),
+        (2, 2, 1),
+    ]
+    for event in events:
+        if event.type == 1:
+            assert event.timestamp_ns == 3000
+        else:
+            assert before <= event.timestamp_ns <= after
+        assert (event.protocol, event.flags, event.created_ns) == (6, 1, 1000)
+        assert (event.connect_us, event.first_byte_us) == (1, 0xFFFFFFFF)
+        assert (event.closing_us, event.port, event.proxy_id) == (0xFFFFFFFE, 8080, 9)
+        assert event.addr == bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 1])
+
+
+def counted(fd: int) -> tuple[int, int]:
+    """Add up struct lbl_counters over the CPUs."""
+    possible = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    cpus = int(possible.split("-")[-1]) + 1
+    key, values = ctypes.create_string_buffer(4), ctypes.create_string_buffer(16 * cpus)
+    places = ctypes.addressof(key), ctypes.addressof(values)
+    bpf(MAP_LOOKUP, struct.pack("=IxxxxQQQ", fd, *places, 0))
+    numbers = struct.unpack(f"={2 * cpus}Q", values.raw)
+    return sum(numbers[::2]), sum(numbers[1::2])

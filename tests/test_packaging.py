@@ -1,0 +1,98 @@
+"""What is published: sdist, wheel from it, and that wheel in a clean environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMOKE = """
+import lblatency, sys
+lblatency.record_latency("web", "[2001:db8::1]:443", 3600.0)
+assert lblatency.get_percentiles("web", "[2001:db8::1]:443")["count"] == 1
+assert "site-packages" in lblatency.__file__, lblatency.__file__
+assert "prometheus_client" not in sys.modules
+"""
+
+
+def run(*command: str | Path, **env: str) -> str:
+    """Run a command in an empty folder's view; fail with all that it said."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **env}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel that was built from it."""
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", out, ROOT)
+    return out
+
+
+def test_sdist_has_the_sources_and_nothing_generated(built: Path) -> None:
+    """The C and BPF sources are in, skeletons and objects are not."""
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"csrc/build_native.py", "csrc/lbl_native.h", "bpf/nat_lb.bpf.c", "LICENSE"} <= names
+    assert not [name for name in names if name.endswith((".so", ".o", ".skel.h"))]
+
+
+def test_wheel_is_abi3_and_typed(built: Path) -> None:
+    """One wheel serves all CPythons from 3.11 on, and brings its types."""
+    (wheel,) = built.glob("*.whl")
+    assert "-cp311-abi3-linux_" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "lblatency/_native.abi3.so" in names
+    assert "lblatency/py.typed" in names
+    assert not [name for name in names if name.startswith(("csrc/", "tests/", "bpf/"))]
+
+
+def test_wheel_works_in_a_clean_environment(built: Path, tmp_path: Path) -> None:
+    """Installed alone, it records, and the command answers."""
+    (wheel,) = built.glob("*.whl")
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
+    run(python, "-I", "-c", SMOKE)
+    assert run(tmp_path / "venv/bin/lblatency", "--version").startswith("lblatency 0.")
+
+
+@pytest.mark.parametrize(("tool", "package"), [("clang", "clang"), ("bpftool", "bpftool")])
+def test_a_missing_tool_is_named(tool: str, package: str, tmp_path: Path) -> None:
+    """The build stops with what is missing and the package that has it."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for each in {"pkg-config", "clang", "bpftool", "llvm-strip", "gcc", "cc"} - {tool}:
+        (tools / each).symlink_to(f"/usr/bin/{each}")
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", tmp_path / "lib",
+         "--build-temp", tmp_path / "temp"],
+        cwd=ROOT, env={**os.environ, "PATH": str(tools)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"{tool} is needed" in done.stderr
+    assert f"apt-get install {package}" in done.stderr
+
+
+def test_a_too_old_libbpf_is_named(tmp_path: Path) -> None:
+    """The build stops with the version that it needs and the one that is there."""
+    (tmp_path / "libbpf.pc").write_text("Name: libbpf\nDescription: old\nVersion: 0.8.1\n")
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", tmp_path / "lib",
+         "--build-temp", tmp_path / "temp"],
+        cwd=ROOT, env={**os.environ, "PKG_CONFIG_PATH": str(tmp_path)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "needs libbpf >= 1.0 with its headers, found 0.8.1" in done.stderr
