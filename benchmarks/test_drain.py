@@ -1,0 +1,149 @@
+"""Draining a 1 MiB ring of 12,000 events into histograms, by number of backends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from statistics import median
+
+import build
+import pytest
+from conftest import Publish
+from harness import cpu_ns, interleave, threads
+from rings import Agent, Floor, Ring, Tracked, Traffic
+
+BACKENDS = [16, 100, 1_000, 10_000, 100_000]
+FLOOR, IDS, HASH = "memory floor", "lblatency, ids", "lblatency, hash"
+PEERS = {"C++ stack": "cpp", "Go stack": "go"}
+STATES = ["after others", "back to back"]
+
+Run = Callable[[Traffic], float | None]
+Samples = Mapping[str, list[float]]
+
+
+def _twice(run: Run, traffic: Traffic) -> Callable[[int], tuple[float, float] | None]:
+    """Drain when others have used the caches, then again at once."""
+
+    def turn(number: int) -> tuple[float, float] | None:
+        first = run(replace(traffic, seed=2 * number))
+        second = run(replace(traffic, seed=2 * number + 1))
+        return None if first is None or second is None else (first, second)
+
+    return turn
+
+
+class Drains:
+    """Everybody's ns an event: measured for a number of backends when they are asked for."""
+
+    def __init__(self, rounds: int, ring: Ring, agents: Mapping[str, Agent]) -> None:
+        self._rounds, self._agents = rounds, agents
+        self._floor = Floor(ring)
+        self._known: dict[int, dict[str, list[tuple[float, float]]]] = {}
+
+    def of(self, backends: int, state: str) -> Samples:
+        """A list for each contender."""
+        if backends not in self._known:
+            self._known[backends] = self._measure(backends)
+        which = STATES.index(state)
+        return {
+            name: [pair[which] for pair in pairs] for name, pairs in self._known[backends].items()
+        }
+
+    def _measure(self, backends: int) -> dict[str, list[tuple[float, float]]]:
+        traffic = Traffic(backends)
+        contenders = {FLOOR: _twice(self._floor.drain, traffic)}
+        with contextlib.ExitStack() as stack:
+            for name, with_ids in ((IDS, True), (HASH, False)):
+                tracked = Tracked(replace(traffic, with_ids=with_ids))
+                stack.callback(tracked.close)
+                contenders[name] = _twice(tracked.drain, replace(traffic, with_ids=with_ids))
+            for name, agent in self._agents.items():
+                agent.learn(traffic)
+                contenders[name] = _twice(agent.drain, traffic)
+            return interleave(contenders, self._rounds)
+
+
+@pytest.fixture(scope="module")
+def left_out() -> dict[str, str]:
+    """Peers that cannot be had here, and why."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def drains(rounds: int, left_out: dict[str, str]) -> Iterator[Drains]:
+    """All that are measured, with whatever peers there are."""
+    ring = Ring()
+    agents = {}
+    with contextlib.ExitStack() as stack:
+        for name, language in PEERS.items():
+            try:
+                agents[name] = stack.enter_context(Agent(language, ring))
+            except build.Missing as reason:
+                left_out[name] = str(reason)
+        yield Drains(rounds, ring, agents)
+
+
+@pytest.mark.parametrize("contender", [FLOOR, IDS, HASH, *PEERS])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("backends", BACKENDS)
+def test_drain(
+    backends: int,
+    state: str,
+    contender: str,
+    smoke: bool,
+    drains: Drains,
+    left_out: dict[str, str],
+    publish: Publish,
+) -> None:
+    """Drain and record, against the floor and the agents that people build."""
+    if smoke and backends > 1_000:
+        pytest.skip("too many backends for a smoke test")
+    if contender in left_out:
+        pytest.skip(f"{contender} left out: {left_out[contender]}")
+    samples = drains.of(backends, state)
+    figures = {}
+    if backends == 100_000:
+        figures["over_10k"] = median(samples[contender]) / median(
+            drains.of(10_000, state)[contender]
+        )
+    publish(f"drain, {state}", f"{backends} backends", contender, samples, **figures)
+
+
+# ---- what is measured above is what start() runs ----
+
+BY_HAND, BY_THREAD = "lbl_stream_drain()", "drain thread, CPU time"
+
+
+def _drained_by_thread(tracked: Tracked, thread: int, traffic: Traffic) -> float:
+    before = cpu_ns(thread)
+    tracked.ring.fill(traffic, for_stream=True)
+    while tracked.stream.stats().in_ring:
+        time.sleep(0.01)
+    return (cpu_ns(thread) - before) / traffic.n
+
+
+@pytest.fixture(scope="module")
+def both_ways(rounds: int) -> Iterator[Samples]:
+    """The same events drained by hand, and left to the thread."""
+    traffic = Traffic(1_000, with_ids=True)
+    others = threads("lbl-drain")
+    tracked = Tracked(traffic)
+    (thread,) = threads("lbl-drain") - others
+    yield interleave(
+        {
+            BY_HAND: lambda number: tracked.drain(replace(traffic, seed=number)),
+            BY_THREAD: lambda number: _drained_by_thread(
+                tracked, thread, replace(traffic, seed=number)
+            ),
+        },
+        rounds,
+    )
+    tracked.close()
+
+
+@pytest.mark.parametrize("way", [BY_HAND, BY_THREAD])
+def test_thread(way: str, both_ways: Samples, publish: Publish) -> None:
+    """The thread takes as long, but for a wakeup every 12,000 events."""
+    publish("drain thread", "1000 backends, ids", way, both_ways)
