@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import pytest
+from harness import Publish
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,9 +49,6 @@ def smoke(request: pytest.FixtureRequest) -> bool:
 def rounds(smoke: bool) -> int:
     """How often to measure; medians are taken."""
     return 1 if smoke else 41
-
-
-Publish = Callable[..., None]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ _CPUS = sorted(os.sched_getaffinity(0))
 PRODUCER, CONSUMER = _CPUS[0], _CPUS[-1]
 TRIES = 100
 
+Publish = Callable[..., None]  # see the fixture in conftest.py
+
 Key = TypeVar("Key", bound=Hashable)
 Sample = TypeVar("Sample")
 

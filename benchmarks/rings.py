@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-import build
+import builder
 from harness import CONSUMER, PRODUCER, pin
 
 from lblatency import LatencyTracker
@@ -17,7 +18,7 @@ from lblatency._ffi import lib as our_lib
 from lblatency.histogram import REFERENCE_BUCKETS
 from lblatency.stats import EventStream, MemoryRing, create_event_stream
 
-_native = build.native()
+_native = builder.native()
 ffi, lib = _native.ffi, _native.lib
 
 RING_BYTES = 1 << 20
@@ -30,9 +31,7 @@ def _pointer(function: str) -> int:
 
 
 DRAIN = ffi.cast("int64_t (*)(void *)", _pointer("lbl_stream_drain"))
-_PRODUCE = ffi.cast(
-    "int (*)(void *, const void *, uint32_t)", _pointer("lbl_stream_produce")
-)
+_PRODUCE = ffi.cast("int (*)(void *, const void *, uint32_t)", _pointer("lbl_stream_produce"))
 _READ = ffi.cast("int64_t (*)(void *)", ffi.addressof(lib, "bench_ring_read"))
 
 
@@ -79,6 +78,11 @@ class Ring:
     def in_kernel(self) -> bool:
         """Whether BPF was allowed."""
         return not self.error
+
+    def require_kernel(self) -> None:
+        """Raise `MissingError` for what cannot do with a ring in memory."""
+        if self.error:
+            raise builder.MissingError(f"needs BPF: {os.strerror(self.error)}")
 
     @property
     def fd(self) -> int:
@@ -143,10 +147,13 @@ class Tracked:
             self.ring.fill(part, for_stream=True)
             self.stream.drain()
 
-    def drain(self, traffic: Traffic) -> float | None:
-        """Ns an event; None if the thread took some of them."""
+    def drain(
+        self, traffic: Traffic, during: AbstractContextManager[object] | None = None
+    ) -> float | None:
+        """Ns an event; None if the thread took some of them. `during`: what else goes on."""
         self.ring.fill(traffic, for_stream=True)
-        n, ns = timed(DRAIN, stream_pointer(self.stream.streams[0]))
+        with during or nullcontext():
+            n, ns = timed(DRAIN, stream_pointer(self.stream.streams[0]))
         return ns / n if n == traffic.n else None
 
     def close(self) -> None:
@@ -158,9 +165,8 @@ class Agent:
     """A peer in a process of its own, which reads the same ring as the other peers."""
 
     def __init__(self, language: str, ring: Ring) -> None:
-        if not ring.in_kernel:
-            raise build.Missing(f"reads no ring in memory, and BPF says {os.strerror(ring.error)}")
-        path = build.peer(language)
+        ring.require_kernel()
+        path = builder.peer(language)
         self._ring = ring
         pin(CONSUMER)
         self._process = subprocess.Popen(
@@ -208,8 +214,7 @@ class Callback:
     """Python called by libbpf through cffi for each event."""
 
     def __init__(self, ring: Ring, seen: Any) -> None:
-        if not ring.in_kernel:
-            raise build.Missing(f"reads no ring in memory, and BPF says {os.strerror(ring.error)}")
+        ring.require_kernel()
         self._ring, self._seen = ring, seen
 
     def drain(self, traffic: Traffic) -> float:

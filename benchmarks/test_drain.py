@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from statistics import median
 
-import build
+import builder
 import pytest
-from conftest import Publish
-from harness import cpu_ns, interleave, threads
+from harness import Publish, cpu_ns, interleave, threads
 from rings import Agent, Floor, Ring, Tracked, Traffic
 
 BACKENDS = [16, 100, 1_000, 10_000, 100_000]
@@ -80,7 +79,7 @@ def drains(rounds: int, left_out: dict[str, str]) -> Iterator[Drains]:
         for name, language in PEERS.items():
             try:
                 agents[name] = stack.enter_context(Agent(language, ring))
-            except build.Missing as reason:
+            except builder.MissingError as reason:
                 left_out[name] = str(reason)
         yield Drains(rounds, ring, agents)
 

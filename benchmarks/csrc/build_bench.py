@@ -9,6 +9,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parents[1]
 ROOT = HERE.parent
+HEADERS = [ROOT / "bpf" / "lbl_abi.h", HERE / "bpf" / "events.h", HERE / "csrc" / "bench.h"]
 
 
 def load(path: Path) -> ModuleType:
@@ -28,10 +29,7 @@ def build(into: Path) -> Path:
     builder = FFI()
     builder.cdef(
         native.KERNEL_TYPES
-        + "".join(
-            native.declarations(path)
-            for path in (ROOT / "bpf" / "lbl_abi.h", HERE / "bpf" / "events.h", HERE / "csrc" / "bench.h")
-        )
+        + "".join(native.declarations(path) for path in HEADERS)
         + 'extern "Python" int bench_seen(void *, void *, size_t);'
     )
     builder.set_source(

@@ -26,7 +26,7 @@ _PACKAGES = {
 _GO = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(BUILD / "go-cache")}
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A peer cannot be built here; the text says what to install."""
 
 
@@ -60,7 +60,7 @@ def native() -> ModuleType:
 
 
 def peer(name: str) -> Path:
-    """The agent written in "cpp" or "go"; `Missing` if its packages are not there."""
+    """The agent written in "cpp" or "go"; `MissingError` if its packages are not there."""
     BUILD.mkdir(exist_ok=True)
     target = BUILD / f"agent_{name}"
     if not _is_newer(target, [HERE / "peers" / f"agent.{name}"]):
@@ -68,5 +68,5 @@ def peer(name: str) -> Path:
         try:
             subprocess.run(_COMMANDS[name], cwd=HERE, env=env, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise Missing(f"does not build; on Debian: apt-get install {_PACKAGES[name]}") from error
+            raise MissingError(f"needs apt-get install {_PACKAGES[name]}") from error
     return target

@@ -1,0 +1,167 @@
+"""A producer and the drain thread at the same time, each on a CPU of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import builder
+import pytest
+from harness import CONSUMER, PRODUCER, Publish, cpu_ns, interleave, pin, threads
+from rings import Agent, Ring, Tracked, Traffic, ffi, lib
+
+from lblatency.stats import StreamStats
+
+LARGE_RING = 16 << 20
+ORDINARY = 7_000
+TRAFFIC = Traffic(1_000, with_ids=True)
+
+
+class Live:
+    """A tracker, its drain thread, and its producer."""
+
+    def __init__(self, size: int) -> None:
+        others = threads("lbl-drain")
+        self.tracked = Tracked(TRAFFIC, size)
+        (self._thread,) = threads("lbl-drain") - others
+
+    def stats(self) -> StreamStats:
+        """The stream's."""
+        return self.tracked.stream.stats()
+
+    def cpu(self, work: Callable[[], object]) -> tuple[int, int]:
+        """Do something, until the ring is empty; the drain thread's CPU time, and all time."""
+        cpu, start = cpu_ns(self._thread), time.perf_counter_ns()
+        work()
+        while self.stats().in_ring:
+            time.sleep(0.001)
+        return cpu_ns(self._thread) - cpu, time.perf_counter_ns() - start
+
+
+@contextlib.contextmanager
+def live(size: int) -> Iterator[Live]:
+    """One that ends with the block; the test is skipped where BPF is refused."""
+    started = Live(size)
+    try:
+        started.tracked.ring.require_kernel()
+        yield started
+    except builder.MissingError as reason:
+        pytest.skip(f"left out: {reason}")
+    finally:
+        started.tracked.close()
+
+
+def pace(ring: Ring, how: int, per_second: float, seconds: float, burst: int) -> tuple[int, float]:
+    """Produce at a steady rate; how many events, and the producer's ns for each."""
+    spec = ffi.new("struct bench_spec *", {"backends": 1_000, "with_ids": 1, "n": burst,
+                                           "octave": 14, "octaves": 20})  # fmt: skip
+    pin(PRODUCER)
+    n = lib.bench_pace(ring.ptr, how, spec, per_second, seconds)
+    pin(CONSUMER)
+    return n, spec.spent_ns / n
+
+
+def test_sustained(smoke: bool, publish: Publish) -> None:
+    """10 M events/s: nothing is lost, and hardly a core is used."""
+    seconds = 0.2 if smoke else 10
+    with live(LARGE_RING) as ours:
+        before, made = ours.stats(), []
+        cpu, wall = ours.cpu(
+            lambda: made.append(pace(ours.tracked.ring, lib.BENCH_PRODUCE, 10e6, seconds, 4_000))
+        )
+        after = ours.stats()
+    n, producer_ns = made[0]
+    received = after.received - before.received
+    assert received + after.dropped - before.dropped == n
+    publish(
+        "sustained",
+        "10 M events/s, 16 MiB ring",
+        "lblatency",
+        {"lblatency": [cpu / n]},
+        million_per_second=n / wall * 1e3,
+        dropped=after.dropped - before.dropped,
+        core_percent=100 * cpu / wall,
+        producer_ns=producer_ns,
+        fill_max_percent=100 * after.fill_max_bytes / after.size_bytes,
+    )
+
+
+# ---- an ordinary balancer ----
+
+OURS, DEFAULT = "lblatency", "C++ stack, default wakeups"
+
+
+def _overhead(ring: Ring) -> float:
+    """What the clock and the making of an event take of the producer's time."""
+    return pace(ring, lib.BENCH_NOWHERE, ORDINARY, 0.2, 1)[1]
+
+
+def _ours_ordinary(ours: Live, seconds: int) -> tuple[float, float]:
+    made: list[tuple[int, float]] = []
+    cpu, _ = ours.cpu(
+        lambda: made.append(pace(ours.tracked.ring, lib.BENCH_PRODUCE, ORDINARY, seconds, 1))
+    )
+    return made[0][1], cpu / made[0][0]
+
+
+def _default_ordinary(agent: Agent, ring: Ring, seconds: int) -> tuple[float, float]:
+    agent.ask("poll", "ordinary", seconds + 1)
+    _, producer_ns = pace(ring, lib.BENCH_WAKING, ORDINARY, seconds, 1)
+    seen, cpu = agent.answer()
+    return producer_ns, cpu / seen
+
+
+@pytest.fixture(scope="module")
+def ordinary(smoke: bool) -> Iterator[dict[str, tuple[float, float]]]:
+    """The producer's and the consumer's ns of CPU an event."""
+    seconds, rounds = (1, 1) if smoke else (2, 5)
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(live(1 << 20))
+        turns = {OURS: lambda _: _ours_ordinary(ours, seconds)}
+        with contextlib.suppress(builder.MissingError):
+            ring = Ring()
+            agent = stack.enter_context(Agent("cpp", ring))
+            agent.learn(TRAFFIC)
+            turns[DEFAULT] = lambda _: _default_ordinary(agent, ring, seconds)
+        overhead = _overhead(ours.tracked.ring)
+        samples = interleave(turns, rounds, warmup=0)
+        yield {
+            name: (
+                median(producer for producer, _ in pairs) - overhead,
+                median(consumer for _, consumer in pairs),
+            )
+            for name, pairs in samples.items()
+        }
+
+
+@pytest.mark.parametrize("name", [OURS, DEFAULT])
+def test_ordinary(name: str, ordinary: dict[str, tuple[float, float]], publish: Publish) -> None:
+    """One event at a time, where it is the wakeups that cost."""
+    if name not in ordinary:
+        pytest.skip(f"{name} left out: it does not build")
+    publish(
+        "ordinary",
+        f"{ORDINARY} events/s",
+        name,
+        {each: [sum(both)] for each, both in ordinary.items()},
+        producer_ns=ordinary[name][0],
+        consumer_ns=ordinary[name][1],
+    )
+
+
+def test_idle(smoke: bool, publish: Publish) -> None:
+    """Nothing to do."""
+    seconds = 1 if smoke else 60
+    with live(1 << 20) as ours:
+        time.sleep(0.5)  # until it has slowed down
+        cpu, wall = ours.cpu(lambda: time.sleep(seconds))
+    publish(
+        "idle",
+        "no events",
+        "lblatency",
+        {"lblatency": [cpu / seconds]},
+        core_percent=100 * cpu / wall,
+        cpu_ms_an_hour=cpu / wall * 3600e3,
+    )

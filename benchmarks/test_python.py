@@ -1,0 +1,101 @@
+"""The drain beside Python that handles events one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import builder
+import pytest
+from harness import Publish, interleave
+from prometheus_client import CollectorRegistry, Histogram
+from rings import Callback, Ring, Tracked, Traffic, ffi
+
+from lblatency.histogram import REFERENCE_BUCKETS
+
+TRAFFIC = Traffic(1_000, with_ids=True, n=4_000)
+OURS = "lblatency"
+EMPTY = "cffi callback that does nothing"
+FULL = "cffi callback, prometheus_client observe()"
+OBSERVE = "prometheus_client observe(), no ring"
+NAMES = [OURS, EMPTY, FULL, OBSERVE]
+
+
+def _children() -> list[Any]:
+    histogram = Histogram(
+        "lb_backend_latency_seconds",
+        "Lifetime of connections.",
+        ["proxy_name", "target_ip", "target_port"],
+        buckets=REFERENCE_BUCKETS,
+        registry=CollectorRegistry(),
+    )
+    return [
+        histogram.labels("web", f"10.0.{i >> 8}.{i & 255}", "8080") for i in range(TRAFFIC.backends)
+    ]
+
+
+def _nothing(_ctx: object, _data: object, _size: int) -> int:
+    return 0
+
+
+def _observing(children: list[Any]) -> Callable[[object, Any, int], int]:
+    """What one would write: decode, look up, observe."""
+
+    def seen(_ctx: object, data: Any, _size: int) -> int:
+        event = ffi.cast("struct lbl_event *", data)
+        seconds = (event.timestamp_ns - event.created_ns) / 1e9
+        children[event.backend_id - 1].observe(seconds)
+        return 0
+
+    return seen
+
+
+def _observe_only(children: list[Any]) -> float:
+    start = time.perf_counter_ns()
+    for child in children:
+        child.observe(0.0123)
+    return (time.perf_counter_ns() - start) / len(children)
+
+
+@pytest.fixture(scope="module")
+def left_out() -> dict[str, str]:
+    """Peers that cannot be had here, and why."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def samples(rounds: int, left_out: dict[str, str]) -> Iterator[Mapping[str, list[float]]]:
+    """Everybody's ns an event."""
+    tracked, ring, children = Tracked(TRAFFIC), Ring(), _children()
+    runs: dict[str, Callable[[Traffic], float | None]] = {
+        OURS: tracked.drain,
+        OBSERVE: lambda _: _observe_only(children),
+    }
+    for name, seen in ((EMPTY, _nothing), (FULL, _observing(children))):
+        try:
+            runs[name] = Callback(ring, seen).drain
+        except builder.MissingError as reason:
+            left_out[name] = str(reason)
+    yield interleave(
+        {
+            name: lambda number, run=run: run(replace(TRAFFIC, seed=number))
+            for name, run in runs.items()
+        },
+        rounds,
+    )
+    tracked.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python(
+    name: str,
+    samples: Mapping[str, list[float]],
+    left_out: dict[str, str],
+    publish: Publish,
+) -> None:
+    """An event in C against an event in Python."""
+    if name in left_out:
+        pytest.skip(f"{name} left out: {left_out[name]}")
+    publish("python per event", "1000 backends", name, samples)

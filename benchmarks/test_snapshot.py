@@ -1,0 +1,113 @@
+"""Reading 10,000 backends out while their events are drained."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import pytest
+from harness import CONSUMER, PRODUCER, Publish, interleave, pin
+from rings import DRAIN, Tracked, Traffic, ffi, lib, stream_pointer
+
+from lblatency import LatencyTracker
+from lblatency._ffi import ffi as our_ffi
+from lblatency._ffi import lib as our_lib
+
+TRAFFIC = Traffic(10_000, with_ids=True, n=200_000)
+BATCH = 1_000
+ALONE, WATCHED = "drain alone", "drain during snapshots"
+
+
+class Reader:
+    """A thread on the producer's CPU that takes one snapshot after the other while it may."""
+
+    def __init__(self, tracker: LatencyTracker) -> None:
+        self._tracker = tracker
+        self._may, self._reading, self._ending = (threading.Event() for _ in range(3))
+        self.taken = 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        pin(PRODUCER)
+        out = our_ffi.new("struct lbl_snapshot **")
+        while self._may.wait() and not self._ending.is_set():
+            self._reading.set()
+            our_lib.lbl_tracker_snapshot(self._tracker._ptr, out)
+            our_lib.lbl_snapshot_free(out[0])
+            self.taken += 1
+
+    def __enter__(self) -> None:
+        self._reading.clear()
+        self._may.set()
+        self._reading.wait()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._may.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ending.set()
+        self._may.set()
+        self._thread.join()
+
+
+def _drain(tracked: Tracked, reader: Reader | None, number: int) -> float | None:
+    return tracked.drain(replace(TRAFFIC, seed=number), during=reader)
+
+
+def _calls(tracked: Tracked, n: int) -> list[int]:
+    """How long each of many small drains takes, ns."""
+    took = ffi.new("uint64_t[]", n)
+    pin(CONSUMER)
+    lib.bench_timed_each(
+        tracked.ring.ptr,
+        replace(TRAFFIC, n=BATCH).spec(),
+        DRAIN,
+        stream_pointer(tracked.stream.streams[0]),
+        n,
+        took,
+    )
+    return sorted(took)
+
+
+def _longest(tracked: Tracked, reader: Reader, n: int) -> dict[str, list[int]]:
+    alone = _calls(tracked, n)
+    with reader:
+        return {ALONE: alone, WATCHED: _calls(tracked, n)}
+
+
+@pytest.fixture(scope="module")
+def measured(rounds: int, smoke: bool) -> Iterator[tuple[Mapping[str, list[float]], dict]]:
+    """Ns an event, and the times of small drains."""
+    tracked = Tracked(TRAFFIC, 16 << 20)
+    reader = Reader(tracked.tracker)
+    try:
+        if not tracked.ring.in_kernel:
+            pytest.skip("left out: needs BPF")
+        samples = interleave(
+            {
+                ALONE: lambda number: _drain(tracked, None, number),
+                WATCHED: lambda number: _drain(tracked, reader, number),
+            },
+            rounds,
+        )
+        yield samples, _longest(tracked, reader, 100 if smoke else 20_000)
+    finally:
+        reader.close()
+        tracked.close()
+
+
+@pytest.mark.parametrize("name", [ALONE, WATCHED])
+def test_snapshot(name: str, measured: tuple, publish: Publish) -> None:
+    """A reader stops nobody: it shares the memory bus at most."""
+    samples, calls = measured
+    publish(
+        "snapshot",
+        "10000 backends",
+        name,
+        samples,
+        longest_ms=calls[name][-1] / 1e6,
+        longest_but_1_in_1000_ms=calls[name][-1 - len(calls[name]) // 1000] / 1e6,
+    )
