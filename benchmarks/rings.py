@@ -134,16 +134,17 @@ class Floor:
 class Tracked:
     """Lblatency as `start()` leaves it, drained by hand: its own thread would do so some ms later.
 
-    Should that come first, the measurement does not count.
+    All backends and the range of their lifetimes are known already, unless told otherwise. Should
+    the thread come first, the measurement does not count.
     """
 
-    def __init__(self, traffic: Traffic, size: int = RING_BYTES) -> None:
+    def __init__(self, traffic: Traffic, size: int = RING_BYTES, *, known: bool = True) -> None:
         pin(CONSUMER)
         self.ring = Ring(size)
         self.tracker = LatencyTracker(buckets=REFERENCE_BUCKETS, max_backends=traffic.backends)
         self.stream = self.ring.stream()
         self.tracker.start(self.stream, None, "web")
-        for part in traffic.each_backend_twice():
+        for part in traffic.each_backend_twice() if known else []:
             self.ring.fill(part, for_stream=True)
             self.stream.drain()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from statistics import median
 
 import builder
@@ -39,6 +40,10 @@ class Live:
             time.sleep(0.001)
         return cpu_ns(self._thread) - cpu, time.perf_counter_ns() - start
 
+    def waited_ms(self) -> float:
+        """How long the drain thread was kept from its CPU by others, so far."""
+        return int(Path(f"/proc/self/task/{self._thread}/schedstat").read_text().split()[1]) / 1e6
+
 
 @contextlib.contextmanager
 def live(size: int) -> Iterator[Live]:
@@ -67,11 +72,11 @@ def test_sustained(smoke: bool, publish: Publish) -> None:
     """10 M events/s: nothing is lost, and hardly a core is used."""
     seconds = 0.2 if smoke else 10
     with live(LARGE_RING) as ours:
-        before, made = ours.stats(), []
+        before, waited_before, made = ours.stats(), ours.waited_ms(), []
         cpu, wall = ours.cpu(
             lambda: made.append(pace(ours.tracked.ring, lib.BENCH_PRODUCE, 10e6, seconds, 4_000))
         )
-        after = ours.stats()
+        after, waited_ms = ours.stats(), ours.waited_ms() - waited_before
     n, producer_ns = made[0]
     received = after.received - before.received
     assert received + after.dropped - before.dropped == n
@@ -84,6 +89,7 @@ def test_sustained(smoke: bool, publish: Publish) -> None:
         dropped=after.dropped - before.dropped,
         core_percent=100 * cpu / wall,
         producer_ns=producer_ns,
+        waited_ms=waited_ms,
         fill_max_percent=100 * after.fill_max_bytes / after.size_bytes,
     )
 

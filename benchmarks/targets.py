@@ -1,0 +1,157 @@
+"""The figures that issue 3 asks for, and where the results have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Results = Mapping[tuple[str, str, str], Mapping[str, Any]]  # by topic, case, contender
+Reader = Callable[[Results], float]
+
+SIZES = [f"{n} backends" for n in (16, 1_000, 10_000)]
+STATES = ("after others", "back to back")
+ORDERS = {"ids": "lblatency, ids", "hash": "lblatency, hash"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row: the limits, and as many figures.
+
+    Attributes:
+        text: what is measured.
+        sign: "≤" or "≥".
+        limits: what each figure should be at most or at least.
+        readers: take one figure out of the results each; KeyError if it was not measured.
+    """
+
+    text: str
+    sign: str
+    limits: tuple[float, ...]
+    readers: tuple[Reader, ...]
+
+    def met(self, values: list[float | None]) -> bool:
+        """Whether all figures are within their limits."""
+        return all(
+            value is not None and (value <= limit if self.sign == "≤" else value >= limit)
+            for value, limit in zip(values, self.limits, strict=True)
+        )
+
+
+def _ns(topic: str, case: str, contender: str) -> Reader:
+    return lambda results: float(results[topic, case, contender]["ns"])
+
+
+def _ratio(topic: str, case: str, contender: str, other: str) -> Reader:
+    return lambda results: float(results[topic, case, contender]["ratios"][other])
+
+
+def _figure(topic: str, case: str, contender: str, name: str) -> Reader:
+    return lambda results: float(results[topic, case, contender]["figures"][name])
+
+
+def _drain_targets(state: str) -> list[Target]:
+    topic = f"drain, {state}"
+    floor = {"ids": (4.5, 8.0, 24.0), "hash": (8.5, 17.0, 26.0)}
+    peers = {
+        ("C++ stack", "ids"): (8.0, 5.0, 3.0),
+        ("C++ stack", "hash"): (4.0, 3.0, 3.0),
+        ("Go stack", "ids"): (15.0, 8.0, 4.0),
+        ("Go stack", "hash"): (8.0, 4.0, 3.0),
+    }
+    rows = [
+        Target(
+            f"drain {state}, {order}, 16 / 1k / 10k: times the floor", "≤", limits,
+            tuple(_ratio(topic, size, ORDERS[order], "memory floor") for size in SIZES),
+        )
+        for order, limits in floor.items()
+    ]  # fmt: skip
+    rows.append(
+        Target(
+            f"drain {state}, ids / hash: 100k times 10k", "≤", (1.6, 1.6),
+            tuple(_figure(topic, "100000 backends", each, "over_10k") for each in ORDERS.values()),
+        )
+    )  # fmt: skip
+    rows += [
+        Target(
+            f"drain {state}, {order}, 16 / 1k / 10k: times faster than the {peer}", "≥", limits,
+            tuple(_ratio(topic, size, peer, ORDERS[order]) for size in SIZES),
+        )
+        for (peer, order), limits in peers.items()
+    ]  # fmt: skip
+    return rows
+
+
+_PYTHON = "python per event", "1000 backends"
+_RECORD = "record", "one call"
+_BULK = "bulk", "1 M doubles"
+_SUSTAINED = "sustained", "10 M events/s, 16 MiB ring", "lblatency"
+_ORDINARY = "ordinary", "7000 events/s", "lblatency"
+_SNAPSHOT = "snapshot", "10000 backends", "drain during snapshots"
+_MEMORY = "memory", "10000 backends"
+_TYPICAL = "two decades of lifetimes"
+
+TARGETS = [
+    *_drain_targets(STATES[0]),
+    *_drain_targets(STATES[1]),
+    Target(
+        "per event, times faster than a cffi callback / than prometheus_client observe", "≥",
+        (100, 150),
+        (
+            _ratio(*_PYTHON, "cffi callback, prometheus_client observe()", "lblatency"),
+            _ratio(*_PYTHON, "prometheus_client observe(), no ring", "lblatency"),
+        ),
+    ),
+    Target(
+        "record_latency(), times faster than labels().observe()", "≥", (6,),
+        (_ratio(*_RECORD, "prometheus_client labels().observe()", "record_latency()"),),
+    ),
+    Target(
+        "backend().observe(), times faster than a prometheus_client child", "≥", (6,),
+        (_ratio(*_RECORD, "prometheus_client child.observe()", "backend().observe()"),),
+    ),
+    Target("record_many(), ns a value", "≤", (5,), (_ns(*_BULK, "record_many()"),)),
+    Target(
+        "record_many(), times faster than boost-histogram", "≥", (1,),
+        (_ratio(*_BULK, "boost-histogram fill()", "record_many()"),),
+    ),
+    Target(
+        "10 M events/s: dropped / % of a core", "≤", (0, 15),
+        (_figure(*_SUSTAINED, "dropped"), _figure(*_SUSTAINED, "core_percent")),
+    ),
+    Target(
+        "7,000 events/s: producer / consumer, ns of CPU an event", "≤", (300, 1000),
+        (_figure(*_ORDINARY, "producer_ns"), _figure(*_ORDINARY, "consumer_ns")),
+    ),
+    Target(
+        "idle: % of a core", "≤", (0.05,),
+        (_figure("idle", "no events", "lblatency", "core_percent"),),
+    ),
+    Target(
+        "drain during snapshots of 10k backends: times drain alone / longest call, ms", "≤",
+        (1 / 0.9, 1), (_ratio(*_SNAPSHOT, "drain alone"), _figure(*_SNAPSHOT, "longest_ms")),
+    ),
+    Target(
+        "KiB a backend: two decades of lifetimes / all there can be", "≤", (4, 20),
+        (
+            _figure(*_MEMORY, _TYPICAL, "kib_a_backend"),
+            _figure(*_MEMORY, "1 us to 208 days", "kib_a_backend"),
+        ),
+    ),
+    Target("10k typical backends, MiB", "≤", (60,), (_figure(*_MEMORY, _TYPICAL, "mib"),)),
+    Target(
+        "lbl_conn_closed() in a TC program, ns: clock read by it / by the balancer", "≤", (60, 60),
+        tuple(
+            _figure("kernel", "TC program", name, "own_ns")
+            for name in ("lbl_conn_closed()", "lbl_conn_closed(), the time being known")
+        ),
+    ),
+    Target(
+        "nat_lb, packet of an established TCP flow, ns: in / out", "≤", (150, 150),
+        tuple(_figure("nat_lb", "hot", f"TCP, IPv4, {way}", "own_ns") for way in ("in", "out")),
+    ),
+    Target(
+        "import lblatency, ms over bare python", "≤", (60,),
+        (_figure("import", "an interpreter's life", "import lblatency", "ms_over_bare"),),
+    ),
+]  # fmt: skip

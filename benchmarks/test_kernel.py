@@ -1,0 +1,112 @@
+"""What the BPF side adds to a packet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from statistics import median
+
+import nat_lb_cost
+import pytest
+from harness import PRODUCER, Publish, interleave, pin
+from netns import Topology, run_program
+from rings import Ring, lib
+
+REPEAT = 4_000
+EMPTY = "the same program without the call"
+CLOSED = "lbl_conn_closed()"
+STAMPED = "lbl_conn_closed(), the time being known"
+PROGRAMS = {
+    EMPTY: lib.BENCH_PACKET,
+    CLOSED: lib.BENCH_PACKET_CLOSED,
+    STAMPED: lib.BENCH_PACKET_CLOSED_STAMPED,
+}
+FLOWS = {"TCP, IPv4": (4, True), "TCP, IPv6": (6, True), "UDP, IPv4": (4, False)}
+LOADS = {"ping_pong": nat_lb_cost.ping_pong, "flood": nat_lb_cost.flood}
+WAYS = ["in", "out"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel() -> None:
+    if not Ring().in_kernel:
+        pytest.skip("left out: needs BPF")
+    pin(PRODUCER)
+
+
+def _run(ring: Ring, program: int) -> float:
+    ns = lib.bench_packet(ring.ptr, program, REPEAT)
+    lib.bench_ring_read(ring.ptr)
+    return float(ns)
+
+
+@pytest.fixture(scope="module")
+def producing(rounds: int) -> Mapping[str, list[float]]:
+    """Ns a packet, from the kernel's own loop around the program."""
+    ring = Ring(16 << 20)
+    return interleave(
+        {name: lambda _, p=program: _run(ring, p) for name, program in PROGRAMS.items()}, rounds
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_producer(name: str, producing: Mapping[str, list[float]], publish: Publish) -> None:
+    """A TC program that reports a connection for every packet."""
+    own = median(producing[name]) - median(producing[EMPTY])
+    publish("kernel", "TC program", name, producing, own_ns=own)
+
+
+# ---- the balancer ----
+
+
+def _empty_ns() -> float:
+    fd = nat_lb_cost.empty_program()
+    runs = [run_program(fd, bytes(100), nat_lb_cost.REPEAT)[2] for _ in range(nat_lb_cost.ROUNDS)]
+    os.close(fd)
+    return median(runs)
+
+
+@pytest.fixture(scope="module")
+def hot(smoke: bool) -> Mapping[str, float]:
+    """Ns a packet, by flow and way; "empty" is a program that does nothing."""
+    found = {"empty": _empty_ns()}
+    for flow, which in FLOWS.items():
+        if smoke and flow != "TCP, IPv4":
+            continue
+        for way, ns in zip(WAYS, nat_lb_cost.hot(*which), strict=True):
+            found[f"{flow}, {way}"] = ns
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("flow", FLOWS)
+def test_balancer_hot(flow: str, way: str, hot: Mapping[str, float], publish: Publish) -> None:
+    """A packet of an established flow again and again, all caches warm."""
+    name = f"{flow}, {way}"
+    if name not in hot:
+        pytest.skip("one flow is enough for a smoke test")
+    samples = {each: [ns] for each, ns in hot.items()}
+    publish("nat_lb", "hot", name, samples, own_ns=hot[name] - hot["empty"])
+
+
+@pytest.fixture(scope="module")
+def live(smoke: bool) -> Iterator[Mapping[str, float]]:
+    """Ns a packet of real traffic, from bpf_stats; what they cost themselves is subtracted."""
+    if smoke:
+        pytest.skip("real traffic takes too long for a smoke test")
+    with Topology() as topology:
+        yield {
+            f"{load}, {way}": ns
+            for load, run in LOADS.items()
+            for way, ns in zip(WAYS, nat_lb_cost.live(topology, 4, run)[0], strict=True)
+        }
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load", LOADS)
+def test_balancer_live(load: str, way: str, live: Mapping[str, float], publish: Publish) -> None:
+    """Real packets between namespaces, the rest of the kernel between one and the next."""
+    name = f"{load}, {way}"
+    if not live[name]:
+        pytest.skip("nothing goes that way")
+    samples = {each: [ns] for each, ns in live.items() if ns}
+    publish("nat_lb", "live, TCP or UDP, IPv4", name, samples, own_ns=live[name])
