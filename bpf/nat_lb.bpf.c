@@ -61,7 +61,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NAT_LISTENERS *NAT_SLOTS);
+	__uint(max_entries, NAT_ALL_SLOTS);
 	__type(key, __u32);
 	__type(value, __u32);
 } nat_slots SEC(".maps");
@@ -124,9 +124,13 @@ static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, 
 	__builtin_memcpy(steer.dst, conn->ct.orig_addr, 16);
 	steer.dport = conn->ct.orig_port;
 
+	/*
+	 * In this order: a steering entry left alone is found out by the next packet, a conntrack
+	 * entry left alone would keep its tuple from being used until a sweep.
+	 */
+	bpf_map_delete_elem(&nat_steer, &steer);
 	if (bpf_map_delete_elem(&lbl_conntrack, key))
 		return 0;
-	bpf_map_delete_elem(&nat_steer, &steer);
 	lbl_conn_closed(&event, reason & 0xff);
 	return 1;
 }
@@ -393,12 +397,15 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 	bool udp = key->protocol == IPPROTO_UDP;
 	bool half_open = !udp && !(conn->state & NAT_ESTABLISHED);
 	__u64 last_seen_ns = conn->ct.last_seen_ns;
-	__u64 limit = udp		 ? sweep->udp_idle_ns
-		      : half_open	 ? sweep->half_open_ns
-		      : conn->closing_ns ? sweep->closing_ns
-					 : sweep->idle_ns;
+	__u64 limit = sweep->idle_ns;
 
 	(void)map;
+	if (udp)
+		limit = sweep->udp_idle_ns;
+	else if (half_open)
+		limit = sweep->half_open_ns;
+	else if (conn->closing_ns)
+		limit = sweep->closing_ns;
 	/* Signed: another CPU may have seen a packet since this sweep looked at the clock. */
 	if ((__s64)(sweep->now_ns - last_seen_ns) < (__s64)limit)
 		return 0;

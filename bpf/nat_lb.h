@@ -14,6 +14,7 @@
 enum {
 	NAT_LISTENERS = 64,
 	NAT_SLOTS = 256, /* of a listener, shared out among its backends by weight */
+	NAT_ALL_SLOTS = NAT_LISTENERS * NAT_SLOTS,
 	NAT_BACKENDS = 4096, /* ids 1 to 4095 */
 };
 

@@ -90,7 +90,7 @@ void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns)
 		lbl_add(&shard->stats.observed, 1);
 	else
 		lbl_add(&shard->stats.rejected, 1);
-	lbl_count_closed(shard, index, LBL_REASON_UNKNOWN);
+	lbl_count_closed(&shard->table, &shard->table.hot[index], LBL_REASON_UNKNOWN);
 }
 
 static struct lbl_flow_key flow_key(const struct lbl_seen *seen)
@@ -173,7 +173,7 @@ static void closed(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_
 		lbl_add(&shard->table.cold[index].probes, 1);
 		return;
 	}
-	lbl_count_closed(shard, index, event->reason);
+	lbl_table_add_closed(&shard->table, index, event->reason, 1);
 	if (event->reason == LBL_REASON_CONNECT_FAILED)
 		lbl_add(&stats->ignored, 1);
 	else if (!created_ns)
@@ -203,6 +203,8 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 	if (seen.has_client)
 		seen.event.proxy_id = proxy_of(shard, &seen);
 	index = lbl_shard_backend(shard, lbl_key_of(&seen.event));
+	if (seen.event.backend_id && seen.event.backend_id < LBL_IDS_MAX)
+		shard->table.by_id[seen.event.backend_id] = index;
 	if (seen.event.type == LBL_OPENED)
 		opened(shard, &seen, index);
 	else

@@ -61,10 +61,10 @@ static void merge_bounds(struct lbl_layout *layout, const uint64_t *bounds, size
 		layout->native[slot] = native;
 		if (i < n && bounds[i] <= upper) {
 			layout->classic[i] = (uint16_t)slot;
-			layout->upper[slot] = (int64_t)bounds[i];
+			layout->upper[slot] = bounds[i];
 			native += bounds[i++] == upper;
 		} else {
-			layout->upper[slot] = (int64_t)upper;
+			layout->upper[slot] = upper;
 			native++;
 		}
 		slot++;
@@ -73,18 +73,18 @@ static void merge_bounds(struct lbl_layout *layout, const uint64_t *bounds, size
 	layout->n_slots = slot + 1;
 	layout->n_classic = (uint32_t)n;
 	for (; slot < LBL_SLOTS_MAX + 2; slot++)
-		layout->upper[slot] = INT64_MAX;
+		layout->upper[slot] = UINT64_MAX;
 }
 
 /* The smallest whole ns in a cell. */
-static int64_t cell_start(uint32_t cell)
+static uint64_t cell_start(uint32_t cell)
 {
 	uint64_t mantissa = 1ULL << LBL_CELL_BITS | (cell & ((1U << LBL_CELL_BITS) - 1));
 	uint32_t octave_of = cell >> LBL_CELL_BITS;
 
 	if (octave_of >= LBL_CELL_BITS)
-		return (int64_t)(mantissa << (octave_of - LBL_CELL_BITS));
-	return (int64_t)(mantissa >> (LBL_CELL_BITS - octave_of));
+		return mantissa << (octave_of - LBL_CELL_BITS);
+	return mantissa >> (LBL_CELL_BITS - octave_of);
 }
 
 static void fill_cells(struct lbl_layout *layout)
@@ -104,7 +104,7 @@ static bool index_is_exact(const struct lbl_layout *layout)
 	uint32_t slot;
 
 	for (slot = 0; slot + 1 < layout->n_slots; slot++) {
-		uint64_t upper = (uint64_t)layout->upper[slot];
+		uint64_t upper = layout->upper[slot];
 
 		if (lbl_slot(layout, upper) != slot || lbl_slot(layout, upper + 1) != slot + 1)
 			return false;
@@ -152,7 +152,7 @@ uint32_t lbl_layout_index(const struct lbl_layout *layout, uint64_t ns)
 
 uint64_t lbl_layout_upper(const struct lbl_layout *layout, uint32_t slot)
 {
-	return slot + 1 < layout->n_slots ? (uint64_t)layout->upper[slot] : UINT64_MAX;
+	return slot + 1 < layout->n_slots ? layout->upper[slot] : UINT64_MAX;
 }
 
 void lbl_hist_classic(const struct lbl_layout *layout, size_t n, const uint16_t *slots,

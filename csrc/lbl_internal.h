@@ -53,7 +53,7 @@ struct lbl_layout {
 	int refs;
 	uint32_t n_slots;
 	uint32_t n_classic;
-	int64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; INT64_MAX behind the last bound */
+	uint64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; UINT64_MAX behind the last bound */
 	uint16_t cell[LBL_CELLS]; /* how many bounds lie below the cell */
 	int32_t native[LBL_SLOTS_MAX]; /* schema-6 index of the slot */
 	uint16_t classic[LBL_CLASSIC_MAX]; /* the slot that ends at the classic bound */
@@ -72,8 +72,8 @@ static inline uint32_t lbl_slot_below_top(const struct lbl_layout *layout, uint6
 	} x = { .d = (double)(int64_t)(ns | 1) };
 	uint32_t i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - (1023UL << LBL_CELL_BITS)];
 
-	i += (uint32_t)((uint64_t)(layout->upper[i] - (int64_t)ns) >> 63);
-	i += (uint32_t)((uint64_t)(layout->upper[i] - (int64_t)ns) >> 63);
+	i += layout->upper[i] < ns;
+	i += layout->upper[i] < ns;
 	return i;
 }
 
@@ -81,6 +81,24 @@ static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
 {
 	return ns > LBL_TOP_NS ? layout->n_slots - 1 : lbl_slot_below_top(layout, ns);
 }
+
+/* ---- lbl_arena.c: where counters live ---- */
+
+enum { LBL_LINE = 64, LBL_LINES_MAX = LBL_SLOTS_MAX / LBL_LINE + 1 };
+
+struct lbl_chunk;
+
+struct lbl_arena {
+	struct lbl_chunk *chunks;
+	uint8_t *at;
+	uint32_t left; /* lines, from there on */
+	void **spare[LBL_LINES_MAX + 1]; /* freed ones, by how many lines they have */
+};
+
+/* 1 to LBL_LINES_MAX zeroed lines; NULL if there is no memory. */
+void *lbl_arena_alloc(struct lbl_arena *arena, uint32_t lines);
+void lbl_arena_free(struct lbl_arena *arena, void *p, uint32_t lines);
+void lbl_arena_destroy(struct lbl_arena *arena);
 
 /* ---- lbl_table.c: backends and their counters, one table a shard ---- */
 
@@ -99,14 +117,15 @@ _Static_assert(sizeof(struct lbl_key) ==
 	       "lbl_key is the tail of lbl_event");
 
 /*
- * Counters of a contiguous range of slots. Small at first; replaced by a larger one as the range
- * grows, or by a wide one, whose counters have a high half, when one overflows.
+ * Counters of a contiguous range of slots, a byte each, so that an octave's are one cache line. A
+ * byte that overflows carries into `low`, and that into `high`; both come when first needed. A
+ * slot's count is recent + (low << 8) + (high << 40).
  */
 struct lbl_window {
-	struct lbl_window *next; /* in the shard's list of retired ones */
+	struct lbl_window *next; /* in the list of retired ones */
 	uint16_t base, len;
-	bool wide;
-	uint32_t low[]; /* len, and as many high halves if wide */
+	uint8_t *recent;
+	uint32_t *low, *high;
 };
 
 enum { LBL_HOT_REASONS = 6 };
@@ -115,14 +134,14 @@ enum { LBL_HOT_REASONS = 6 };
 struct lbl_hot {
 	struct lbl_key key;
 	uint16_t base, len; /* of the window */
-	uint32_t *low; /* window->low */
+	uint8_t *recent; /* window->recent */
 	uint64_t sum; /* ns, low 63 bits */
 	uint32_t closed[LBL_HOT_REASONS];
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct lbl_hot) == 64, "lbl_hot is one cache line");
 
-/* The rest of a backend. `carries` is odd while a low half overflows into its high half. */
+/* The rest of a backend. `carries` is odd while a counter carries into the next. */
 struct lbl_cold {
 	struct lbl_window *window;
 	uint64_t sum_carry; /* in units of 2^63 ns */
@@ -142,6 +161,7 @@ struct lbl_table {
 	uint32_t *by_id; /* event's backend_id to index */
 	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
+	struct lbl_arena arena;
 	bool is_read; /* by one reader: windows that are replaced must wait for its end */
 	struct lbl_window *retired;
 };

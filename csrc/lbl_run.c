@@ -1,77 +1,81 @@
 // SPDX-License-Identifier: MIT
 /*
  * The fast path: runs of our own closed events, taken through in stages. Each stage does a little
- * for every event and asks for the memory that the next one needs, so that the misses of a hundred
- * events overlap instead of adding up.
+ * for every event and asks for the memory that the next one needs, so that the waits of a hundred
+ * events overlap instead of adding up. What is not plain goes the long way, lbl_shard_record().
  */
+#include <endian.h>
+
 #include "lbl_count.h"
 
 /* An event on its way. */
 struct step {
 	const struct lbl_event *event;
+	struct lbl_hot *hot;
+	uint8_t *counter;
 	uint64_t ns;
-	uint64_t hash; /* of its key, if it has no id */
-	uint32_t index;
+	uint64_t hash;
 	uint32_t slot;
+	uint32_t reason;
 };
 
-/* The closed event of a connection that lived: by far the most frequent kind. */
-static inline bool is_plain(const struct lbl_event *event)
+/*
+ * The event's reason if it is closed, no probe's and was a connection, else something larger. All
+ * in one compare: type, reason and flags are the first word's bytes, and what is not the reason is
+ * rotated to where only 0 is small.
+ */
+static inline uint32_t plain_reason(const struct lbl_event *event)
 {
-	return event->type == LBL_CLOSED && !(event->flags & LBL_FLAG_PROBE) &&
-	       event->reason < LBL_HOT_REASONS && event->created_ns &&
-	       event->timestamp_ns - event->created_ns <= LBL_TOP_NS;
+	const uint32_t mask = 0xffffU | (uint32_t)LBL_FLAG_PROBE << 24;
+	uint32_t word;
+
+	memcpy(&word, event, sizeof(word));
+	word = (le32toh(word) ^ LBL_CLOSED) & mask;
+	return word >> 8 | word << 24;
 }
 
-/* Pick the plain events, and look up their slots. All others take the long way. */
+/* Pick the plain events, by far the most frequent ones, and look up their slots. */
 static uint32_t begin(struct lbl_shard *shard, const char *first, uint32_t n, struct step *steps)
 {
-	uint32_t found = 0, i;
+	const struct lbl_layout *layout = shard->layout;
+	struct step *step = steps;
+	const char *at;
 
-	for (i = 0; i < n; i++) {
-		const struct lbl_event *event = (const void *)(first + i * 64UL);
-		struct step *step = &steps[found];
+	for (at = first; at < first + n * 64UL; at += 64) {
+		const struct lbl_event *event = (const void *)at;
+		uint64_t ns = event->timestamp_ns - event->created_ns;
+		uint32_t reason = plain_reason(event);
 
-		if (unlikely(!is_plain(event))) {
+		if (unlikely(reason >= LBL_HOT_REASONS || !event->created_ns || ns > LBL_TOP_NS)) {
 			lbl_shard_record(shard, event, sizeof(*event));
 			continue;
 		}
 		step->event = event;
-		step->ns = event->timestamp_ns - event->created_ns;
-		step->slot = lbl_slot_below_top(shard->layout, step->ns);
-		found++;
+		step->reason = reason;
+		step->ns = ns;
+		step->slot = lbl_slot_below_top(layout, ns);
+		step++;
 	}
-	return found;
+	return (uint32_t)(step - steps);
 }
 
-/* From ids to indexes; an event without one needs its hash first. */
-static bool find_by_id(struct lbl_shard *shard, struct step *steps, uint32_t n)
+/* The backends that ids led to last. Index 0 is right for no event: its key is none's. */
+static void find_by_id(const struct lbl_table *table, struct step *steps, uint32_t n)
 {
-	const struct lbl_table *table = &shard->table;
-	bool have_all = true;
+	const uint32_t *by_id = table->by_id;
+	struct lbl_hot *hot = table->hot;
 	uint32_t i;
 
 	for (i = 0; i < n; i++) {
-		struct step *step = &steps[i];
-		uint32_t id = step->event->backend_id;
+		uint32_t id = steps[i].event->backend_id;
 
-		step->index = likely(id < LBL_IDS_MAX) ? table->by_id[id] : 0;
-		__builtin_prefetch(&table->hot[step->index], 1);
-		have_all &= step->index != 0;
+		steps[i].hot = &hot[likely(id < LBL_IDS_MAX) ? by_id[id] : 0];
+		__builtin_prefetch(steps[i].hot, 1);
 	}
-	return have_all;
 }
 
-/* An id leads to the backend that it was last seen with. */
-static void learn_id(struct lbl_table *table, const struct lbl_event *event, uint32_t index)
+static void find_by_hash(const struct lbl_table *table, struct step *steps, uint32_t n)
 {
-	if (event->backend_id && event->backend_id < LBL_IDS_MAX)
-		table->by_id[event->backend_id] = index;
-}
-
-static void find_by_hash(struct lbl_shard *shard, struct step *steps, uint32_t n)
-{
-	struct lbl_table *table = &shard->table;
 	uint32_t i;
 
 	for (i = 0; i < n; i++) {
@@ -79,11 +83,8 @@ static void find_by_hash(struct lbl_shard *shard, struct step *steps, uint32_t n
 		__builtin_prefetch(lbl_table_entry(table, steps[i].hash));
 	}
 	for (i = 0; i < n; i++) {
-		if (!steps[i].index) {
-			steps[i].index = lbl_table_guess(table, steps[i].hash);
-			learn_id(table, steps[i].event, steps[i].index);
-		}
-		__builtin_prefetch(&table->hot[steps[i].index], 1);
+		steps[i].hot = &table->hot[lbl_table_guess(table, steps[i].hash)];
+		__builtin_prefetch(steps[i].hot, 1);
 	}
 }
 
@@ -102,58 +103,67 @@ static inline bool same_key(const struct lbl_key *a, const struct lbl_key *b)
 	return !((a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2));
 }
 
-/* A wrong guess, or a backend not seen before. */
-static __attribute__((noinline)) uint32_t find_again(struct lbl_shard *shard,
-						     const struct lbl_event *event)
+/*
+ * An id or a hash is a hint: the backend is the event's if it has the event's key. Returns how many
+ * events have their counters before the first that has not.
+ */
+static uint32_t locate(struct step *steps, uint32_t n)
 {
-	uint32_t index = lbl_shard_backend(shard, lbl_key_of(event));
-
-	learn_id(&shard->table, event, index);
-	return index;
-}
-
-/* An id or a hash is a hint: the backend is the event's if it has the event's key. */
-static void verify(struct lbl_shard *shard, struct step *steps, uint32_t n)
-{
-	const struct lbl_table *table = &shard->table;
 	uint32_t i;
 
 	for (i = 0; i < n; i++) {
 		struct step *step = &steps[i];
-		const struct lbl_hot *hot = &table->hot[step->index];
+		const struct lbl_hot *hot = step->hot;
+		uint32_t at = step->slot - hot->base;
 
-		if (unlikely(!step->index || !same_key(&hot->key, lbl_key_of(step->event)))) {
-			step->index = find_again(shard, step->event);
-			hot = &table->hot[step->index];
-		}
-		__builtin_prefetch(&hot->low[step->slot - hot->base], 1);
+		if (unlikely(at >= hot->len || !same_key(&hot->key, lbl_key_of(step->event))))
+			break;
+		step->counter = &hot->recent[at];
+		__builtin_prefetch(step->counter, 1);
 	}
+	return i;
 }
 
-static uint32_t count_all(struct lbl_shard *shard, const struct step *steps, uint32_t n)
+static uint32_t count(struct lbl_shard *shard, const struct step *steps, uint32_t n)
 {
-	uint32_t recorded = 0, i;
+	struct lbl_table *table = &shard->table;
+	const struct step *step;
+	uint32_t failed = 0;
 
-	for (i = 0; i < n; i++) {
-		const struct step *step = &steps[i];
+	for (step = steps; step < steps + n; step++) {
+		struct lbl_hot *hot = step->hot;
+		uint8_t counter;
 
-		lbl_count_closed(shard, step->index, step->event->reason);
-		recorded += lbl_count_in(shard, step->index, step->slot, step->ns);
+		lbl_count_closed(table, hot, step->reason);
+		if (likely(!__builtin_add_overflow(*step->counter, 1, &counter)))
+			lbl_store(step->counter, counter);
+		else if (lbl_table_count(table, shard->layout, lbl_index_of(table, hot), step->slot,
+					 1)) {
+			failed++;
+			continue;
+		}
+		lbl_sum(table, hot, step->ns);
 	}
-	return recorded;
+	lbl_add(&shard->stats.closed, n);
+	lbl_add(&shard->stats.recorded, n - failed);
+	lbl_add(&shard->stats.rejected, failed);
+	return n;
 }
 
+/* A producer gives ids or it does not, so the first event decides for the run. */
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
 {
 	struct step steps[LBL_RUN_MAX];
-	uint32_t plain, recorded;
+	uint32_t plain, done;
 
 	plain = begin(shard, first, n, steps);
-	if (!find_by_id(shard, steps, plain))
-		find_by_hash(shard, steps, plain);
-	verify(shard, steps, plain);
-	recorded = count_all(shard, steps, plain);
-	lbl_add(&shard->stats.closed, plain);
-	lbl_add(&shard->stats.recorded, recorded);
-	lbl_add(&shard->stats.rejected, plain - recorded);
+	if (plain && steps[0].event->backend_id)
+		find_by_id(&shard->table, steps, plain);
+	else
+		find_by_hash(&shard->table, steps, plain);
+	for (done = 0; done < plain; done++) {
+		done += count(shard, &steps[done], locate(&steps[done], plain - done));
+		if (done < plain)
+			lbl_shard_record(shard, steps[done].event, LBL_EVENT_BYTES);
+	}
 }

@@ -33,19 +33,38 @@ int lbl_table_init(struct lbl_table *table, uint32_t max)
 	table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
 	table->hash = calloc(FIRST_HASH, sizeof(*table->hash));
 	table->hash_mask = FIRST_HASH - 1;
-	if (table->hot && table->cold && table->by_id && table->hash)
+	if (table->hot && table->cold && table->by_id && table->hash) {
+		/* No event has this key, so that none is taken for the overflow's own. */
+		memset(&table->hot[0].key, 0xff, sizeof(table->hot[0].key));
 		return 0;
+	}
 	lbl_table_destroy(table);
 	return -ENOMEM;
 }
 
-static void free_windows(struct lbl_window *list)
+static uint32_t lines_of(const struct lbl_window *window)
 {
-	while (list) {
-		struct lbl_window *next = list->next;
+	return (window->len + LBL_LINE - 1U) / LBL_LINE;
+}
 
-		free(list);
-		list = next;
+static void free_window(struct lbl_table *table, struct lbl_window *window)
+{
+	if (!window)
+		return;
+	if (window->recent)
+		lbl_arena_free(&table->arena, window->recent, lines_of(window));
+	free(window->low);
+	free(window->high);
+	free(window);
+}
+
+static void free_retired(struct lbl_table *table)
+{
+	while (table->retired) {
+		struct lbl_window *next = table->retired->next;
+
+		free_window(table, table->retired);
+		table->retired = next;
 	}
 }
 
@@ -54,8 +73,9 @@ void lbl_table_destroy(struct lbl_table *table)
 	uint32_t i;
 
 	for (i = 0; table->cold && i < table->n; i++)
-		free(table->cold[i].window);
-	free_windows(table->retired);
+		free_window(table, table->cold[i].window);
+	free_retired(table);
+	lbl_arena_destroy(&table->arena);
 	release(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot));
 	release(table->cold, ((size_t)table->max + 1) * sizeof(*table->cold));
 	release(table->by_id, LBL_IDS_MAX * sizeof(*table->by_id));
@@ -202,43 +222,67 @@ void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reas
 	carry_end(cold);
 }
 
-/* A reader may still be looking at it: then it is the reader that frees it. */
+/* A reader may still be looking at it: then it is freed at the read's end. */
 static void retire(struct lbl_table *table, struct lbl_window *window)
 {
 	if (!window || !table->is_read) {
-		free(window);
+		free_window(table, window);
 		return;
 	}
 	window->next = table->retired;
 	table->retired = window;
 }
 
-/* Put another window in the place of a backend's own, with what that had counted. */
-static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index, uint32_t base,
-					 uint32_t end, bool wide)
+static struct lbl_window *window_new(struct lbl_table *table, uint32_t base, uint32_t end)
 {
-	struct lbl_cold *cold = &table->cold[index];
-	struct lbl_hot *hot = &table->hot[index];
-	struct lbl_window *old = cold->window, *window;
-	uint32_t len = end - base;
+	struct lbl_window *window = calloc(1, sizeof(*window));
 
-	window = calloc(1, sizeof(*window) + (size_t)len * (wide ? 2 : 1) * sizeof(*window->low));
 	if (!window)
 		return NULL;
 	window->base = (uint16_t)base;
-	window->len = (uint16_t)len;
-	window->wide = wide;
-	if (old) {
-		uint32_t shift = old->base - base;
-
-		memcpy(window->low + shift, old->low, old->len * sizeof(*old->low));
-		if (old->wide)
-			memcpy(window->low + len + shift, old->low + old->len,
-			       old->len * sizeof(*old->low));
+	window->len = (uint16_t)(end - base);
+	window->recent = lbl_arena_alloc(&table->arena, lines_of(window));
+	if (!window->recent) {
+		free(window);
+		return NULL;
 	}
+	return window;
+}
+
+/* One of the arrays of carries moved to where it belongs in a larger window. */
+static bool copy_carries(uint32_t **to, const struct lbl_window *window, const uint32_t *from,
+			 const struct lbl_window *old)
+{
+	if (!from)
+		return true;
+	*to = calloc(window->len, sizeof(**to));
+	if (!*to)
+		return false;
+	memcpy(*to + (old->base - window->base), from, old->len * sizeof(*from));
+	return true;
+}
+
+/* Put a larger window in the place of a backend's own, with what that had counted. */
+static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index, uint32_t base,
+					 uint32_t end)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	struct lbl_hot *hot = &table->hot[index];
+	struct lbl_window *old = cold->window;
+	struct lbl_window *window = window_new(table, base, end);
+
+	if (!window)
+		return NULL;
+	if (old && (!copy_carries(&window->low, window, old->low, old) ||
+		    !copy_carries(&window->high, window, old->high, old))) {
+		free_window(table, window);
+		return NULL;
+	}
+	if (old)
+		memcpy(window->recent + (old->base - base), old->recent, old->len);
 	hot->base = window->base;
 	hot->len = window->len;
-	hot->low = window->low;
+	hot->recent = window->recent;
 	__atomic_store_n(&cold->window, window, __ATOMIC_RELEASE);
 	retire(table, old);
 	return window;
@@ -248,58 +292,78 @@ static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index
 enum { OCTAVE = LBL_NATIVE_PER_OCTAVE };
 
 /*
- * The backend's window if it has the slot, and high halves if they are wanted, else a new one that
- * does. It grows in the direction of the slot and at least doubles, so it seldom grows again.
+ * The backend's window if it has the slot, else a new one that does. It grows in the direction of
+ * the slot and at least doubles, so that it seldom grows again.
  */
 static struct lbl_window *window_for(struct lbl_table *table, const struct lbl_layout *layout,
-				     uint32_t index, uint32_t slot, bool wide)
+				     uint32_t index, uint32_t slot)
 {
 	struct lbl_window *window = table->cold[index].window;
 	uint32_t base = slot / OCTAVE * OCTAVE, end = base + OCTAVE;
 
 	if (window) {
-		uint32_t old_end = window->base + (uint32_t)window->len;
+		uint32_t old_base = window->base, len = window->len, old_end = old_base + len;
 
-		if (slot >= window->base && slot < old_end && (window->wide || !wide))
+		if (slot >= old_base && slot < old_end)
 			return window;
-		wide |= window->wide;
-		if (slot >= old_end && end < old_end + window->len)
-			end = (old_end + window->len) / OCTAVE * OCTAVE;
-		if (slot < window->base && base + window->len > window->base)
-			base = window->base > window->len
-				       ? (window->base - window->len) / OCTAVE * OCTAVE
-				       : 0;
-		base = base < window->base ? base : window->base;
-		end = end > old_end ? end : old_end;
+		if (slot >= old_end) {
+			base = old_base;
+			end = end < old_end + len ? (old_end + len) / OCTAVE * OCTAVE : end;
+		} else {
+			end = old_end;
+			if (base + len > old_base)
+				base = old_base > len ? (old_base - len) / OCTAVE * OCTAVE : 0;
+		}
 	}
-	end = end < layout->n_slots ? end : layout->n_slots;
-	return replace_window(table, index, base, end, wide);
+	return replace_window(table, index, base, end < layout->n_slots ? end : layout->n_slots);
+}
+
+/* Make sure that there is an array to carry into. */
+static bool need_carries(uint32_t **array, const struct lbl_window *window)
+{
+	uint32_t *made;
+
+	if (*array)
+		return true;
+	made = calloc(window->len, sizeof(*made));
+	if (made)
+		__atomic_store_n(array, made, __ATOMIC_RELEASE);
+	return made;
+}
+
+static int carry(struct lbl_cold *cold, struct lbl_window *window, uint32_t i, uint64_t sum)
+{
+	uint64_t low;
+
+	if (!need_carries(&window->low, window))
+		return -ENOMEM;
+	low = window->low[i] + (sum >> 8);
+	if (low >> 32 && !need_carries(&window->high, window))
+		return -ENOMEM;
+	carry_begin(cold);
+	lbl_store(&window->recent[i], (uint8_t)sum);
+	lbl_store(&window->low[i], (uint32_t)low);
+	if (low >> 32)
+		lbl_add(&window->high[i], (uint32_t)(low >> 32));
+	carry_end(cold);
+	return 0;
 }
 
 int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, uint32_t index,
 		    uint32_t slot, uint64_t n)
 {
-	struct lbl_cold *cold = &table->cold[index];
 	struct lbl_window *window;
 	uint64_t sum;
 	uint32_t i;
 
-	window = window_for(table, layout, index, slot, false);
+	window = window_for(table, layout, index, slot);
 	if (!window)
 		return -ENOMEM;
 	i = slot - window->base;
-	sum = window->low[i] + n;
-	if (likely(!(sum >> 32))) {
-		lbl_store(&window->low[i], (uint32_t)sum);
-		return 0;
-	}
-	window = window_for(table, layout, index, slot, true);
-	if (!window)
-		return -ENOMEM;
-	carry_begin(cold);
-	lbl_store(&window->low[i], (uint32_t)sum);
-	lbl_add(&window->low[window->len + i], (uint32_t)(sum >> 32));
-	carry_end(cold);
+	sum = window->recent[i] + n;
+	if (sum >> 8)
+		return carry(&table->cold[index], window, i, sum);
+	lbl_store(&window->recent[i], (uint8_t)sum);
 	return 0;
 }
 
@@ -310,7 +374,7 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	struct lbl_key key = hot->key;
 	uint16_t name = cold->name;
 
-	free(cold->window);
+	free_window(table, cold->window);
 	memset(hot, 0, sizeof(*hot));
 	memset(cold, 0, sizeof(*cold));
 	hot->key = key;
@@ -327,6 +391,15 @@ struct look {
 	uint64_t slots[LBL_SLOTS_MAX];
 };
 
+static void add_carries(struct look *look, uint32_t *const *array, uint32_t len, int shift)
+{
+	const uint32_t *carries = __atomic_load_n(array, __ATOMIC_ACQUIRE);
+	uint32_t i;
+
+	for (i = 0; carries && i < len; i++)
+		look->slots[i] += (uint64_t)lbl_load(&carries[i]) << shift;
+}
+
 static void look_at(const struct lbl_hot *hot, const struct lbl_cold *cold, struct look *look)
 {
 	const struct lbl_window *window = __atomic_load_n(&cold->window, __ATOMIC_ACQUIRE);
@@ -341,9 +414,9 @@ static void look_at(const struct lbl_hot *hot, const struct lbl_cold *cold, stru
 	if (!window)
 		return;
 	for (i = 0; i < window->len; i++)
-		look->slots[i] = lbl_load(&window->low[i]);
-	for (i = 0; window->wide && i < window->len; i++)
-		look->slots[i] += (uint64_t)lbl_load(&window->low[window->len + i]) << 32;
+		look->slots[i] = lbl_load(&window->recent[i]);
+	add_carries(look, &window->low, window->len, 8);
+	add_carries(look, &window->high, window->len, 40);
 }
 
 void lbl_table_read_begin(struct lbl_table *table)
@@ -354,8 +427,7 @@ void lbl_table_read_begin(struct lbl_table *table)
 void lbl_table_read_end(struct lbl_table *table)
 {
 	table->is_read = false;
-	free_windows(table->retired);
-	table->retired = NULL;
+	free_retired(table);
 }
 
 void lbl_totals_clear(struct lbl_totals *totals)
@@ -375,7 +447,7 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 	struct look look;
 	uint32_t carries, i;
 
-	/* A carry comes once in 2^31 events of a backend, so this ends. Pairs with carry_begin(). */
+	/* Most events carry nothing, so this ends. Pairs with carry_begin(). */
 	do {
 		carries = __atomic_load_n(&cold->carries, __ATOMIC_ACQUIRE);
 		look_at(hot, cold, &look);
