@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import pytest
 from harness import Publish
+from rings import Ring
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,8 +19,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """The name of the machine is nobody's business."""
+    """Say what filled the rings; the name of the machine is nobody's business."""
     machine_info.pop("node", None)
+    machine_info["rings"] = _rings()
+
+
+def _rings() -> str:
+    error = Ring().error
+    return f"in memory, since BPF is refused: {os.strerror(error)}" if error else "filled by BPF"
+
+
+def pytest_report_header() -> str:
+    """Whether the figures are those of rings in the kernel."""
+    return f"rings: {_rings()}"
 
 
 class _Replay:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 _CPUS = sorted(os.sched_getaffinity(0))
 PRODUCER, CONSUMER = _CPUS[0], _CPUS[-1]
-TRIES = 100
+TRIES = 20
 
 Publish = Callable[..., None]  # see the fixture in conftest.py
 

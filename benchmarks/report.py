@@ -30,9 +30,9 @@ COLOURS = {
 }
 
 
-def load(path: Path) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    """The results by topic, case and contender, in the order in which they were measured."""
-    infos = [each["extra_info"] for each in json.loads(path.read_text())["benchmarks"]]
+def by_name(document: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    """The results by topic, case and contender."""
+    infos = [each["extra_info"] for each in document["benchmarks"]]
     return {(info["topic"], info["case"], info["contender"]): info for info in infos}
 
 
@@ -127,7 +127,9 @@ def plot(results: Results, into: Path) -> None:
 
 def main() -> None:
     """Print all there is."""
-    results = load(HERE / "results.json")
+    document = json.loads((HERE / "results.json").read_text())
+    results = by_name(document)
+    print(f"rings: {document['machine_info']['rings']}")
     by_topic: dict[str, list[Mapping[str, Any]]] = {}
     for (topic, _, _), info in results.items():
         by_topic.setdefault(topic, []).append(info)

@@ -70,8 +70,9 @@ class Ring:
         out = ffi.new("struct bench_ring **")
         self.error = -lib.bench_ring_open(size, out)
         if self.error:
-            lib.bench_ring_memory(size, out)
-            self._memory = MemoryRing(size)
+            # Four times as large, lest what fills it wakes the drain thread as it passes a quarter.
+            lib.bench_ring_memory(4 * size, out)
+            self._memory = MemoryRing(4 * size)
         self.ptr = ffi.gc(out[0], lib.bench_ring_free)
 
     @property
@@ -158,8 +159,11 @@ class Tracked:
         return ns / n if n == traffic.n else None
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread, and see that all events came to what they should."""
         self.tracker.stop()
+        counts = self.tracker.event_counts()
+        if counts["recorded"] != counts["received"]:
+            raise RuntimeError(f"not every event was recorded: {counts}")
 
 
 class Agent:

@@ -15,7 +15,7 @@ from rings import Callback, Ring, Tracked, Traffic, ffi
 
 from lblatency.histogram import REFERENCE_BUCKETS
 
-TRAFFIC = Traffic(1_000, with_ids=True, n=4_000)
+TRAFFIC = Traffic(1_000, with_ids=True)
 OURS = "lblatency"
 EMPTY = "cffi callback that does nothing"
 FULL = "cffi callback, prometheus_client observe()"

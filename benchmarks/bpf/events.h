@@ -11,12 +11,12 @@ enum { BENCH_EVENTS_MAX = 4000 }; /* a run of the BPF program */
 /* Which events: number `first` to `first + n` of those that the rest describes. */
 struct bench_spec {
 	__u64 seed;
-	__u64 spent_ns;		/* out: what the producer took for them */
+	__u64 spent_ns; /* out: what the producer took for them */
 	__u32 first, n;
 	__u32 backends;
-	__u32 with_ids;		/* whether they tell the backend's index */
-	__u32 in_turn;		/* one backend after the other, not at random */
-	__u32 octave, octaves;	/* lifetimes are 2^octave ns to 2^(octave + octaves), log-uniform */
+	__u32 with_ids; /* whether they tell the backend's index */
+	__u32 in_turn; /* one backend after the other, not at random */
+	__u32 octave, octaves; /* lifetimes are 2^octave ns to 2^(octave + octaves), log-uniform */
 };
 /* cdef: end */
 
@@ -27,12 +27,12 @@ static inline __attribute__((always_inline)) __u64 bench_mix(__u64 x)
 	return x ^ (x >> 31);
 }
 
-static inline __attribute__((always_inline)) void
-bench_event(const struct bench_spec *spec, __u32 i, struct lbl_event *event)
+static inline __attribute__((always_inline)) void bench_event(const struct bench_spec *spec,
+							      __u32 i, struct lbl_event *event)
 {
 	__u64 random = bench_mix(spec->seed + (spec->first + i) * 0x9e3779b97f4a7c15);
-	__u32 backend = spec->in_turn ? (spec->first + i) % spec->backends :
-					((random >> 40) * spec->backends) >> 24;
+	__u32 backend = spec->in_turn ? (spec->first + i) % spec->backends
+				      : ((random >> 40) * spec->backends) >> 24;
 	__u32 octave = (spec->octave + (((random & 0xffff) * spec->octaves) >> 16)) & 63;
 	__u64 lifetime = 1ULL << octave;
 

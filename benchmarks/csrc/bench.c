@@ -248,8 +248,7 @@ int64_t bench_timed_each(struct bench_ring *ring, const struct bench_spec *spec,
 int64_t bench_ring_consume(struct bench_ring *ring)
 {
 	if (!ring->libbpf)
-		ring->libbpf = ring_buffer__new(bench_ring_fd(ring), bench_seen, NULL,
-						NULL);
+		ring->libbpf = ring_buffer__new(bench_ring_fd(ring), bench_seen, NULL, NULL);
 	return ring->libbpf ? ring_buffer__consume(ring->libbpf) : -errno;
 }
 

@@ -24,10 +24,10 @@ int bench_ring_fd(const struct bench_ring *ring);
 int bench_ring_counters_fd(const struct bench_ring *ring);
 
 enum bench_producer {
-	BENCH_FILL,	/* no wakeups, no clock */
-	BENCH_PRODUCE,	/* lbl_conn_closed() */
-	BENCH_WAKING,	/* the kernel's own choice of wakeups */
-	BENCH_NOWHERE,	/* what the clock and the event itself take */
+	BENCH_FILL, /* no wakeups, no clock */
+	BENCH_PRODUCE, /* lbl_conn_closed() */
+	BENCH_WAKING, /* the kernel's own choice of wakeups */
+	BENCH_NOWHERE, /* what the clock and the event itself take */
 };
 
 /* Produce the events. Returns how many the ring had room for; spec->spent_ns says what it took. */

@@ -24,6 +24,7 @@ def load(path: Path) -> ModuleType:
 
 def build(into: Path) -> Path:
     """Compile the BPF programs and the extension; give where it is."""
+    (HERE / "csrc" / "filler.skel.h").unlink(missing_ok=True)  # older than headers unknown to it
     load(ROOT / "csrc" / "build_bpf.py").build(HERE)
     native = load(ROOT / "csrc" / "build_native.py")
     builder = FFI()
