@@ -50,11 +50,15 @@ static inline uint64_t lbl_ring_stride(uint32_t len)
 	return (len + sizeof(struct lbl_ring_header) + 7) & ~7ULL;
 }
 
-/* The length of the record at a position, with its flags. Pairs with the producer's commit. */
+/* The length of a record, with its flags. Pairs with the producer's commit. */
+static inline uint32_t lbl_record_len(const uint8_t *header)
+{
+	return __atomic_load_n((const uint32_t *)(const void *)header, __ATOMIC_ACQUIRE);
+}
+
 static inline uint32_t lbl_ring_len(const struct lbl_ring *ring, uint64_t at)
 {
-	return __atomic_load_n((const uint32_t *)(ring->data + (at & ring->mask)),
-			       __ATOMIC_ACQUIRE);
+	return lbl_record_len(ring->data + (at & ring->mask));
 }
 
 static inline const void *lbl_ring_data(const struct lbl_ring *ring, uint64_t at)
