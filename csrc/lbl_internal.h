@@ -342,6 +342,7 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);
 struct lbl_names *lbl_names_new(void);
 void lbl_names_free(struct lbl_names *names);
 int lbl_names_put(struct lbl_names *names, const char *text, size_t len);
+int lbl_names_find(struct lbl_names *names, const char *text, size_t len);
 const char *lbl_names_get(struct lbl_names *names, uint16_t name, size_t *len);
 void lbl_names_lock(struct lbl_names *names);
 void lbl_names_unlock(struct lbl_names *names);

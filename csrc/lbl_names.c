@@ -78,16 +78,33 @@ static int append(struct lbl_names *names, const char *text, size_t len)
 }
 
 /* Proxies are few and looked up once, when a backend is first seen: a list will do. */
-int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
+static int find(const struct lbl_names *names, const char *text, size_t len)
 {
-	int found = -ENOENT;
 	uint32_t i;
 
-	lbl_names_lock(names);
-	for (i = 1; i < names->n && found < 0; i++) {
+	for (i = 1; i < names->n; i++) {
 		if (names->names[i]->len == len && !memcmp(names->names[i]->text, text, len))
-			found = (int)i;
+			return (int)i;
 	}
+	return -ENOENT;
+}
+
+int lbl_names_find(struct lbl_names *names, const char *text, size_t len)
+{
+	int found;
+
+	lbl_names_lock(names);
+	found = find(names, text, len);
+	lbl_names_unlock(names);
+	return found;
+}
+
+int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
+{
+	int found;
+
+	lbl_names_lock(names);
+	found = find(names, text, len);
 	if (found < 0)
 		found = append(names, text, len);
 	lbl_names_unlock(names);

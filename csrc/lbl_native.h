@@ -189,6 +189,9 @@ void lbl_tracker_free(struct lbl_tracker *tracker);
  */
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len);
 
+/* The same, or -ENOENT if the name was never given a number. */
+int lbl_tracker_find_name(struct lbl_tracker *tracker, const char *name, size_t len);
+
 /* The bytes behind a number, in `*len`; they live as long as the tracker. NULL if there is none. */
 const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len);
 

@@ -73,6 +73,11 @@ int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
 	return lbl_names_put(tracker->names, name, len);
 }
 
+int lbl_tracker_find_name(struct lbl_tracker *tracker, const char *name, size_t len)
+{
+	return lbl_names_find(tracker->names, name, len);
+}
+
 const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len)
 {
 	return lbl_names_get(tracker->names, name, len);

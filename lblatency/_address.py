@@ -19,7 +19,7 @@ def parse_target(target: str) -> tuple[bytes, int]:
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
     host, colon, port = target.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise ValueError(f"target {target!r} has no port: write 'ip:port' or '[ip6]:port'")
     try:
         if host.startswith("[") and host.endswith("]"):
