@@ -44,8 +44,12 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
     Raises:
         BpfError: the kernel knows no such map, or does not let us have it.
     """
-    if isinstance(spec, bool):
-        raise TypeError("a BPF map is named by fd, pin path, id or name, not by a bool")
+    if isinstance(spec, bool) or not (
+        isinstance(spec, (int, str, os.PathLike)) or hasattr(spec, "fileno")
+    ):
+        raise TypeError(
+            f"a BPF map is named by fd, pin path, id or name, not by a {type(spec).__name__}"
+        )
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     if isinstance(spec, int):

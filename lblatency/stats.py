@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _TYPES = {lib.LBL_OPENED: "opened", lib.LBL_CLOSED: "closed", lib.LBL_PERIODIC: "periodic"}
+_TYPE_NUMBERS = {name: number for number, name in _TYPES.items()}
 REASONS = ("unknown", "fin", "rst", "timeout", "evicted", "reused", "connect_failed")
 _WAIT_MS = 200  # between looks at signals while a subscriber waits
 
@@ -64,12 +65,16 @@ class Event:
 
     def pack(self) -> bytes:
         """The 56-byte form, as a producer sends it; `client` and `vip` have no place in it."""
+        if self.type not in _TYPE_NUMBERS:
+            raise ValueError(f"type {self.type!r} must be one of {', '.join(_TYPE_NUMBERS)}")
+        if self.reason not in REASONS:
+            raise ValueError(f"reason {self.reason!r} must be one of {', '.join(REASONS)}")
         address, port = parse_target(self.target)
         first_byte = lib.LBL_FIRST_BYTE_NONE if self.first_byte_us is None else self.first_byte_us
         event = ffi.new(
             "struct lbl_event *",
             {
-                "type": next(number for number, name in _TYPES.items() if name == self.type),
+                "type": _TYPE_NUMBERS[self.type],
                 "reason": REASONS.index(self.reason),
                 "protocol": self.protocol,
                 "flags": (lib.LBL_FLAG_PROBE if self.probe else 0)
@@ -149,7 +154,7 @@ class Subscription:
 
     def get(self, timeout: float | None = None) -> Event | None:
         """The next event; None if none came within `timeout` seconds, or the queue is closed."""
-        left = None if timeout is None else round(timeout * 1000)
+        left = None if timeout is None else max(0, round(timeout * 1000))
         seen = ffi.new("struct lbl_seen *")
         while True:
             ptr = self._ptr
@@ -320,7 +325,10 @@ def create_event_stream(
     """
     if isinstance(ringbuf, MemoryRing):
         return EventStream([ringbuf.ptr])
-    rings = [ringbuf] if isinstance(ringbuf, str) or not isinstance(ringbuf, Sequence) else ringbuf
+    if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):
+        rings = ringbuf
+    else:
+        rings = [ringbuf]
     if not rings:
         raise ValueError("there must be at least one ring")
     streams = [_open_ring(rings[0], counters, find_counters=counters is None)]
