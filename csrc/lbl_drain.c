@@ -97,7 +97,7 @@ void lbl_drain(struct lbl_stream *stream)
 	pthread_mutex_lock(&stream->lock);
 	at = *ring->consumer_pos;
 	end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
-	if (end - at > ring->mask + 1) {
+	if (!lbl_ring_sane(ring, at, end)) {
 		lbl_add(&stream->corrupt, 1);
 		__atomic_store_n(ring->consumer_pos, end, __ATOMIC_RELEASE);
 		at = end;

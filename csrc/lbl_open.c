@@ -201,7 +201,7 @@ static int read_counters(const struct lbl_stream *stream, struct lbl_counters *r
 	struct lbl_counters *each;
 	uint32_t zero = 0;
 
-	*ret = stream->produced;
+	memset(ret, 0, sizeof(*ret));
 	if (stream->counters_fd < 0)
 		return 0;
 	each = calloc((size_t)cpus, sizeof(*each));
@@ -225,6 +225,8 @@ int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret)
 	err = read_counters(stream, &counters);
 	if (err)
 		return err;
+	/* A ring in memory stands still meanwhile, so that its sum closes at any time. */
+	pthread_mutex_lock(&stream->producing);
 	pthread_mutex_lock(&stream->lock);
 	*ret = (struct lbl_stream_stats){
 		.received = stream->received,
@@ -233,11 +235,12 @@ int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret)
 		.fill_bytes = lbl_ring_fill(&stream->ring),
 		.fill_max_bytes = stream->fill_max,
 		.size_bytes = stream->ring.mask + 1,
-		.produced = counters.produced,
-		.dropped = counters.dropped,
+		.produced = counters.produced + stream->produced.produced,
+		.dropped = counters.dropped + stream->produced.dropped,
 		.consumed_before = stream->consumed_before,
 		.has_counters = stream->counters_fd >= 0 || stream->ring.memory,
 	};
 	pthread_mutex_unlock(&stream->lock);
+	pthread_mutex_unlock(&stream->producing);
 	return 0;
 }

@@ -45,6 +45,12 @@ static inline uint64_t lbl_ring_fill(const struct lbl_ring *ring)
 	       __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
 }
 
+/* Whether these positions, of which one is the other process's to write, can be a ring's. */
+static inline bool lbl_ring_sane(const struct lbl_ring *ring, uint64_t at, uint64_t end)
+{
+	return end - at <= ring->mask + 1 && !(at & 7);
+}
+
 static inline uint64_t lbl_ring_stride(uint32_t len)
 {
 	return (len + sizeof(struct lbl_ring_header) + 7) & ~7ULL;

@@ -325,6 +325,7 @@ def create_event_stream(
     """
     if isinstance(ringbuf, MemoryRing):
         return EventStream([ringbuf.ptr])
+    rings: Sequence[MapSpec]
     if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):
         rings = ringbuf
     else:
