@@ -344,8 +344,6 @@ void lbl_names_free(struct lbl_names *names);
 int lbl_names_put(struct lbl_names *names, const char *text, size_t len);
 int lbl_names_find(struct lbl_names *names, const char *text, size_t len);
 const char *lbl_names_get(struct lbl_names *names, uint16_t name, size_t *len);
-void lbl_names_lock(struct lbl_names *names);
-void lbl_names_unlock(struct lbl_names *names);
 
 /* ---- lbl_fork.c: what fork() must not tear apart ---- */
 

@@ -92,7 +92,7 @@ int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret);
 /* The stream lives on, and drains, for as long as a tracker or queue is attached. */
 void lbl_stream_free(struct lbl_stream *stream);
 
-/* Append one record to a memory ring. -ENOSPC if it is full, which is counted as dropped. */
+/* Append one record to a memory ring. -ENOSPC if it is full, which is counted as dropped; -ECHILD. */
 int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len);
 
 /* Consume what is in the ring now, in the caller's thread. Returns how many records; -ECHILD. */

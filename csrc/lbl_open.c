@@ -182,6 +182,8 @@ int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len
 	uint64_t quarter = (stream->ring.mask + 1) / 4, fill;
 	int err;
 
+	if (stream->orphaned)
+		return -ECHILD;
 	pthread_mutex_lock(&stream->producing);
 	err = lbl_ring_produce(&stream->ring, data, len);
 	lbl_add(&stream->produced.produced, err != -EINVAL);

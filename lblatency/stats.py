@@ -281,7 +281,7 @@ class MemoryRing:
         rc = lib.lbl_stream_produce(self.ptr, ffi.from_buffer(record), len(record))
         if rc == -22:
             raise ValueError(f"a record of {len(record)} bytes can never fit into this ring")
-        return bool(rc == 0)
+        return rc != -28 and check(rc, "producing an event") == 0
 
 
 def _open_ring(ring: MapSpec, counters: MapSpec | None, *, find_counters: bool) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
+from ._fork import new_lock
 from .conntrack import ConntrackMap
 from .histogram import DEFAULT_BUCKETS, HistogramSnapshot, Layout
 from .stats import REASONS, EventStream
@@ -159,7 +159,7 @@ class LatencyTracker:
         out = ffi.new("struct lbl_tracker **")
         check(lib.lbl_tracker_new(self._layout.ptr, max_backends, out), "making a tracker")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._attached: list[_Attached] = []
         self._past = _Flow(0, 0, 0, 0)
         self._proxy_name: str | None = None
