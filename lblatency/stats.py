@@ -329,7 +329,7 @@ def create_event_stream(
     if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):
         rings = ringbuf
     else:
-        rings = [ringbuf]
+        rings = [ringbuf]  # type: ignore[list-item]  # map_fd() refuses bytes
     if not rings:
         raise ValueError("there must be at least one ring")
     streams = [_open_ring(rings[0], counters, find_counters=counters is None)]
