@@ -36,14 +36,19 @@ static inline uint32_t plain_reason(const struct lbl_event *event)
 	return word >> 8 | word << 24;
 }
 
-/* Take a plain event, by far the most frequent kind, up to its slot; false if it is none. */
+/*
+ * Take a plain event, by far the most frequent kind, up to its slot; false if it is none. One
+ * compare tells that the creation is known, since 0 - 1 is the largest number, and that it is not
+ * in the future.
+ */
 static inline bool begin(const struct lbl_shard *shard, const struct lbl_event *event,
 			 struct step *step)
 {
 	uint64_t ns = event->timestamp_ns - event->created_ns;
 	uint32_t reason = plain_reason(event);
 
-	if (unlikely(reason >= LBL_HOT_REASONS || !event->created_ns || ns > LBL_TOP_NS))
+	if (unlikely(reason >= LBL_HOT_REASONS || ns > LBL_TOP_NS ||
+		     event->created_ns - 1 >= event->timestamp_ns))
 		return false;
 	step->event = event;
 	step->ns = ns;

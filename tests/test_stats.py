@@ -57,7 +57,12 @@ def test_foreign_events_are_decoded(make: type) -> None:
         ring.produce(make(2, 123456789, ("192.0.2.7", 40000), ("198.51.100.1", 443)))
         stream.drain()
         assert subscription.get(timeout=0) == stats.Event(
-            "closed", TARGET, 123456789, protocol=0, client="192.0.2.7:40000", vip="198.51.100.1:443"
+            "closed",
+            TARGET,
+            123456789,
+            protocol=0,
+            client="192.0.2.7:40000",
+            vip="198.51.100.1:443",
         )
 
 
@@ -108,7 +113,9 @@ def test_proxies_by_the_address_that_clients_ask_for() -> None:
 def test_a_close_without_a_creation_time_is_unmatched() -> None:
     """Nobody knows when it began: it is counted, and no lifetime is made up."""
     rig = Rig()
-    rig.send(stats.Event("closed", TARGET, SECOND).pack(), foreign64(2, SECOND), foreign72(2, SECOND))
+    rig.send(
+        stats.Event("closed", TARGET, SECOND).pack(), foreign64(2, SECOND), foreign72(2, SECOND)
+    )
     assert rig.counts("closed", "unmatched", "recorded") == {
         "closed": 3, "unmatched": 3, "recorded": 0,
     }  # fmt: skip
@@ -122,9 +129,14 @@ def test_a_close_without_a_creation_time_is_unmatched() -> None:
 def test_an_absurd_lifetime_is_rejected(timestamp: int, created: int) -> None:
     """Closed before it was created, or nine years after."""
     rig = Rig()
-    rig.send(stats.Event("closed", TARGET, timestamp, created).pack())
-    assert rig.counts("closed", "rejected", "recorded") == {"closed": 1, "rejected": 1, "recorded": 0}
-    assert rig.tracker.get_all_histograms() == {}
+    absurd = stats.Event("closed", TARGET, timestamp, created).pack()
+    rig.send(absurd, closed(0), closed(SECOND), absurd, absurd)
+    assert rig.counts("closed", "rejected", "recorded") == {
+        "closed": 5,
+        "rejected": 3,
+        "recorded": 2,
+    }
+    assert rig.tracker.get_all_histograms()["web", TARGET]["sum"] == 1
 
 
 def test_probes_and_failed_connects_are_ignored() -> None:
@@ -134,6 +146,72 @@ def test_probes_and_failed_connects_are_ignored() -> None:
     assert rig.counts("closed", "ignored", "recorded") == {"closed": 2, "ignored": 2, "recorded": 0}
     backend = rig.tracker.get_status()["backends"]["web", TARGET]
     assert (backend["closed"], backend["reasons"]["connect_failed"]) == (1, 1)
+
+
+TIMES = st.one_of(
+    st.sampled_from([0, 1, 2, SECOND, 2**58, 2**58 + 1, 2**63, 2**64 - 2, 2**64 - 1]),
+    st.integers(0, 30 * 86400 * SECOND),
+)
+MIXED = st.builds(
+    stats.Event,
+    type=st.sampled_from(["closed", "closed", "closed", "opened", "periodic"]),
+    target=st.sampled_from([TARGET, "10.0.0.2:80", "[::]:0", "0.0.0.0:0"]),
+    timestamp_ns=TIMES,
+    created_ns=TIMES,
+    reason=st.sampled_from(stats.REASONS),
+    probe=st.booleans(),
+    proxy_id=st.integers(0, 1),
+    backend_id=st.sampled_from([0, 1, 2, 2**20, 2**32 - 1]),
+)
+
+
+# All counters that there may be are there from the start: the quickest path is taken.
+WIDE = [
+    stats.Event("closed", target, 2**54 + 1, created, proxy_id=proxy_id)
+    for target in (TARGET, "10.0.0.2:80", "[::]:0", "0.0.0.0:0")
+    for created in (1, 2**54 + 1)
+    for proxy_id in (0, 1)
+]
+
+
+def fate(event: stats.Event) -> str:
+    """Where an event has to be counted."""
+    if event.type != "closed":
+        return event.type
+    if event.probe or event.reason == "connect_failed":
+        return "ignored"
+    if event.created_ns == 0:
+        return "unmatched"
+    return "recorded" if 0 <= event.timestamp_ns - event.created_ns <= 2**58 else "rejected"
+
+
+@settings(max_examples=150)
+@given(st.lists(MIXED, max_size=300), st.booleans())
+def test_any_events_go_where_they_belong(events: list[stats.Event], one_by_one: bool) -> None:
+    """In long runs or one by one: each is counted once, and where a look at it says."""
+    rig = Rig(proxies={1: "api"})
+    events = WIDE + events
+    for event in events:
+        if one_by_one:
+            rig.send(event.pack())
+        else:
+            rig.ring.produce(event.pack())
+    rig.tracker.stop()
+    fates = [fate(event) for event in events]
+    counts = assert_accounted(rig.tracker)
+    for name in ("opened", "periodic", "ignored", "unmatched", "rejected", "recorded"):
+        assert counts[name] == fates.count(name)
+
+    sums: dict[tuple[str, str], list[int]] = {}
+    for event, name in zip(events, fates, strict=True):
+        if name == "recorded":
+            key = ("api" if event.proxy_id else "web", event.target)
+            sums.setdefault(key, []).append(event.timestamp_ns - event.created_ns)
+    everything = rig.tracker.get_all_histograms()
+    assert everything.keys() == sums.keys()
+    for key, lifetimes in sums.items():
+        assert everything[key]["count"] == len(lifetimes)
+        assert everything[key]["sum"] == sum(lifetimes) / SECOND
 
 
 def test_an_id_is_only_a_hint() -> None:
@@ -161,7 +239,7 @@ def test_a_ring_that_nobody_drains_fills_up() -> None:
 
 @pytest.mark.parametrize("producers", [1, 4])
 def test_a_flood_of_a_small_ring_is_accounted_for(producers: int) -> None:
-    """100,000 closes into 4 KiB: each is recorded or known to be dropped, each lifetime is right."""
+    """100,000 closes into 4 KiB: each recorded or known to be dropped, and as long as it was."""
     rig = Rig(4096)
     records = [closed(i * SECOND, f"10.0.0.{i}:80", backend_id=i) for i in range(10)]
     each = 100_000 // producers
@@ -230,7 +308,10 @@ def test_a_full_queue_drops_and_counts() -> None:
         rig.send(*(closed(i) for i in range(100)))
         assert slow.dropped == 90
         assert quick.dropped == 0
-        assert [event.timestamp_ns - SECOND for event in (slow.get(), slow.get()) if event] == [0, 1]
+        assert [event.timestamp_ns - SECOND for event in (slow.get(), slow.get()) if event] == [
+            0,
+            1,
+        ]
         rig.send(closed(100), closed(101), closed(102))
         assert slow.dropped == 91
     assert slow.dropped == 91
