@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* Finding BPF maps: by pin, id or name, and the counters that belong to a ring. */
 #include <bpf/bpf.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "lbl_internal.h"
@@ -24,9 +26,13 @@ static bool is_called(int fd, const char *name)
 
 int lbl_map_by_path(const char *path)
 {
-	int fd = bpf_obj_get(path);
+	struct statfs where;
+	int fd = bpf_obj_get(path), err = errno;
 
-	return fd < 0 ? -errno : fd;
+	if (fd >= 0)
+		return fd;
+	/* The kernel's EACCES for any other file would send people after capabilities. */
+	return !statfs(path, &where) && where.f_type != BPF_FS_MAGIC ? -EINVAL : -err;
 }
 
 int lbl_map_by_id(uint32_t id)

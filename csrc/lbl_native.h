@@ -268,6 +268,7 @@ void lbl_snapshot_free(struct lbl_snapshot *snapshot);
 
 /* ---- BPF maps by what people know them by: fds, to be closed by the caller. ---- */
 
+/* -EINVAL if the path is not in a bpffs. */
 int lbl_map_by_path(const char *path);
 int lbl_map_by_id(uint32_t id);
 /* -ENOENT if no map has the name, -ENOTUNIQ if several have. The kernel keeps 15 bytes of it. */

@@ -11,7 +11,7 @@ HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH, RINGBUF = 1, 
 QUEUE = 22
 
 _NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-_MAP_CREATE, _MAP_UPDATE, _OBJ_PIN, _INFO = 0, 2, 6, 15
+_MAP_CREATE, _MAP_UPDATE, _OBJ_PIN, _OBJ_GET, _PROG_RUN, _INFO = 0, 2, 6, 7, 10, 15
 _ATTR_BYTES = 128
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,7 +27,7 @@ def _bpf(command: int, attr: bytes) -> int:
 
 def create_map(kind: int, key: int, value: int, entries: int, name: str = "") -> int:
     """An fd of a new map, to be closed."""
-    attr = struct.pack("=5I3I16s", kind, key, value, entries, 0, 0, 0, 0, name.encode())
+    attr = struct.pack("=7I16s", kind, key, value, entries, 0, 0, 0, name.encode())
     fd = _bpf(_MAP_CREATE, attr)
     os.set_inheritable(fd, False)
     return fd
@@ -43,6 +43,18 @@ def pin(fd: int, path: str) -> None:
     """Pin a map in a bpffs."""
     text = ctypes.create_string_buffer(path.encode())
     _bpf(_OBJ_PIN, struct.pack("=QI", ctypes.addressof(text), fd))
+
+
+def open_pinned(path: str) -> int:
+    """An fd, to be closed, of a pinned map or program."""
+    text = ctypes.create_string_buffer(path.encode())
+    return _bpf(_OBJ_GET, struct.pack("=QII", ctypes.addressof(text), 0, 0))
+
+
+def run(prog: int, context: bytes) -> None:
+    """Run a program of type syscall once."""
+    given = ctypes.create_string_buffer(context, len(context))
+    _bpf(_PROG_RUN, struct.pack("=I36xIIQQ", prog, len(context), 0, ctypes.addressof(given), 0))
 
 
 def map_id(fd: int) -> int:

@@ -13,7 +13,11 @@ REQUIRE_BPF = os.environ.get("LBLATENCY_REQUIRE_BPF") == "1"
 
 @functools.cache
 def bpf_refusal() -> str | None:
-    """Why the kernel refuses BPF to us; None if it does not."""
+    """Why BPF tests cannot run here; None if they can."""
+    if os.geteuid():
+        return "needs root"
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        return "the kernel has no BTF"
     try:
         os.close(bpfsys.create_map(bpfsys.HASH, 4, 4, 1))
     except OSError as error:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import time
+import traceback
+import warnings
 from typing import TYPE_CHECKING
 
 from lblatency import LatencyTracker, stats
@@ -21,6 +25,36 @@ def wait_until(done: Callable[[], bool], what: str, timeout: float = 20) -> None
     while not done():
         assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
         time.sleep(0.001)
+
+
+def in_child(check: Callable[[], object], timeout: float = 20) -> None:
+    """Fork, let the child check, and fail if it finds something wrong or never ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of what is tested here
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        ended.append(status)
+        return found == pid
+
+    try:
+        wait_until(has_ended, "the child to end: a lock was held over the fork?", timeout)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    assert ended[-1] == 0
 
 
 def closed(lifetime_ns: int, target: str = TARGET, **fields: object) -> bytes:

@@ -58,8 +58,7 @@ class Model:
         """How many took at most each bound."""
         values = self.seen[proxy, target_id]
         return tuple(
-            sum(1 for ns in values if ns <= Fraction(str(bound)) * SECOND)
-            for bound in self.buckets
+            sum(1 for ns in values if ns <= Fraction(str(bound)) * SECOND) for bound in self.buckets
         )
 
     def sum(self, proxy: str, target_id: str) -> float:

@@ -50,8 +50,8 @@ def test_a_target_needs_a_port(target: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [":80", "localhost:80", "10.0.0:80", "10.0.0.256:80", "::1", "::1:80", "[10.0.0.1]:80", "[::1:80",
-     "[fe80::1%lo]:80", "10.0.0.1\0:80", " 10.0.0.1:80", "[]:80", "web\udc80:80"],
+    [":80", "localhost:80", "10.0.0:80", "10.0.0.256:80", "::1", "::1:80", "[10.0.0.1]:80",
+     "[::1:80", "[fe80::1%lo]:80", "10.0.0.1\0:80", " 10.0.0.1:80", "[]:80", "web\udc80:80"],
 )  # fmt: skip
 def test_a_target_needs_an_address(target: str) -> None:
     """Names and half addresses are an error that shows the right form."""

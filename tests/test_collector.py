@@ -14,7 +14,17 @@ import lblatency
 from lblatency import LatencyCollector, LatencyTracker, stats
 
 LATENCY = "lb_backend_latency_seconds"
-HOSTILE = ['q"uote', "back\\slash", "new\nline", "\\n", "\N{SNOWMAN}\U0001f600", "a,b={}", " ", "\t\r", "x\\"]
+HOSTILE = [
+    'q"uote',
+    "back\\slash",
+    "new\nline",
+    "\\n",
+    "\N{SNOWMAN}\U0001f600",
+    "a,b={}",
+    " ",
+    "\t\r",
+    "x\\",
+]
 BACKEND = {"proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80"}
 
 

@@ -22,13 +22,17 @@ EDGES = [to_ns(bound) + step for bound in DEFAULT_BUCKETS for step in (-1, 0, 1)
 SPREAD = st.builds(lambda octave, part: int(2**octave * part),
                    st.integers(0, 51), st.floats(1, 2))  # fmt: skip
 DURATIONS = st.lists(
-    st.one_of(st.sampled_from([0, 1, 953, 954, 30 * DAY, *EDGES]), SPREAD, st.integers(0, 30 * DAY)),
+    st.one_of(
+        st.sampled_from([0, 1, 953, 954, 30 * DAY, *EDGES]), SPREAD, st.integers(0, 30 * DAY)
+    ),
     min_size=1,
     max_size=60,
 )
 
 
-def both(values: list[int], buckets: tuple[float, ...] = DEFAULT_BUCKETS) -> tuple[Model, lblatency.HistogramSnapshot]:
+def both(
+    values: list[int], buckets: tuple[float, ...] = DEFAULT_BUCKETS
+) -> tuple[Model, lblatency.HistogramSnapshot]:
     """The same observations in the model and in a tracker."""
     model, tracker = Model(buckets), lblatency.LatencyTracker(buckets=buckets)
     for ns in values:

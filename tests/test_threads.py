@@ -5,17 +5,14 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import threading
-import traceback
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import SECOND, TARGET, Rig, assert_accounted, closed, wait_until
+from helpers import SECOND, TARGET, Rig, assert_accounted, closed, in_child
 from prometheus_client import CollectorRegistry, generate_latest
 
 import lblatency
@@ -37,7 +34,7 @@ def meanwhile(*jobs: Callable[[], object]) -> Iterator[None]:
         try:
             while not done.is_set():
                 job()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
@@ -143,36 +140,6 @@ def test_a_thousand_starts_and_stops_leak_nothing() -> None:
 
 
 # ---- fork ----
-
-
-def in_child(check: Callable[[], object], timeout: float = 20) -> None:
-    """Fork, let the child check, and fail if it finds something wrong or never ends."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of what is tested here
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            check()
-            code = 0
-        except BaseException:  # noqa: BLE001
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    ended: list[int] = []
-
-    def has_ended() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        ended.append(status)
-        return found == pid
-
-    try:
-        wait_until(has_ended, "the child to end: a lock was held over the fork?", timeout)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    assert ended[-1] == 0
 
 
 def test_a_child_has_the_histograms_but_not_the_stream() -> None:

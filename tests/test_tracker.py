@@ -127,7 +127,9 @@ def test_a_proxy_name_is_a_string(name: object) -> None:
         lambda: tracker.start(stream, None, name),  # type: ignore[arg-type]
         lambda: tracker.start(stream, None, "web", proxies={1: name}),  # type: ignore[dict-item]
     ):
-        with pytest.raises(TypeError, match=f"proxy name must be a string, not {type(name).__name__}"):
+        with pytest.raises(
+            TypeError, match=f"proxy name must be a string, not {type(name).__name__}"
+        ):
             call()
     assert not tracker.running()
 
@@ -145,7 +147,12 @@ def test_record_many_takes_all_or_nothing() -> None:
     values = [0.0, 0.001, 2.5, 3600.0, 86400.0 * 30]
     assert tracker.record_many("web", TARGET, array("d", values)) == len(values)
     assert tracker.record_many("web", TARGET, array("d")) == 0
-    assert tracker.record_many("web", TARGET, memoryview(array("d", [1] * 6)).cast("B").cast("d", (2, 3))) == 6
+    assert (
+        tracker.record_many(
+            "web", TARGET, memoryview(array("d", [1] * 6)).cast("B").cast("d", (2, 3))
+        )
+        == 6
+    )
     for seconds in [*values, *[1] * 6]:
         model.record("web", TARGET, round(seconds * SECOND))
     snapshot = tracker.get_histogram("web", TARGET)
@@ -158,7 +165,7 @@ def test_record_many_says_which_item_is_bad() -> None:
     """Also in a buffer of several dimensions."""
     tracker = LatencyTracker()
     grid = memoryview(array("d", [1, 2, 3, math.nan])).cast("B").cast("d", (2, 2))
-    with pytest.raises(ValueError, match="item 3: .*not nan"):
+    with pytest.raises(ValueError, match=r"item 3: .*not nan"):
         tracker.record_many("web", TARGET, grid)
 
 
@@ -260,7 +267,9 @@ def test_start_while_running_does_nothing() -> None:
     other.produce(closed(HOUR))
     rig.tracker.stop()
     assert rig.tracker.get_status()["proxy_name"] == "web"
-    assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {("web", TARGET): 1}
+    assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {
+        ("web", TARGET): 1
+    }
 
 
 def test_stop_takes_what_is_in_the_ring_and_keeps_histograms() -> None:
@@ -380,13 +389,15 @@ def test_proxies_by_id_on_one_ring() -> None:
 
 
 def test_two_ids_of_one_name_are_one_proxy() -> None:
-    """Two listeners that are called alike meet in one histogram, also with what is recorded by hand."""
+    """They meet in one histogram, also with what is recorded by hand."""
     rig = Rig(proxies={1: "web", 2: "web"})
     for proxy_id in (0, 1, 2):
         rig.send(closed(HOUR, proxy_id=proxy_id))
     rig.tracker.record_latency("web", TARGET, 1)
     for _ in ("running", "stopped"):
-        assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {("web", TARGET): 4}
+        assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {
+            ("web", TARGET): 4
+        }
         assert (rig.tracker.get_histogram("web", TARGET) or {})["sum"] == 3 * 3600 + 1
         rig.tracker.stop()
 
@@ -405,7 +416,10 @@ def test_ipv6_targets_stay_apart() -> None:
     rig.send(closed(SECOND, V6_ONE), closed(2 * SECOND, V6_TWO), closed(3 * SECOND, V6_TWO))
     rig.tracker.record_latency("web", V6_ONE, 10)
     everything = rig.tracker.get_all_histograms()
-    assert {key: h["sum"] for key, h in everything.items()} == {("web", V6_ONE): 11, ("web", V6_TWO): 5}
+    assert {key: h["sum"] for key, h in everything.items()} == {
+        ("web", V6_ONE): 11,
+        ("web", V6_TWO): 5,
+    }
     assert {key: h["sum"] for key, h in rig.tracker.get_histograms_for_metrics().items()} == {
         ("web", "2001:db8::1", "80"): 11, ("web", "2001:db8::2", "443"): 5,
     }  # fmt: skip

@@ -208,7 +208,7 @@ def test_what_is_no_map_is_refused() -> None:
     """An fd of something else, or of nothing."""
     with open("/dev/null") as null, pytest.raises(lblatency.LatencyError, match="no conntrack map"):
         ConntrackMap(null)
-    with pytest.raises(lblatency.BpfError, match="Bad file descriptor"):
+    with pytest.raises(lblatency.BpfError, match="opening the conntrack map -1"):
         ConntrackMap(-1)
 
 

@@ -13,7 +13,6 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Watched, target, watch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from netns import (
@@ -34,6 +33,7 @@ from netns import (
     run_program,
     wait_until,
 )
+from watched import Watched, target, watch
 
 from lblatency._ffi import lib
 
