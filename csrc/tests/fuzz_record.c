@@ -107,7 +107,8 @@ static size_t make_input(uint8_t *data, size_t room)
 	uint32_t flips;
 
 	while (size + 88 <= room && random_below(24)) {
-		struct lbl_event event = closed_event(random_below(1 << 30), (uint8_t)random_below(16));
+		struct lbl_event event =
+			closed_event(random_below(1 << 30), (uint8_t)random_below(16));
 		uint32_t len = lengths[random_below(9)];
 
 		memset(data + size, 0, 88);

@@ -150,7 +150,8 @@ static void *read_on(void *arg)
 		most = __atomic_load_n(&subject->most, __ATOMIC_ACQUIRE);
 		CHECK(row.count >= least && row.count <= most && row.count >= last);
 		CHECK(row.closed[0] >= least && row.closed[0] <= most);
-		CHECK(sum_of(&row) >= (lbl_u128)least << 30 && sum_of(&row) <= (lbl_u128)most << 30);
+		CHECK(sum_of(&row) >= (lbl_u128)least << 30 && sum_of(&row) <= (lbl_u128)most
+										       << 30);
 		CHECK(sum_of(&row) >= last_sum);
 		last = row.count;
 		last_sum = sum_of(&row);

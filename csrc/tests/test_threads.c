@@ -16,7 +16,8 @@ static void *produce_on(void *arg)
 	int i;
 
 	for (i = 0; i < EACH; i++) {
-		struct lbl_event event = closed_event(SECOND * (uint64_t)(1 + i % 5), (uint8_t)(i % 7));
+		struct lbl_event event =
+			closed_event(SECOND * (uint64_t)(1 + i % 5), (uint8_t)(i % 7));
 
 		if (lbl_stream_produce(stream, &event, sizeof(event)))
 			sched_yield();
