@@ -195,16 +195,20 @@ def test_forks_while_everything_is_busy() -> None:
         LatencyTracker().start(stats.create_event_stream(stats.MemoryRing(4096)), None, "web")
 
     def name_proxies() -> None:
-        rig.tracker.record_latency(f"proxy {next(names) % 500}", TARGET, 1)
+        rig.tracker.record_latency(f"proxy {next(names) % 2000}", TARGET, 1)
+
+    def look_for_names() -> None:
+        assert rig.tracker.get_histogram("unknown", TARGET) is None
 
     with meanwhile(
         lambda: [rig.ring.produce(closed(HOUR)) for _ in range(100)],
         rig.stream.drain,
         rig.tracker.get_status,
         name_proxies,
+        look_for_names,
         lambda: subscription.get(timeout=0),
     ):
-        for _ in range(100):
+        for _ in range(60):
             in_child(child)
     rig.tracker.stop()
     assert_accounted(rig.tracker)

@@ -107,10 +107,11 @@ def test_an_entry_is_read(table: Table) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(PER_CPU))
-def test_values_of_cpus_are_combined(kind: int, unified: bool) -> None:
+@pytest.mark.parametrize("created", [(9, 7), (7, 9), (0, 9), (9, 0), (9, 7, 0, 8)])
+def test_values_of_cpus_are_combined(kind: int, unified: bool, created: tuple[int, ...]) -> None:
     """The earliest creation that is not 0, the last seen, and the sums of the rest."""
     table = Table(kind, unified)
-    rows = [(0, 3, 1, 2, 3, 4), (9, 20, 10, 20, 30, 40), (7, 10, 100, 200, 300, 400)]
+    rows = [(ns, 30 - ns, i + 1, 10 * i, 100 * i, 1000 * i) for i, ns in enumerate(created)]
     rows = rows[: table.cpus]
     table.put(per_cpu=rows)
     conntrack = ConntrackMap(table.fd)
