@@ -254,6 +254,12 @@ void lbl_table_read_end(struct lbl_table *table);
 /* Add what one backend has counted. */
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals);
 
+/* ---- lbl_maps.c: BPF maps ---- */
+
+struct bpf_map_info;
+
+int lbl_map_info(int fd, struct bpf_map_info *ret);
+
 /* ---- lbl_flows.c: when connections began whose events do not say it ---- */
 
 struct lbl_flow_key {

@@ -9,7 +9,7 @@
 
 enum { MAPS_OF_PROGRAM = 64 };
 
-static int map_info(int fd, struct bpf_map_info *info)
+int lbl_map_info(int fd, struct bpf_map_info *info)
 {
 	uint32_t len = sizeof(*info);
 
@@ -21,7 +21,7 @@ static bool is_called(int fd, const char *name)
 {
 	struct bpf_map_info info;
 
-	return !map_info(fd, &info) && !strncmp(info.name, name, sizeof(info.name) - 1);
+	return !lbl_map_info(fd, &info) && !strncmp(info.name, name, sizeof(info.name) - 1);
 }
 
 int lbl_map_by_path(const char *path)
@@ -103,7 +103,7 @@ int lbl_counters_of(int ring_fd)
 	uint32_t id = 0;
 	int err;
 
-	err = map_info(ring_fd, &ring);
+	err = lbl_map_info(ring_fd, &ring);
 	if (err)
 		return err;
 	while (found < 0 && !bpf_prog_get_next_id(id, &id)) {

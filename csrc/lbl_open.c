@@ -73,14 +73,6 @@ static int open_wait(struct lbl_stream *stream)
 	return watch(stream, stream->wake_fd);
 }
 
-static int map_info(int fd, struct bpf_map_info *info)
-{
-	uint32_t len = sizeof(*info);
-
-	memset(info, 0, sizeof(*info));
-	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
-}
-
 static int duplicate(int fd, int *ret)
 {
 	*ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -110,7 +102,7 @@ static int open_counters(struct lbl_stream *stream, int fd)
 
 	if (fd < 0)
 		return 0;
-	err = map_info(fd, &info);
+	err = lbl_map_info(fd, &info);
 	if (err)
 		return err;
 	if (info.type != BPF_MAP_TYPE_PERCPU_ARRAY ||
@@ -124,7 +116,7 @@ static int open_ring(struct lbl_stream *stream, int fd)
 	struct bpf_map_info info;
 	int err;
 
-	err = map_info(fd, &info);
+	err = lbl_map_info(fd, &info);
 	if (err)
 		return err;
 	if (info.type != BPF_MAP_TYPE_RINGBUF)

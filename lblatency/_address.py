@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
-__all__ = ["format_ip", "format_target", "parse_target"]
+__all__ = ["format_endpoint", "format_ip", "format_target", "parse_target"]
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -43,3 +44,8 @@ def format_ip(address: bytes) -> str:
 def format_target(ip: str, port: int) -> str:
     """`ip:port`, with the brackets that IPv6 needs."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def format_endpoint(address: Any, port: int) -> str:
+    """`ip:port` of a C struct's 16 bytes and its port."""
+    return format_target(format_ip(bytes(address)), port)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ._address import format_ip, format_target, parse_target
+from ._address import format_endpoint, parse_target
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, map_fd
 from .errors import LatencyError
@@ -29,14 +29,10 @@ class Connection:
     bytes_rev: int
 
 
-def _endpoint(address: Any, port: int) -> str:
-    return format_target(format_ip(bytes(address)), port)
-
-
 def _connection(found: Any) -> Connection:
     return Connection(
-        client=_endpoint(found.client_addr, found.client_port),
-        target=_endpoint(found.backend_addr, found.backend_port),
+        client=format_endpoint(found.client_addr, found.client_port),
+        target=format_endpoint(found.backend_addr, found.backend_port),
         protocol=found.protocol,
         created_ns=found.created_ns,
         last_seen_ns=found.last_seen_ns,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from ._address import format_ip, format_target, parse_target
+from ._address import format_endpoint, parse_target
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, counters_of, map_fd
 from .errors import BpfError, LatencyError
@@ -93,16 +93,12 @@ class Event:
         return bytes(ffi.buffer(event))
 
 
-def _endpoint(address: Any, port: int) -> str:
-    return format_target(format_ip(bytes(address)), port)
-
-
 def _decode(seen: Any) -> Event:
     event = seen.event
     first_byte = event.first_byte_us
     return Event(
         type=_TYPES[event.type],
-        target=_endpoint(event.addr, event.port),
+        target=format_endpoint(event.addr, event.port),
         timestamp_ns=event.timestamp_ns,
         created_ns=event.created_ns,
         reason=REASONS[event.reason],
@@ -113,8 +109,8 @@ def _decode(seen: Any) -> Event:
         connect_us=event.connect_us,
         first_byte_us=None if first_byte == lib.LBL_FIRST_BYTE_NONE else first_byte,
         closing_us=event.closing_us,
-        client=_endpoint(seen.client_addr, seen.client_port) if seen.has_client else None,
-        vip=_endpoint(seen.vip_addr, seen.vip_port) if seen.has_client else None,
+        client=format_endpoint(seen.client_addr, seen.client_port) if seen.has_client else None,
+        vip=format_endpoint(seen.vip_addr, seen.vip_port) if seen.has_client else None,
     )
 
 

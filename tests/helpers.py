@@ -8,7 +8,7 @@ import struct
 import time
 import traceback
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lblatency import LatencyTracker, stats
 
@@ -19,12 +19,13 @@ TARGET = "10.0.0.1:80"
 SECOND = 10**9
 
 
-def wait_until(done: Callable[[], bool], what: str, timeout: float = 20) -> None:
-    """Return as soon as `done()` holds; fail if it does not within `timeout` seconds."""
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
+    """Return the first true value of `condition`, or fail saying `what` did not come about."""
     deadline = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain: {what}"
         time.sleep(0.001)
+    return value
 
 
 def in_child(check: Callable[[], object], timeout: float = 20) -> None:

@@ -13,6 +13,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from netns import (
@@ -31,7 +32,6 @@ from netns import (
     frame,
     map_entries,
     run_program,
-    wait_until,
 )
 from watched import Watched, target, watch
 

@@ -10,7 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from netns import ACK, FIN, VIP, Flow, wait_until
+from helpers import wait_until
+from netns import ACK, FIN, VIP, Flow
 from prometheus_client.parser import text_string_to_metric_families
 from watched import target
 

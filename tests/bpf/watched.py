@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from netns import BACKENDS, Event, Ring, wait_until
+from helpers import wait_until
+from netns import BACKENDS, Event, Ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
