@@ -28,12 +28,13 @@ static bool is_per_cpu(uint32_t type)
 int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 {
 	struct lbl_conntrack *conntrack;
-	struct bpf_map_info info = { 0 };
-	uint32_t len = sizeof(info);
+	struct bpf_map_info info;
 	bool unified;
+	int err;
 
-	if (bpf_obj_get_info_by_fd(fd, &info, &len))
-		return -errno;
+	err = lbl_map_info(fd, &info);
+	if (err)
+		return err;
 	unified = info.key_size == sizeof(struct lbl_ct_key);
 	if (info.type != BPF_MAP_TYPE_HASH && info.type != BPF_MAP_TYPE_LRU_HASH &&
 	    !is_per_cpu(info.type))
@@ -55,8 +56,7 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	conntrack->max_entries = info.max_entries;
 	conntrack->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (conntrack->fd < 0) {
-		int err = -errno;
-
+		err = -errno;
 		free(conntrack);
 		return err;
 	}

@@ -30,13 +30,14 @@ static void deliver(struct lbl_stream *stream, const void *data, uint32_t len)
 /* How many submitted 56-byte events stand in a row. */
 static uint32_t run_length(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
-	uint32_t n = 0;
+	const uint8_t *first = ring->data + (at & ring->mask), *last, *header;
+	uint64_t most = (end - at) / 64;
 
-	while (n < LBL_RUN_MAX && at + 64 <= end && lbl_ring_len(ring, at) == LBL_EVENT_BYTES) {
-		at += 64;
-		n++;
-	}
-	return n;
+	last = first + (most < LBL_RUN_MAX ? most : LBL_RUN_MAX) * 64;
+	for (header = first; header < last; header += 64)
+		if (lbl_record_len(header) != LBL_EVENT_BYTES)
+			break;
+	return (uint32_t)(header - first) / 64;
 }
 
 /* One record of another kind. Returns the position behind it; `at` if it is not submitted yet. */
@@ -96,7 +97,7 @@ void lbl_drain(struct lbl_stream *stream)
 	pthread_mutex_lock(&stream->lock);
 	at = *ring->consumer_pos;
 	end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
-	if (end - at > ring->mask + 1) {
+	if (!lbl_ring_sane(ring, at, end)) {
 		lbl_add(&stream->corrupt, 1);
 		__atomic_store_n(ring->consumer_pos, end, __ATOMIC_RELEASE);
 		at = end;

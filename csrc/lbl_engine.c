@@ -203,8 +203,8 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 	if (seen.has_client)
 		seen.event.proxy_id = proxy_of(shard, &seen);
 	index = lbl_shard_backend(shard, lbl_key_of(&seen.event));
-	if (seen.event.backend_id && seen.event.backend_id < LBL_IDS_MAX)
-		shard->table.by_id[seen.event.backend_id] = index;
+	if (seen.event.backend_id)
+		*lbl_table_by_id(&shard->table, seen.event.backend_id) = index;
 	if (seen.event.type == LBL_OPENED)
 		opened(shard, &seen, index);
 	else

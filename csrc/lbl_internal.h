@@ -70,11 +70,9 @@ static inline uint32_t lbl_slot_below_top(const struct lbl_layout *layout, uint6
 		double d;
 		uint64_t u;
 	} x = { .d = (double)(int64_t)(ns | 1) };
-	uint32_t i = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - (1023UL << LBL_CELL_BITS)];
+	uint32_t first = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - (1023UL << LBL_CELL_BITS)];
 
-	i += layout->upper[i] < ns;
-	i += layout->upper[i] < ns;
-	return i;
+	return first + (layout->upper[first] < ns) + (layout->upper[first + 1] < ns);
 }
 
 static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
@@ -159,6 +157,7 @@ struct lbl_table {
 	struct lbl_hot *hot;
 	struct lbl_cold *cold;
 	uint32_t *by_id; /* event's backend_id to index */
+	uint64_t seed; /* a secret: addresses come from outside and must not be chosen to collide */
 	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
 	struct lbl_arena arena;
@@ -171,11 +170,34 @@ enum { LBL_IDS_MAX = 1 << 20 };
 int lbl_table_init(struct lbl_table *table, uint32_t max);
 void lbl_table_destroy(struct lbl_table *table);
 
+/* The index that an id led to last. Large ids share entries: what they lead to is checked. */
+static inline uint32_t *lbl_table_by_id(const struct lbl_table *table, uint32_t id)
+{
+	return &table->by_id[id & (LBL_IDS_MAX - 1)];
+}
+
 /*
- * lbl_table_find() in steps, between which memory has time to come: the key's hash, the entry it
- * may be in, and an index to be verified, 0 if there is none.
+ * lbl_table_find() in steps, between which memory has time to come: the key's hash, the entry to
+ * look at first, and the index of the first entry that may be the key's, 0 if there is none.
  */
-uint64_t lbl_table_hash(const struct lbl_key *key);
+static inline uint64_t lbl_mix(uint64_t a, uint64_t b)
+{
+	lbl_u128 product = (lbl_u128)a * b;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t lbl_table_hash(const struct lbl_table *table, const struct lbl_key *key)
+{
+	uint64_t high, low;
+	uint32_t front;
+
+	memcpy(&front, key, sizeof(front));
+	memcpy(&high, key->addr, sizeof(high));
+	memcpy(&low, key->addr + 8, sizeof(low));
+	return lbl_mix(lbl_mix(low ^ table->seed, 0xa0761d6478bd642f ^ front),
+		       high ^ table->seed ^ 0xe7037ed1a0b428db);
+}
 
 static inline const uint64_t *lbl_table_entry(const struct lbl_table *table, uint64_t hash)
 {
@@ -184,9 +206,13 @@ static inline const uint64_t *lbl_table_entry(const struct lbl_table *table, uin
 
 static inline uint32_t lbl_table_guess(const struct lbl_table *table, uint64_t hash)
 {
-	uint64_t entry = *lbl_table_entry(table, hash);
+	uint64_t i, entry;
 
-	return entry >> 32 == hash >> 32 ? (uint32_t)entry : 0;
+	for (i = hash; (entry = table->hash[i & table->hash_mask]); i++) {
+		if (likely(entry >> 32 == hash >> 32))
+			return (uint32_t)entry;
+	}
+	return 0;
 }
 
 /* Index of the backend, or 0. */
@@ -227,6 +253,12 @@ void lbl_table_read_end(struct lbl_table *table);
 
 /* Add what one backend has counted. */
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals);
+
+/* ---- lbl_maps.c: BPF maps ---- */
+
+struct bpf_map_info;
+
+int lbl_map_info(int fd, struct bpf_map_info *ret);
 
 /* ---- lbl_flows.c: when connections began whose events do not say it ---- */
 
@@ -303,7 +335,7 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
 /* lbl_run.c: the same for `n` <= LBL_RUN_MAX 56-byte events 64 bytes apart, quicker. */
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n);
 
-enum { LBL_RUN_MAX = 128 };
+enum { LBL_RUN_MAX = 64 };
 
 /* With the lock held: a duration of a backend of this shard. */
 void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns);
@@ -316,9 +348,8 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);
 struct lbl_names *lbl_names_new(void);
 void lbl_names_free(struct lbl_names *names);
 int lbl_names_put(struct lbl_names *names, const char *text, size_t len);
+int lbl_names_find(struct lbl_names *names, const char *text, size_t len);
 const char *lbl_names_get(struct lbl_names *names, uint16_t name, size_t *len);
-void lbl_names_lock(struct lbl_names *names);
-void lbl_names_unlock(struct lbl_names *names);
 
 /* ---- lbl_fork.c: what fork() must not tear apart ---- */
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* Finding BPF maps: by pin, id or name, and the counters that belong to a ring. */
 #include <bpf/bpf.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "lbl_internal.h"
 
 enum { MAPS_OF_PROGRAM = 64 };
 
-static int map_info(int fd, struct bpf_map_info *info)
+int lbl_map_info(int fd, struct bpf_map_info *info)
 {
 	uint32_t len = sizeof(*info);
 
@@ -19,14 +21,18 @@ static bool is_called(int fd, const char *name)
 {
 	struct bpf_map_info info;
 
-	return !map_info(fd, &info) && !strncmp(info.name, name, sizeof(info.name) - 1);
+	return !lbl_map_info(fd, &info) && !strncmp(info.name, name, sizeof(info.name) - 1);
 }
 
 int lbl_map_by_path(const char *path)
 {
-	int fd = bpf_obj_get(path);
+	struct statfs where;
+	int fd = bpf_obj_get(path), err = errno;
 
-	return fd < 0 ? -errno : fd;
+	if (fd >= 0)
+		return fd;
+	/* The kernel's EACCES for any other file would send people after capabilities. */
+	return !statfs(path, &where) && where.f_type != BPF_FS_MAGIC ? -EINVAL : -err;
 }
 
 int lbl_map_by_id(uint32_t id)
@@ -97,7 +103,7 @@ int lbl_counters_of(int ring_fd)
 	uint32_t id = 0;
 	int err;
 
-	err = map_info(ring_fd, &ring);
+	err = lbl_map_info(ring_fd, &ring);
 	if (err)
 		return err;
 	while (found < 0 && !bpf_prog_get_next_id(id, &id)) {

@@ -12,10 +12,21 @@ struct name {
 };
 
 struct lbl_names {
+	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
 	uint32_t n, capacity;
 	struct name **names;
 };
+
+static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
+{
+	struct lbl_names *names = (struct lbl_names *)entry;
+
+	if (phase == LBL_FORK_PREPARE)
+		pthread_mutex_lock(&names->lock);
+	else
+		pthread_mutex_unlock(&names->lock);
+}
 
 struct lbl_names *lbl_names_new(void)
 {
@@ -24,6 +35,9 @@ struct lbl_names *lbl_names_new(void)
 	if (!names)
 		return NULL;
 	pthread_mutex_init(&names->lock, NULL);
+	names->fork.rank = 2; /* drain threads take it while they hold a stream's locks */
+	names->fork.handle = handle_fork;
+	lbl_fork_register(&names->fork);
 	if (lbl_names_put(names, "overflow", strlen("overflow")) == 0)
 		return names;
 	lbl_names_free(names);
@@ -36,21 +50,12 @@ void lbl_names_free(struct lbl_names *names)
 
 	if (!names)
 		return;
+	lbl_fork_unregister(&names->fork);
 	for (i = 0; i < names->n; i++)
 		free(names->names[i]);
 	free(names->names);
 	pthread_mutex_destroy(&names->lock);
 	free(names);
-}
-
-void lbl_names_lock(struct lbl_names *names)
-{
-	pthread_mutex_lock(&names->lock);
-}
-
-void lbl_names_unlock(struct lbl_names *names)
-{
-	pthread_mutex_unlock(&names->lock);
 }
 
 static int append(struct lbl_names *names, const char *text, size_t len)
@@ -78,19 +83,36 @@ static int append(struct lbl_names *names, const char *text, size_t len)
 }
 
 /* Proxies are few and looked up once, when a backend is first seen: a list will do. */
-int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
+static int find(const struct lbl_names *names, const char *text, size_t len)
 {
-	int found = -ENOENT;
 	uint32_t i;
 
-	lbl_names_lock(names);
-	for (i = 1; i < names->n && found < 0; i++) {
+	for (i = 1; i < names->n; i++) {
 		if (names->names[i]->len == len && !memcmp(names->names[i]->text, text, len))
-			found = (int)i;
+			return (int)i;
 	}
+	return -ENOENT;
+}
+
+int lbl_names_find(struct lbl_names *names, const char *text, size_t len)
+{
+	int found;
+
+	pthread_mutex_lock(&names->lock);
+	found = find(names, text, len);
+	pthread_mutex_unlock(&names->lock);
+	return found;
+}
+
+int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
+{
+	int found;
+
+	pthread_mutex_lock(&names->lock);
+	found = find(names, text, len);
 	if (found < 0)
 		found = append(names, text, len);
-	lbl_names_unlock(names);
+	pthread_mutex_unlock(&names->lock);
 	return found;
 }
 
@@ -98,10 +120,10 @@ const char *lbl_names_get(struct lbl_names *names, uint16_t number, size_t *len)
 {
 	const struct name *name = NULL;
 
-	lbl_names_lock(names);
+	pthread_mutex_lock(&names->lock);
 	if (number < names->n)
 		name = names->names[number];
-	lbl_names_unlock(names);
+	pthread_mutex_unlock(&names->lock);
 	if (!name)
 		return NULL;
 	*len = name->len;

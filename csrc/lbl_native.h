@@ -92,7 +92,7 @@ int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret);
 /* The stream lives on, and drains, for as long as a tracker or queue is attached. */
 void lbl_stream_free(struct lbl_stream *stream);
 
-/* Append one record to a memory ring. -ENOSPC if it is full, which is counted as dropped. */
+/* Append one record to a memory ring. -ENOSPC if it is full, which is counted as dropped; -ECHILD. */
 int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len);
 
 /* Consume what is in the ring now, in the caller's thread. Returns how many records; -ECHILD. */
@@ -189,6 +189,9 @@ void lbl_tracker_free(struct lbl_tracker *tracker);
  */
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len);
 
+/* The same, or -ENOENT if the name was never given a number. */
+int lbl_tracker_find_name(struct lbl_tracker *tracker, const char *name, size_t len);
+
 /* The bytes behind a number, in `*len`; they live as long as the tracker. NULL if there is none. */
 const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len);
 
@@ -265,6 +268,7 @@ void lbl_snapshot_free(struct lbl_snapshot *snapshot);
 
 /* ---- BPF maps by what people know them by: fds, to be closed by the caller. ---- */
 
+/* -EINVAL if the path is not in a bpffs. */
 int lbl_map_by_path(const char *path);
 int lbl_map_by_id(uint32_t id);
 /* -ENOENT if no map has the name, -ENOTUNIQ if several have. The kernel keeps 15 bytes of it. */

@@ -73,14 +73,6 @@ static int open_wait(struct lbl_stream *stream)
 	return watch(stream, stream->wake_fd);
 }
 
-static int map_info(int fd, struct bpf_map_info *info)
-{
-	uint32_t len = sizeof(*info);
-
-	memset(info, 0, sizeof(*info));
-	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
-}
-
 static int duplicate(int fd, int *ret)
 {
 	*ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -110,7 +102,7 @@ static int open_counters(struct lbl_stream *stream, int fd)
 
 	if (fd < 0)
 		return 0;
-	err = map_info(fd, &info);
+	err = lbl_map_info(fd, &info);
 	if (err)
 		return err;
 	if (info.type != BPF_MAP_TYPE_PERCPU_ARRAY ||
@@ -124,7 +116,7 @@ static int open_ring(struct lbl_stream *stream, int fd)
 	struct bpf_map_info info;
 	int err;
 
-	err = map_info(fd, &info);
+	err = lbl_map_info(fd, &info);
 	if (err)
 		return err;
 	if (info.type != BPF_MAP_TYPE_RINGBUF)
@@ -182,6 +174,8 @@ int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len
 	uint64_t quarter = (stream->ring.mask + 1) / 4, fill;
 	int err;
 
+	if (stream->orphaned)
+		return -ECHILD;
 	pthread_mutex_lock(&stream->producing);
 	err = lbl_ring_produce(&stream->ring, data, len);
 	lbl_add(&stream->produced.produced, err != -EINVAL);
@@ -201,7 +195,7 @@ static int read_counters(const struct lbl_stream *stream, struct lbl_counters *r
 	struct lbl_counters *each;
 	uint32_t zero = 0;
 
-	*ret = stream->produced;
+	memset(ret, 0, sizeof(*ret));
 	if (stream->counters_fd < 0)
 		return 0;
 	each = calloc((size_t)cpus, sizeof(*each));
@@ -225,6 +219,8 @@ int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret)
 	err = read_counters(stream, &counters);
 	if (err)
 		return err;
+	/* A ring in memory stands still meanwhile, so that its sum closes at any time. */
+	pthread_mutex_lock(&stream->producing);
 	pthread_mutex_lock(&stream->lock);
 	*ret = (struct lbl_stream_stats){
 		.received = stream->received,
@@ -233,11 +229,12 @@ int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret)
 		.fill_bytes = lbl_ring_fill(&stream->ring),
 		.fill_max_bytes = stream->fill_max,
 		.size_bytes = stream->ring.mask + 1,
-		.produced = counters.produced,
-		.dropped = counters.dropped,
+		.produced = counters.produced + stream->produced.produced,
+		.dropped = counters.dropped + stream->produced.dropped,
 		.consumed_before = stream->consumed_before,
 		.has_counters = stream->counters_fd >= 0 || stream->ring.memory,
 	};
 	pthread_mutex_unlock(&stream->lock);
+	pthread_mutex_unlock(&stream->producing);
 	return 0;
 }

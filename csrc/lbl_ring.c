@@ -111,7 +111,7 @@ uint64_t lbl_ring_waiting(const struct lbl_ring *ring)
 	uint64_t end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
 	uint64_t walked, n = 0;
 
-	if (end - at > ring->mask + 1)
+	if (!lbl_ring_sane(ring, at, end))
 		return 0;
 	for (walked = 0; at < end && walked < LBL_WALK_MAX; walked++) {
 		uint32_t len = lbl_ring_len(ring, at);

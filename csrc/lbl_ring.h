@@ -45,16 +45,26 @@ static inline uint64_t lbl_ring_fill(const struct lbl_ring *ring)
 	       __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
 }
 
+/* Whether these positions, of which one is the other process's to write, can be a ring's. */
+static inline bool lbl_ring_sane(const struct lbl_ring *ring, uint64_t at, uint64_t end)
+{
+	return end - at <= ring->mask + 1 && !(at & 7);
+}
+
 static inline uint64_t lbl_ring_stride(uint32_t len)
 {
 	return (len + sizeof(struct lbl_ring_header) + 7) & ~7ULL;
 }
 
-/* The length of the record at a position, with its flags. Pairs with the producer's commit. */
+/* The length of a record, with its flags. Pairs with the producer's commit. */
+static inline uint32_t lbl_record_len(const uint8_t *header)
+{
+	return __atomic_load_n((const uint32_t *)(const void *)header, __ATOMIC_ACQUIRE);
+}
+
 static inline uint32_t lbl_ring_len(const struct lbl_ring *ring, uint64_t at)
 {
-	return __atomic_load_n((const uint32_t *)(ring->data + (at & ring->mask)),
-			       __ATOMIC_ACQUIRE);
+	return lbl_record_len(ring->data + (at & ring->mask));
 }
 
 static inline const void *lbl_ring_data(const struct lbl_ring *ring, uint64_t at)

@@ -17,10 +17,18 @@ static void *reserve(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Beyond this, the entries of small pages would not fit into the TLB. */
+enum { MANY_BYTES = 1 << 20, MANY_BACKENDS = 1 << 12 };
+
 static void release(void *p, size_t bytes)
 {
 	if (p)
 		munmap(p, bytes);
+}
+
+static size_t hash_bytes(const struct lbl_table *table)
+{
+	return ((size_t)table->hash_mask + 1) * sizeof(*table->hash);
 }
 
 int lbl_table_init(struct lbl_table *table, uint32_t max)
@@ -28,10 +36,12 @@ int lbl_table_init(struct lbl_table *table, uint32_t max)
 	memset(table, 0, sizeof(*table));
 	table->max = max;
 	table->n = 1;
+	if (getrandom(&table->seed, sizeof(table->seed), GRND_NONBLOCK) != sizeof(table->seed))
+		table->seed = (uintptr_t)table;
 	table->hot = reserve(((size_t)max + 1) * sizeof(*table->hot));
 	table->cold = reserve(((size_t)max + 1) * sizeof(*table->cold));
 	table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
-	table->hash = calloc(FIRST_HASH, sizeof(*table->hash));
+	table->hash = reserve(FIRST_HASH * sizeof(*table->hash));
 	table->hash_mask = FIRST_HASH - 1;
 	if (table->hot && table->cold && table->by_id && table->hash) {
 		/* No event has this key, so that none is taken for the overflow's own. */
@@ -79,39 +89,11 @@ void lbl_table_destroy(struct lbl_table *table)
 	release(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot));
 	release(table->cold, ((size_t)table->max + 1) * sizeof(*table->cold));
 	release(table->by_id, LBL_IDS_MAX * sizeof(*table->by_id));
-	free(table->hash);
+	release(table->hash, hash_bytes(table));
 	memset(table, 0, sizeof(*table));
 }
 
 /* ---- which backend ---- */
-
-static uint64_t hash_seed;
-
-/* Addresses come from outside: a secret keeps them from being chosen to collide. */
-static __attribute__((constructor)) void seed_hash(void)
-{
-	if (getrandom(&hash_seed, sizeof(hash_seed), GRND_NONBLOCK) != sizeof(hash_seed))
-		hash_seed = 0x9e3779b97f4a7c15;
-}
-
-static uint64_t mix(uint64_t a, uint64_t b)
-{
-	lbl_u128 product = (lbl_u128)a * b;
-
-	return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-uint64_t lbl_table_hash(const struct lbl_key *key)
-{
-	uint64_t high, low;
-	uint32_t front;
-
-	memcpy(&front, key, sizeof(front));
-	memcpy(&high, key->addr, sizeof(high));
-	memcpy(&low, key->addr + 8, sizeof(low));
-	return mix(mix(low ^ hash_seed, 0xa0761d6478bd642f ^ front),
-		   high ^ hash_seed ^ 0xe7037ed1a0b428db);
-}
 
 static bool key_equal(const struct lbl_key *a, const struct lbl_key *b)
 {
@@ -120,7 +102,7 @@ static bool key_equal(const struct lbl_key *a, const struct lbl_key *b)
 
 uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key)
 {
-	uint64_t hash = lbl_table_hash(key), entry;
+	uint64_t hash = lbl_table_hash(table, key), entry;
 	uint32_t i;
 
 	for (i = (uint32_t)hash & table->hash_mask; (entry = table->hash[i]);
@@ -144,13 +126,16 @@ static void hash_put(uint64_t *entries, uint32_t mask, uint64_t hash, uint32_t i
 static int hash_grow(struct lbl_table *table)
 {
 	uint32_t mask = (table->hash_mask << 2) | 3, i;
-	uint64_t *entries = calloc((size_t)mask + 1, sizeof(*entries));
+	size_t bytes = ((size_t)mask + 1) * sizeof(uint64_t);
+	uint64_t *entries = reserve(bytes);
 
 	if (!entries)
 		return -ENOMEM;
+	if (bytes >= MANY_BYTES)
+		madvise(entries, bytes, MADV_HUGEPAGE);
 	for (i = 1; i < table->n; i++)
-		hash_put(entries, mask, lbl_table_hash(&table->hot[i].key), i);
-	free(table->hash);
+		hash_put(entries, mask, lbl_table_hash(table, &table->hot[i].key), i);
+	release(table->hash, hash_bytes(table));
 	table->hash = entries;
 	table->hash_mask = mask;
 	return 0;
@@ -164,9 +149,11 @@ uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, ui
 		return 0;
 	if (index > table->hash_mask / 4 && hash_grow(table))
 		return 0;
+	if (index == MANY_BACKENDS)
+		madvise(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot), MADV_HUGEPAGE);
 	table->hot[index].key = *key;
 	table->cold[index].name = name;
-	hash_put(table->hash, table->hash_mask, lbl_table_hash(key), index);
+	hash_put(table->hash, table->hash_mask, lbl_table_hash(table, key), index);
 	__atomic_store_n(&table->n, index + 1, __ATOMIC_RELEASE);
 	return index;
 }

@@ -73,6 +73,11 @@ int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
 	return lbl_names_put(tracker->names, name, len);
 }
 
+int lbl_tracker_find_name(struct lbl_tracker *tracker, const char *name, size_t len)
+{
+	return lbl_names_find(tracker->names, name, len);
+}
+
 const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len)
 {
 	return lbl_names_get(tracker->names, name, len);
@@ -300,13 +305,21 @@ void lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *re
 	pthread_mutex_unlock(&tracker->lock);
 }
 
+/* Backends between which the owner may go on, so that a reset is no pause. */
+enum { CLEARED_AT_ONCE = 256 };
+
 static void reset_shard(struct lbl_shard *shard)
 {
 	uint32_t i;
 
 	pthread_mutex_lock(&shard->lock);
-	for (i = 0; i < shard->table.n; i++)
+	for (i = 0; i < shard->table.n; i++) {
 		lbl_table_clear(&shard->table, i);
+		if (i % CLEARED_AT_ONCE == 0) {
+			pthread_mutex_unlock(&shard->lock);
+			pthread_mutex_lock(&shard->lock);
+		}
+	}
 	pthread_mutex_unlock(&shard->lock);
 }
 

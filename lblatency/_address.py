@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
-__all__ = ["format_ip", "format_target", "parse_target"]
+__all__ = ["format_endpoint", "format_ip", "format_target", "parse_target"]
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -19,7 +20,7 @@ def parse_target(target: str) -> tuple[bytes, int]:
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
     host, colon, port = target.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise ValueError(f"target {target!r} has no port: write 'ip:port' or '[ip6]:port'")
     try:
         if host.startswith("[") and host.endswith("]"):
@@ -43,3 +44,8 @@ def format_ip(address: bytes) -> str:
 def format_target(ip: str, port: int) -> str:
     """`ip:port`, with the brackets that IPv6 needs."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def format_endpoint(address: Any, port: int) -> str:
+    """`ip:port` of a C struct's 16 bytes and its port."""
+    return format_target(format_ip(bytes(address)), port)

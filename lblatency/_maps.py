@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,11 @@ def _open(spec: str) -> int:
                 f"no BPF map is pinned at {spec}; `bpftool map` lists maps. If there is no bpffs"
                 " there, mount it with `mount -t bpf bpf /sys/fs/bpf`"
             )
-        return check(lib.lbl_map_by_path(os.fsencode(spec)), f"opening the map pinned at {spec}")
-    if spec.isascii() and spec.isdigit():
+        rc = lib.lbl_map_by_path(os.fsencode(spec))
+        if rc == -errno.EINVAL:
+            raise LatencyError(f"{spec} is not in a bpffs, so no BPF map is pinned there")
+        return check(rc, f"opening the map pinned at {spec}")
+    if spec.isascii() and spec.isdigit() and len(spec) < 10:
         return check(lib.lbl_map_by_id(int(spec)), f"opening the BPF map with id {spec}")
     return check(lib.lbl_map_by_name(spec.encode()), f"opening the BPF map called {spec!r}")
 
@@ -44,8 +48,12 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
     Raises:
         BpfError: the kernel knows no such map, or does not let us have it.
     """
-    if isinstance(spec, bool):
-        raise TypeError("a BPF map is named by fd, pin path, id or name, not by a bool")
+    if isinstance(spec, bool) or not (
+        isinstance(spec, (int, str, os.PathLike)) or hasattr(spec, "fileno")
+    ):
+        raise TypeError(
+            f"a BPF map is named by fd, pin path, id or name, not by a {type(spec).__name__}"
+        )
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     if isinstance(spec, int):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -97,19 +96,19 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from ._http import serve_metrics
+    from ._signals import HeldSignals
 
-    stop = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     conntrack = ConntrackMap(options.conntrack) if options.conntrack else None
     stream = stats.create_event_stream(options.ring, counters=options.counters)
     tracker = LatencyTracker()
-    tracker.start(stream, conntrack, options.proxy, proxies=dict(options.proxy_id))
-    try:
-        with serve_metrics(tracker, options.listen) as url:
-            print(f"lblatency: metrics at {url}", file=sys.stderr, flush=True)
-            signal.sigwait(stop)
-    finally:
-        tracker.stop()
+    with HeldSignals() as signals:
+        tracker.start(stream, conntrack, options.proxy, proxies=dict(options.proxy_id))
+        try:
+            with serve_metrics(tracker, options.listen) as url:
+                print(f"lblatency: metrics at {url}", file=sys.stderr, flush=True)
+                signals.wait()
+        finally:
+            tracker.stop()
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ._address import format_ip, format_target, parse_target
+from ._address import format_endpoint, parse_target
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, map_fd
 from .errors import LatencyError
@@ -29,14 +29,10 @@ class Connection:
     bytes_rev: int
 
 
-def _endpoint(address: Any, port: int) -> str:
-    return format_target(format_ip(bytes(address)), port)
-
-
 def _connection(found: Any) -> Connection:
     return Connection(
-        client=_endpoint(found.client_addr, found.client_port),
-        target=_endpoint(found.backend_addr, found.backend_port),
+        client=format_endpoint(found.client_addr, found.client_port),
+        target=format_endpoint(found.backend_addr, found.backend_port),
         protocol=found.protocol,
         created_ns=found.created_ns,
         last_seen_ns=found.last_seen_ns,
@@ -69,7 +65,7 @@ class ConntrackMap:
                 " 16 or 40 bytes and values of at least 64 or 88"
             )
         check(rc, f"opening the conntrack map {spec}")
-        self.ptr = ffi.gc(out[0], lib.lbl_conntrack_free)
+        self._ptr = ffi.gc(out[0], lib.lbl_conntrack_free)
 
     def get(self, client: str, target: str, protocol: int = 6) -> Connection | None:
         """The entry of one connection, both ends as `ip:port`; None if there is none."""
@@ -81,25 +77,27 @@ class ConntrackMap:
             setattr(found, f"{end}_addr", address)
             setattr(found, f"{end}_port", port)
         found.protocol = protocol
-        rc = lib.lbl_conntrack_get(self._open(), found)
+        rc = lib.lbl_conntrack_get(self.ptr, found)
         return None if rc == -2 else _connection(check(rc, "reading the conntrack map") or found)
 
     def __iter__(self) -> Iterator[Connection]:
         """All entries; those that come or go meanwhile may be missed or come twice."""
         out = ffi.new("struct lbl_connection **")
-        n = check(lib.lbl_conntrack_list(self._open(), out), "reading the conntrack map")
+        n = check(lib.lbl_conntrack_list(self.ptr, out), "reading the conntrack map")
         found = ffi.gc(out[0], lib.lbl_connections_free)
         for i in range(n):
             yield _connection(found[i])
 
-    def _open(self) -> Any:
-        if self.ptr is None:
+    @property
+    def ptr(self) -> Any:
+        """The C object."""
+        if self._ptr is None:
             raise ValueError("the conntrack map is closed")
-        return self.ptr
+        return self._ptr
 
     def close(self) -> None:
         """Let go of the map. A tracker that was started with it keeps it until it stops."""
-        self.ptr = None
+        self._ptr = None
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,8 @@ _ADVICE = {
     _errno.EACCES: "needs read and write access to the pinned map; run as root, or give its mode"
     " or group that access",
     _errno.ENOENT: "no such BPF object; `bpftool map` lists what is loaded",
+    _errno.ENOTUNIQ: "several maps have this name; tell it apart by id or pin path",
+    _errno.ECHILD: "the stream is the parent process's; open one of your own after fork()",
     _errno.ENOMEM: "out of memory, or RLIMIT_MEMLOCK is too low on this kernel",
 }
 

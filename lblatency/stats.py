@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from ._address import format_ip, format_target, parse_target
+from ._address import format_endpoint, parse_target
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, counters_of, map_fd
 from .errors import BpfError, LatencyError
@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _TYPES = {lib.LBL_OPENED: "opened", lib.LBL_CLOSED: "closed", lib.LBL_PERIODIC: "periodic"}
+_TYPE_NUMBERS = {name: number for number, name in _TYPES.items()}
 REASONS = ("unknown", "fin", "rst", "timeout", "evicted", "reused", "connect_failed")
 _WAIT_MS = 200  # between looks at signals while a subscriber waits
 
@@ -64,12 +65,16 @@ class Event:
 
     def pack(self) -> bytes:
         """The 56-byte form, as a producer sends it; `client` and `vip` have no place in it."""
+        if self.type not in _TYPE_NUMBERS:
+            raise ValueError(f"type {self.type!r} must be one of {', '.join(_TYPE_NUMBERS)}")
+        if self.reason not in REASONS:
+            raise ValueError(f"reason {self.reason!r} must be one of {', '.join(REASONS)}")
         address, port = parse_target(self.target)
         first_byte = lib.LBL_FIRST_BYTE_NONE if self.first_byte_us is None else self.first_byte_us
         event = ffi.new(
             "struct lbl_event *",
             {
-                "type": next(number for number, name in _TYPES.items() if name == self.type),
+                "type": _TYPE_NUMBERS[self.type],
                 "reason": REASONS.index(self.reason),
                 "protocol": self.protocol,
                 "flags": (lib.LBL_FLAG_PROBE if self.probe else 0)
@@ -88,16 +93,12 @@ class Event:
         return bytes(ffi.buffer(event))
 
 
-def _endpoint(address: Any, port: int) -> str:
-    return format_target(format_ip(bytes(address)), port)
-
-
 def _decode(seen: Any) -> Event:
     event = seen.event
     first_byte = event.first_byte_us
     return Event(
         type=_TYPES[event.type],
-        target=_endpoint(event.addr, event.port),
+        target=format_endpoint(event.addr, event.port),
         timestamp_ns=event.timestamp_ns,
         created_ns=event.created_ns,
         reason=REASONS[event.reason],
@@ -108,8 +109,8 @@ def _decode(seen: Any) -> Event:
         connect_us=event.connect_us,
         first_byte_us=None if first_byte == lib.LBL_FIRST_BYTE_NONE else first_byte,
         closing_us=event.closing_us,
-        client=_endpoint(seen.client_addr, seen.client_port) if seen.has_client else None,
-        vip=_endpoint(seen.vip_addr, seen.vip_port) if seen.has_client else None,
+        client=format_endpoint(seen.client_addr, seen.client_port) if seen.has_client else None,
+        vip=format_endpoint(seen.vip_addr, seen.vip_port) if seen.has_client else None,
     )
 
 
@@ -149,7 +150,7 @@ class Subscription:
 
     def get(self, timeout: float | None = None) -> Event | None:
         """The next event; None if none came within `timeout` seconds, or the queue is closed."""
-        left = None if timeout is None else round(timeout * 1000)
+        left = None if timeout is None else max(0, round(timeout * 1000))
         seen = ffi.new("struct lbl_seen *")
         while True:
             ptr = self._ptr
@@ -276,7 +277,7 @@ class MemoryRing:
         rc = lib.lbl_stream_produce(self.ptr, ffi.from_buffer(record), len(record))
         if rc == -22:
             raise ValueError(f"a record of {len(record)} bytes can never fit into this ring")
-        return bool(rc == 0)
+        return rc != -28 and check(rc, "producing an event") == 0
 
 
 def _open_ring(ring: MapSpec, counters: MapSpec | None, *, find_counters: bool) -> Any:
@@ -320,7 +321,11 @@ def create_event_stream(
     """
     if isinstance(ringbuf, MemoryRing):
         return EventStream([ringbuf.ptr])
-    rings = [ringbuf] if isinstance(ringbuf, str) or not isinstance(ringbuf, Sequence) else ringbuf
+    rings: Sequence[MapSpec]
+    if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):
+        rings = ringbuf
+    else:
+        rings = [ringbuf]  # type: ignore[list-item]  # map_fd() refuses bytes
     if not rings:
         raise ValueError("there must be at least one ring")
     streams = [_open_ring(rings[0], counters, find_counters=counters is None)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
+from ._fork import new_lock
 from .conntrack import ConntrackMap
 from .histogram import DEFAULT_BUCKETS, HistogramSnapshot, Layout
 from .stats import REASONS, EventStream
@@ -159,7 +159,7 @@ class LatencyTracker:
         out = ffi.new("struct lbl_tracker **")
         check(lib.lbl_tracker_new(self._layout.ptr, max_backends, out), "making a tracker")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._attached: list[_Attached] = []
         self._past = _Flow(0, 0, 0, 0)
         self._proxy_name: str | None = None
@@ -187,8 +187,12 @@ class LatencyTracker:
             proxies: names for the others: by the events' proxy id (int), or, for 64- and 72-byte
                 events, by the address that clients connect to (`ip:port`).
         """
-        given = [stats_stream] if isinstance(stats_stream, EventStream) else list(stats_stream)
-        if not given or not all(isinstance(stream, EventStream) for stream in given):
+        given = [stats_stream] if isinstance(stats_stream, EventStream) else stats_stream
+        if (
+            not isinstance(given, Sequence)
+            or not given
+            or not all(isinstance(stream, EventStream) for stream in given)
+        ):
             raise TypeError("stats_stream must come from lblatency.stats.create_event_stream()")
         if conntrack_map is not None and not isinstance(conntrack_map, ConntrackMap):
             raise TypeError("conntrack_map must be a lblatency.conntrack.ConntrackMap or None")
@@ -307,12 +311,15 @@ class LatencyTracker:
                 "seconds must be a contiguous buffer of native doubles, not of format"
                 f" {view.format!r}"
             )
-        key = (proxy_name, target_id)
-        bound = self._bound.get(key) or self._bind(proxy_name, target_id)
+        try:
+            bound = self._bound[proxy_name, target_id]
+        except (KeyError, TypeError):
+            bound = self._bind(proxy_name, target_id)
         n = view.nbytes // 8
+        doubles = ffi.from_buffer("double[]", view)
         bad = ffi.new("size_t *")
-        if n and lib.lbl_backend_observe_many(bound, ffi.from_buffer("double[]", view), n, bad):
-            raise ValueError(f"item {bad[0]}: {_invalid(view[bad[0]])}")
+        if lib.lbl_backend_observe_many(bound, doubles, n, bad):
+            raise ValueError(f"item {bad[0]}: {_invalid(doubles[bad[0]])}")
         return n
 
     def backend(self, proxy_name: str, target_id: str) -> Backend:
@@ -363,8 +370,11 @@ class LatencyTracker:
 
     def get_histogram(self, proxy_name: str, target_id: str) -> HistogramSnapshot | None:
         """The histogram of one backend; None if nothing was recorded for it."""
-        number = self._name_number(proxy_name)
+        encoded = _check_name(proxy_name)
         address, port = parse_target(target_id)
+        number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
+        if number < 0:
+            return None
         out = ffi.new("struct lbl_snapshot **")
         rc = lib.lbl_tracker_snapshot_one(self._ptr, number, address, port, out)
         check(rc, "reading a histogram")

@@ -10,18 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lblatency.check import missing_capabilities
+from lblatency._signals import HeldSignals
 from lblatency.demo.client import Ending, unpack_endings
 from lblatency.demo.compare import PERCENTILES, Comparison, compare, nearest_rank, worst_error
 from lblatency.demo.plan import BACKENDS, PROXIES
 from lblatency.demo.report import EVENT_COUNTERS, Report
 from lblatency.demo.run import run
-from lblatency.demo.signals import HeldSignals
 from lblatency.demo.table import LiveTable, Row, backend_table, comparison_table, human_time
 
 WEB = ("web", "10.0.0.1:80")
@@ -223,22 +221,6 @@ def test_report_of_dropped_events_still_closes() -> None:
     """Lost events are accounted for; what they cost is said."""
     events = {**EVENTS, "produced": 15, "dropped": 1}
     assert report(events=events).problems() == []
-
-
-@pytest.mark.parametrize(
-    ("effective", "missing"),
-    [
-        ("000001ffffffffff", []),
-        ("0000000000200000", ["CAP_NET_ADMIN"]),
-        ("000000c000001000", ["CAP_SYS_ADMIN"]),
-        ("0000000000000000", ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]),
-    ],
-)
-def test_missing_capabilities_are_named(tmp_path: Path, effective: str, missing: list[str]) -> None:
-    """Read from the effective set, in which SYS_ADMIN stands for BPF and PERFMON."""
-    status = tmp_path / "status"
-    status.write_text(f"Name:\tx\nCapInh:\t0\nCapEff:\t{effective}\n")
-    assert missing_capabilities(status) == missing
 
 
 def test_unpack_endings_refuses_half_a_record() -> None:

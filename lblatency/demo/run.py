@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 
 from .._http import serve_metrics
+from .._signals import HeldSignals
 from ..check import missing_capabilities
 from ..errors import BpfError, LatencyError
 from ..tracker import LatencyTracker
@@ -14,7 +15,6 @@ from .compare import compare
 from .plan import BACKENDS, PROXIES
 from .real import EbpfSource
 from .report import Report
-from .signals import HeldSignals
 from .simulate import SimulatedSource
 from .source import Source, Truth
 from .table import LiveTable, Row, backend_table

@@ -12,14 +12,15 @@ import platform
 import socket
 import struct
 import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
+from helpers import wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from lblatency.demo.balancer import NatBalancer
 
@@ -31,15 +32,6 @@ MAP_LOOKUP, MAP_DELETE, MAP_NEXT_KEY, PROG_TEST_RUN = 1, 3, 4, 10
 
 VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 10) -> Any:
-    """Return the first true value of `condition`, or fail saying `what` did not come about."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain: {what}"
-        time.sleep(0.002)
-    return value
 
 
 def bpf(command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:

@@ -18,8 +18,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Watched, target, watch
-from netns import BACKENDS, FAMILY, VIP, Event, Namespace, Topology, map_entries, wait_until
+from helpers import wait_until
+from netns import BACKENDS, FAMILY, VIP, Event, Namespace, Topology, map_entries
+from watched import Watched, target, watch
 
 from lblatency._ffi import lib
 from lblatency.demo.balancer import NatBalancer

@@ -13,7 +13,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Watched, target, watch
+from helpers import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from netns import (
@@ -32,8 +32,8 @@ from netns import (
     frame,
     map_entries,
     run_program,
-    wait_until,
 )
+from watched import Watched, target, watch
 
 from lblatency._ffi import lib
 

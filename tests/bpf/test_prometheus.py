@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from netns import wait_until
+from helpers import wait_until
 
 pytestmark = pytest.mark.bpf
 

@@ -13,13 +13,17 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 class HeldSignals:
     """Holds both signals back while the block runs. Child processes inherit that.
 
-    A terminal's Ctrl-C, `timeout` and systemd signal the workers too: they must not end by it,
-    for the demo is to end the traffic in order. They end with the demo's pipe, or its process.
+    A terminal's Ctrl-C, `timeout` and systemd signal the demo's workers too: they must not end by
+    it, for the demo is to end the traffic in order. They end with its pipe, or its process.
     """
 
     def __enter__(self) -> HeldSignals:
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         return self
+
+    def wait(self) -> None:
+        """Wait for one of them."""
+        signal.sigwait(_ENDING)
 
     def arrived(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for one of them."""

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* What the C tests speak: CHECK() counts, and RUN() prints a line of TAP for each test. */
+#ifndef LBL_CHECK_H
+#define LBL_CHECK_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static __attribute__((unused)) int checks_failed, tests_run, tests_failed;
+
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition)) {                                                                \
+			printf("# %s:%d: %s\n", __FILE__, __LINE__, #condition);                   \
+			__atomic_add_fetch(&checks_failed, 1, __ATOMIC_RELAXED);                   \
+		}                                                                                  \
+	} while (0)
+
+/* Where going on makes no sense. */
+#define REQUIRE(condition)                                                                         \
+	do {                                                                                       \
+		if (!(condition)) {                                                                \
+			printf("Bail out! %s:%d: %s\n", __FILE__, __LINE__, #condition);           \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
+
+#define RUN(test)                                                                                  \
+	do {                                                                                       \
+		checks_failed = 0;                                                                 \
+		test();                                                                            \
+		tests_run++;                                                                       \
+		tests_failed += !!checks_failed;                                                   \
+		printf("%sok %d - %s\n", checks_failed ? "not " : "", tests_run, #test);           \
+		fflush(stdout);                                                                    \
+	} while (0)
+
+static inline int checks_done(void)
+{
+	printf("1..%d\n", tests_run);
+	return tests_failed != 0;
+}
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* What several C tests set up alike. */
+#ifndef LBL_COMMON_H
+#define LBL_COMMON_H
+
+#include "check.h"
+#include "lbl_tracker.h"
+
+#define SECOND 1000000000ULL
+
+static inline struct lbl_layout *make_layout(void)
+{
+	static const uint64_t bounds[] = { SECOND / 1000, SECOND, 3600 * SECOND };
+	struct lbl_layout *layout;
+
+	REQUIRE(!lbl_layout_new(bounds, 3, &layout));
+	return layout;
+}
+
+static inline struct lbl_tracker *make_tracker(uint32_t max_backends)
+{
+	struct lbl_layout *layout = make_layout();
+	struct lbl_tracker *tracker;
+
+	REQUIRE(!lbl_tracker_new(layout, max_backends, &tracker));
+	lbl_layout_free(layout);
+	return tracker;
+}
+
+static inline struct lbl_event closed_event(uint64_t lifetime, uint8_t backend)
+{
+	struct lbl_event event = { .type = LBL_CLOSED,
+				   .reason = LBL_REASON_FIN,
+				   .protocol = 6,
+				   .flags = LBL_FLAG_IPV4,
+				   .backend_id = backend,
+				   .timestamp_ns = SECOND + lifetime,
+				   .created_ns = SECOND,
+				   .port = 80 };
+
+	memset(event.addr + 10, 0xff, 2);
+	event.addr[12] = 10;
+	event.addr[15] = backend;
+	return event;
+}
+
+static inline bool accounted(const struct lbl_tracker_stats *stats)
+{
+	return stats->closed ==
+	       stats->recorded + stats->unmatched + stats->rejected + stats->ignored;
+}
+
+#endif

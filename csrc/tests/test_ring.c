@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+/* Rings whose contents make no sense, or not yet. */
+#include "common.h"
+
+static struct lbl_stream *stream;
+static struct lbl_shard *shard;
+static struct lbl_names *names;
+
+static void set_up(uint32_t bytes)
+{
+	struct lbl_layout *layout = make_layout();
+
+	names = lbl_names_new();
+	REQUIRE(names && !lbl_shard_new(layout, 100, names, &shard));
+	REQUIRE(!lbl_stream_memory(bytes, &stream));
+	lbl_layout_free(layout);
+	stream->shards[0] = shard;
+	stream->n_shards = 1;
+}
+
+static void tear_down(void)
+{
+	CHECK(accounted(&shard->stats));
+	lbl_stream_free(stream);
+	lbl_shard_free(shard);
+	lbl_names_free(names);
+}
+
+static void produce(uint8_t backend)
+{
+	struct lbl_event event = closed_event(SECOND, backend);
+
+	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
+}
+
+static uint32_t *header(uint64_t at)
+{
+	return (uint32_t *)(uintptr_t)(stream->ring.data + (at & stream->ring.mask));
+}
+
+static void test_a_busy_record_is_waited_for(void)
+{
+	set_up(4096);
+	produce(1);
+	produce(2);
+	produce(3);
+	*header(64) |= LBL_RING_BUSY;
+	lbl_drain(stream);
+	CHECK(stream->received == 1 && *stream->ring.consumer_pos == 64);
+	lbl_drain(stream);
+	CHECK(stream->received == 1);
+	*header(64) &= ~LBL_RING_BUSY;
+	lbl_drain(stream);
+	CHECK(stream->received == 3 && shard->stats.recorded == 3 && !stream->corrupt);
+	tear_down();
+}
+
+static void test_a_discarded_record_is_passed_over(void)
+{
+	set_up(4096);
+	produce(1);
+	produce(2);
+	*header(0) |= LBL_RING_DISCARDED;
+	CHECK(lbl_ring_waiting(&stream->ring) == 1);
+	lbl_drain(stream);
+	CHECK(stream->received == 1 && shard->stats.recorded == 1);
+	CHECK(*stream->ring.consumer_pos == 128);
+	tear_down();
+}
+
+static void test_a_length_beyond_the_end_is_corrupt(void)
+{
+	set_up(4096);
+	produce(1);
+	produce(2);
+	*header(64) = LBL_RING_LEN;
+	CHECK(lbl_ring_waiting(&stream->ring) <= 2);
+	lbl_drain(stream);
+	CHECK(stream->received == 1 && stream->corrupt == 1);
+	CHECK(*stream->ring.consumer_pos == *stream->ring.producer_pos);
+	produce(3);
+	lbl_drain(stream);
+	CHECK(stream->received == 2);
+	tear_down();
+}
+
+static void test_positions_too_far_apart_are_corrupt(void)
+{
+	set_up(4096);
+	produce(1);
+	*stream->ring.producer_pos = 1 << 20;
+	CHECK(lbl_ring_waiting(&stream->ring) == 0);
+	lbl_drain(stream);
+	CHECK(stream->corrupt == 1 && stream->received == 0);
+	CHECK(*stream->ring.consumer_pos == 1 << 20);
+	*stream->ring.producer_pos = 1 << 10; /* behind the consumer */
+	lbl_drain(stream);
+	CHECK(stream->corrupt == 2 && *stream->ring.consumer_pos == 1 << 10);
+	tear_down();
+}
+
+/* No record of our own starts anywhere but at a multiple of 8; a hostile consumer might have. */
+static void test_an_odd_position_is_corrupt(void)
+{
+	set_up(4096);
+	produce(1);
+	*stream->ring.consumer_pos = 3;
+	lbl_drain(stream);
+	CHECK(stream->corrupt == 1 && *stream->ring.consumer_pos == 64);
+	produce(2);
+	lbl_drain(stream);
+	CHECK(stream->received == 1);
+	tear_down();
+}
+
+static void test_records_wrap_around(void)
+{
+	uint8_t record[300] = { 0 };
+	uint32_t len;
+
+	set_up(4096);
+	for (len = 0; len < sizeof(record); len++) {
+		REQUIRE(!lbl_stream_produce(stream, record, len));
+		produce((uint8_t)(len % 8));
+		lbl_drain(stream);
+	}
+	CHECK(stream->received == 600 && shard->stats.malformed == 300);
+	CHECK(shard->stats.recorded == 300 && !stream->corrupt);
+	tear_down();
+}
+
+int main(void)
+{
+	RUN(test_a_busy_record_is_waited_for);
+	RUN(test_a_discarded_record_is_passed_over);
+	RUN(test_a_length_beyond_the_end_is_corrupt);
+	RUN(test_positions_too_far_apart_are_corrupt);
+	RUN(test_an_odd_position_is_corrupt);
+	RUN(test_records_wrap_around);
+	return checks_done();
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT
+/* Counters that pass 2^32 and 2^63 while readers look on, and the tables around them. */
+#include "common.h"
+
+static const uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
+
+/* One backend of a tracker, its owner's doings, and between which values readers may see it. */
+struct subject {
+	struct lbl_tracker *tracker;
+	struct lbl_backend *backend;
+	uint16_t name;
+	uint32_t index;
+	bool done;
+	uint64_t least, most; /* what was counted before and will be after the step under way */
+};
+
+static void subject_init(struct subject *subject)
+{
+	struct lbl_key key = { .port = 80 };
+
+	memset(subject, 0, sizeof(*subject));
+	subject->tracker = make_tracker(10);
+	subject->name = (uint16_t)lbl_tracker_name(subject->tracker, "web", 3);
+	REQUIRE(!lbl_tracker_backend(subject->tracker, subject->name, addr, 80, &subject->backend));
+	key.proxy = subject->name;
+	memcpy(key.addr, addr, sizeof(addr));
+	subject->index = lbl_table_find(&subject->tracker->own->table, &key);
+	REQUIRE(subject->index);
+}
+
+static void subject_free(struct subject *subject)
+{
+	lbl_backend_free(subject->backend);
+	lbl_tracker_free(subject->tracker);
+}
+
+/* Add `n` connections of 2^30 ns at once, as only a fold does. */
+static void add(struct subject *subject, uint64_t n)
+{
+	struct lbl_shard *own = subject->tracker->own;
+	uint32_t slot = lbl_slot(own->layout, 1ULL << 30);
+	lbl_u128 sum = (lbl_u128)n << 30;
+
+	pthread_mutex_lock(&own->lock);
+	REQUIRE(!lbl_table_count(&own->table, own->layout, subject->index, slot, n));
+	for (; sum >> 62; sum -= 1ULL << 62)
+		lbl_table_add_sum(&own->table, subject->index, 1ULL << 62);
+	lbl_table_add_sum(&own->table, subject->index, (uint64_t)sum);
+	lbl_table_add_closed(&own->table, subject->index, LBL_REASON_UNKNOWN, n);
+	pthread_mutex_unlock(&own->lock);
+}
+
+static struct lbl_row look(struct subject *subject)
+{
+	struct lbl_snapshot *snapshot;
+	struct lbl_row row;
+
+	REQUIRE(!lbl_tracker_snapshot_one(subject->tracker, subject->name, addr, 80, &snapshot));
+	REQUIRE(snapshot->n_rows == 1);
+	row = snapshot->rows[0];
+	lbl_snapshot_free(snapshot);
+	return row;
+}
+
+static lbl_u128 sum_of(const struct lbl_row *row)
+{
+	return (lbl_u128)row->sum_hi << 64 | row->sum_lo;
+}
+
+static void check_counts(struct subject *subject, uint64_t n)
+{
+	struct lbl_row row = look(subject);
+
+	CHECK(row.count == n);
+	CHECK(row.closed[LBL_REASON_UNKNOWN] == n);
+	CHECK(sum_of(&row) == (lbl_u128)n << 30);
+}
+
+static void test_counters_carry_past_32_bits(void)
+{
+	struct subject subject;
+	double seconds = (double)(1ULL << 30) / 1e9;
+
+	subject_init(&subject);
+	add(&subject, UINT32_MAX);
+	check_counts(&subject, UINT32_MAX);
+	CHECK(!lbl_backend_observe(subject.backend, seconds));
+	check_counts(&subject, 1ULL << 32);
+	CHECK(!lbl_backend_observe(subject.backend, seconds));
+	check_counts(&subject, (1ULL << 32) + 1);
+	add(&subject, 1ULL << 40);
+	check_counts(&subject, (1ULL << 40) + (1ULL << 32) + 1);
+	subject_free(&subject);
+}
+
+/* The window of a counter that has carried is wide; it must stay so when it grows. */
+static void test_wide_windows_grow(void)
+{
+	struct subject subject;
+	struct lbl_row row;
+	double seconds;
+
+	subject_init(&subject);
+	add(&subject, 5ULL << 32);
+	for (seconds = 1e-6; seconds < 1e7; seconds *= 10)
+		CHECK(!lbl_backend_observe(subject.backend, seconds));
+	row = look(&subject);
+	CHECK(row.count == (5ULL << 32) + 13);
+	CHECK(row.n == 14);
+	subject_free(&subject);
+}
+
+static void test_fold_keeps_all_128_bits(void)
+{
+	struct lbl_event event = closed_event(1ULL << 57, 1);
+	struct lbl_stream *stream;
+	struct subject subject;
+	struct lbl_proxy proxy;
+	struct lbl_row row;
+	int i;
+
+	subject_init(&subject);
+	proxy = (struct lbl_proxy){ .name = subject.name };
+	REQUIRE(!lbl_stream_memory(4096, &stream));
+	REQUIRE(!lbl_tracker_attach(subject.tracker, stream, NULL, &proxy, 1));
+	for (i = 0; i < 1000; i++) {
+		REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
+		REQUIRE(lbl_stream_drain(stream) >= 0);
+	}
+	row = look(&subject);
+	CHECK(sum_of(&row) == (lbl_u128)1000 << 57);
+	lbl_tracker_detach(subject.tracker);
+	row = look(&subject);
+	CHECK(sum_of(&row) == (lbl_u128)1000 << 57);
+	CHECK(row.count == 1000 && row.closed[LBL_REASON_FIN] == 1000);
+	lbl_stream_free(stream);
+	subject_free(&subject);
+}
+
+static void *read_on(void *arg)
+{
+	struct subject *subject = arg;
+	lbl_u128 last_sum = 0;
+	uint64_t last = 0;
+
+	while (!__atomic_load_n(&subject->done, __ATOMIC_ACQUIRE)) {
+		uint64_t least = __atomic_load_n(&subject->least, __ATOMIC_ACQUIRE), most;
+		struct lbl_row row = look(subject);
+
+		most = __atomic_load_n(&subject->most, __ATOMIC_ACQUIRE);
+		CHECK(row.count >= least && row.count <= most && row.count >= last);
+		CHECK(row.closed[0] >= least && row.closed[0] <= most);
+		CHECK(sum_of(&row) >= (lbl_u128)least << 30 && sum_of(&row) <= (lbl_u128)most
+										       << 30);
+		CHECK(sum_of(&row) >= last_sum);
+		last = row.count;
+		last_sum = sum_of(&row);
+	}
+	return NULL;
+}
+
+/* Each step carries the counter, the closed count and the sum; no reader sees half of one. */
+static void test_readers_never_see_half_a_carry(void)
+{
+	struct subject subject;
+	pthread_t readers[2];
+	uint64_t n = 0;
+	int i;
+
+	subject_init(&subject);
+	add(&subject, 1);
+	subject.least = subject.most = n = 1;
+	for (i = 0; i < 2; i++)
+		REQUIRE(!pthread_create(&readers[i], NULL, read_on, &subject));
+	for (i = 0; i < 20000; i++) {
+		uint64_t step = (1ULL << 31) + (uint64_t)i;
+
+		__atomic_store_n(&subject.most, n + step, __ATOMIC_RELEASE);
+		add(&subject, step);
+		n += step;
+		__atomic_store_n(&subject.least, n, __ATOMIC_RELEASE);
+	}
+	__atomic_store_n(&subject.done, true, __ATOMIC_RELEASE);
+	for (i = 0; i < 2; i++)
+		pthread_join(readers[i], NULL);
+	check_counts(&subject, n);
+	subject_free(&subject);
+}
+
+/* Windows are replaced as a backend's durations spread, under the readers' eyes. */
+static void test_readers_survive_growing_windows(void)
+{
+	struct subject subject;
+	pthread_t reader;
+	int round, i;
+
+	subject_init(&subject);
+	add(&subject, 1);
+	subject.least = 1;
+	subject.most = UINT64_MAX;
+	REQUIRE(!pthread_create(&reader, NULL, read_on, &subject));
+	for (round = 0; round < 200; round++) {
+		struct lbl_backend *backend;
+		uint8_t other[16] = { 0 };
+
+		other[0] = (uint8_t)round;
+		REQUIRE(!lbl_tracker_backend(subject.tracker, subject.name, other, 80, &backend));
+		for (i = 0; i < 40; i++)
+			lbl_backend_observe(subject.backend, 1e-6 * (double)(1ULL << i));
+		for (i = 0; i < 40; i++)
+			lbl_backend_observe(backend, 1e-6 * (double)(1ULL << i));
+		lbl_backend_free(backend);
+	}
+	__atomic_store_n(&subject.done, true, __ATOMIC_RELEASE);
+	pthread_join(reader, NULL);
+	CHECK(look(&subject).count == 1 + 200 * 40);
+	subject_free(&subject);
+}
+
+static void test_a_full_table_says_so(void)
+{
+	struct lbl_key key = { .port = 80, .proxy = 1 };
+	struct lbl_table table;
+	uint32_t i;
+
+	REQUIRE(!lbl_table_init(&table, 1000));
+	for (i = 1; i <= 1100; i++) {
+		memcpy(key.addr, &i, sizeof(i));
+		CHECK(lbl_table_find(&table, &key) == 0);
+		CHECK(lbl_table_insert(&table, &key, 1) == (i <= 1000 ? i : 0));
+	}
+	for (i = 1; i <= 1100; i++) {
+		memcpy(key.addr, &i, sizeof(i));
+		CHECK(lbl_table_find(&table, &key) == (i <= 1000 ? i : 0));
+	}
+	lbl_table_destroy(&table);
+}
+
+static void test_flows_remember_and_forget(void)
+{
+	struct lbl_flows flows = { 0 };
+	struct lbl_flow_key key = { .target = 1, .target_port = 80 };
+	uint32_t i, n = 200000;
+
+	for (i = 0; i < n; i++) {
+		key.client = i * 7;
+		CHECK(!lbl_flows_put(&flows, &key, i + 1));
+	}
+	for (i = 0; i < n; i += 2) {
+		key.client = i * 7;
+		CHECK(lbl_flows_take(&flows, &key) == i + 1);
+		CHECK(lbl_flows_take(&flows, &key) == 0);
+	}
+	for (i = 1; i < n; i += 2) {
+		key.client = i * 7;
+		CHECK(lbl_flows_take(&flows, &key) == i + 1);
+	}
+	CHECK(flows.n == 0);
+	lbl_flows_destroy(&flows);
+}
+
+int main(void)
+{
+	RUN(test_counters_carry_past_32_bits);
+	RUN(test_wide_windows_grow);
+	RUN(test_fold_keeps_all_128_bits);
+	RUN(test_readers_never_see_half_a_carry);
+	RUN(test_readers_survive_growing_windows);
+	RUN(test_a_full_table_says_so);
+	RUN(test_flows_remember_and_forget);
+	return checks_done();
+}

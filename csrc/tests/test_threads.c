@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+/* All that may happen at once, with nothing lost: for ThreadSanitizer, and as it stands. */
+#include <sched.h>
+
+#include "common.h"
+
+enum { RINGS = 2, RECORDERS = 2, EACH = 20000 };
+
+static struct lbl_tracker *kept, *reset;
+static struct lbl_stream *streams[RINGS];
+static bool done;
+
+static void *produce_on(void *arg)
+{
+	struct lbl_stream *stream = arg;
+	int i;
+
+	for (i = 0; i < EACH; i++) {
+		struct lbl_event event =
+			closed_event(SECOND * (uint64_t)(1 + i % 5), (uint8_t)(i % 7));
+
+		if (lbl_stream_produce(stream, &event, sizeof(event)))
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void *observe_on(void *arg)
+{
+	static const uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
+	struct lbl_tracker *tracker = arg;
+	struct lbl_backend *backend;
+	int name = lbl_tracker_name(tracker, "web", 3), i;
+
+	REQUIRE(name > 0);
+	REQUIRE(!lbl_tracker_backend(tracker, (uint16_t)name, addr, 80, &backend));
+	for (i = 0; i < EACH; i++)
+		CHECK(!lbl_backend_observe(backend, 0.001 * (i % 1000)));
+	lbl_backend_free(backend);
+	return NULL;
+}
+
+static uint64_t total(struct lbl_tracker *tracker)
+{
+	struct lbl_snapshot *snapshot;
+	uint64_t n = 0;
+	size_t i;
+
+	REQUIRE(!lbl_tracker_snapshot(tracker, &snapshot));
+	for (i = 0; i < snapshot->n_rows; i++)
+		n += snapshot->rows[i].count;
+	lbl_snapshot_free(snapshot);
+	return n;
+}
+
+static void *scrape_on(void *arg)
+{
+	struct lbl_tracker *tracker = arg;
+	struct lbl_tracker_stats stats;
+	struct lbl_stream_stats of;
+	uint64_t last = 0, n;
+	int i;
+
+	while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+		n = total(tracker);
+		CHECK(n >= last);
+		last = n;
+		lbl_tracker_stats(tracker, &stats);
+		for (i = 0; i < RINGS; i++)
+			CHECK(!lbl_stream_stats(streams[i], &of) &&
+			      of.produced == of.received + of.dropped + of.in_ring);
+	}
+	return NULL;
+}
+
+static void *reset_on(void *arg)
+{
+	while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+		lbl_tracker_reset(arg);
+		total(arg);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void *pop_on(void *arg)
+{
+	struct lbl_queue *queue = arg;
+	struct lbl_seen seen[16];
+	uint64_t n = 0;
+	int popped;
+
+	do {
+		popped = lbl_queue_pop(queue, 10, 16, seen);
+		n += (uint64_t)popped;
+	} while (popped || !__atomic_load_n(&done, __ATOMIC_ACQUIRE));
+	return (void *)(uintptr_t)n;
+}
+
+static void check_totals(struct lbl_queue *queue, uint64_t popped)
+{
+	uint64_t received = 0, produced = 0, dropped = 0;
+	struct lbl_tracker_stats stats;
+	struct lbl_stream_stats of;
+	int i;
+
+	for (i = 0; i < RINGS; i++) {
+		CHECK(!lbl_stream_stats(streams[i], &of));
+		CHECK(of.produced == of.received + of.dropped + of.in_ring && !of.in_ring);
+		received += of.received;
+		produced += of.produced;
+		dropped += of.dropped;
+	}
+	CHECK(produced == RINGS * EACH && produced == received + dropped);
+	lbl_tracker_stats(kept, &stats);
+	CHECK(accounted(&stats) && stats.recorded == received);
+	CHECK(stats.observed == RECORDERS * EACH);
+	CHECK(total(kept) == received + RECORDERS * EACH);
+	lbl_tracker_stats(reset, &stats);
+	CHECK(accounted(&stats) && stats.recorded == received);
+	CHECK(total(reset) <= received);
+	CHECK(popped + lbl_queue_dropped(queue) == received);
+}
+
+static void test_nothing_is_lost(void)
+{
+	pthread_t workers[RINGS + RECORDERS], readers[4];
+	struct lbl_proxy proxy = { 0 };
+	struct lbl_queue *queue;
+	void *popped;
+	int i;
+
+	kept = make_tracker(5); /* fewer than there are: the overflow backend is at work too */
+	reset = make_tracker(100);
+	proxy.name = (uint16_t)lbl_tracker_name(kept, "web", 3);
+	REQUIRE(lbl_tracker_name(reset, "web", 3) == proxy.name);
+	REQUIRE(!lbl_queue_new(100, &queue));
+	for (i = 0; i < RINGS; i++) {
+		REQUIRE(!lbl_stream_memory(1 << 16, &streams[i]));
+		REQUIRE(!lbl_tracker_attach(kept, streams[i], NULL, &proxy, 1));
+		REQUIRE(!lbl_tracker_attach(reset, streams[i], NULL, &proxy, 1));
+		REQUIRE(!lbl_queue_subscribe(queue, streams[i]));
+	}
+	REQUIRE(!pthread_create(&readers[0], NULL, scrape_on, kept));
+	REQUIRE(!pthread_create(&readers[1], NULL, scrape_on, kept));
+	REQUIRE(!pthread_create(&readers[2], NULL, reset_on, reset));
+	REQUIRE(!pthread_create(&readers[3], NULL, pop_on, queue));
+	for (i = 0; i < RINGS; i++)
+		REQUIRE(!pthread_create(&workers[i], NULL, produce_on, streams[i]));
+	for (i = 0; i < RECORDERS; i++)
+		REQUIRE(!pthread_create(&workers[RINGS + i], NULL, observe_on, kept));
+	for (i = 0; i < RINGS + RECORDERS; i++)
+		pthread_join(workers[i], NULL);
+	for (i = 0; i < RINGS; i++)
+		CHECK(lbl_stream_drain(streams[i]) >= 0);
+	__atomic_store_n(&done, true, __ATOMIC_RELEASE);
+	for (i = 0; i < 3; i++)
+		pthread_join(readers[i], NULL);
+	pthread_join(readers[3], &popped);
+	lbl_tracker_detach(kept);
+	lbl_tracker_detach(reset);
+	check_totals(queue, (uint64_t)(uintptr_t)popped);
+
+	lbl_queue_free(queue);
+	for (i = 0; i < RINGS; i++)
+		lbl_stream_free(streams[i]);
+	lbl_tracker_free(kept);
+	lbl_tracker_free(reset);
+}
+
+int main(void)
+{
+	RUN(test_nothing_is_lost);
+	return checks_done();
+}

@@ -1,0 +1,319 @@
+"""BPF ring buffers for real: opening them, sharing none, and libbpf's own consumer beside ours."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+import subprocess
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import bpfsys
+import pytest
+from helpers import assert_accounted, in_child, wait_until
+
+import lblatency
+from lblatency import BpfError, LatencyError, LatencyTracker, stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.bpf
+
+ROOT = Path(__file__).parents[2]
+RING_BYTES = 1 << 18
+
+
+class Filler(NamedTuple):
+    """The program of filler.bpf.c, loaded and pinned."""
+
+    at: str
+    prog: int
+
+    def fill(self, first: int, n: int, odd: int = 0) -> None:
+        """Send events `first` to `first + n - 1` to both rings."""
+        bpfsys.run(self.prog, struct.pack("=III", first, n, odd))
+
+    def open(self, name: str) -> int:
+        """An fd of one of its maps."""
+        return bpfsys.open_pinned(f"{self.at}/maps/{name}")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The object file of filler.bpf.c."""
+    out = str(tmp_path_factory.mktemp("filler") / "filler.o")
+    subprocess.run(
+        ["clang", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3",
+         f"-I/usr/include/{platform.machine()}-linux-gnu", f"-I{ROOT / 'bpf'}",
+         "-c", str(ROOT / "tests/bpf/filler.bpf.c"), "-o", out],
+        check=True,
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def filler(compiled: str, bpffs: tuple[int, str]) -> Iterator[Filler]:
+    """Loaded anew, with empty rings."""
+    mounted, at = bpffs
+    loaded = subprocess.run(
+        ["bpftool", "prog", "loadall", compiled, f"{at}/programs", "pinmaps", f"{at}/maps"],
+        pass_fds=[mounted], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr
+    prog = bpfsys.open_pinned(f"{at}/programs/fill")
+    yield Filler(at, prog)
+    os.close(prog)
+
+
+@pytest.fixture
+def ring() -> Iterator[int]:
+    """An empty ring of one page."""
+    fd = bpfsys.create_map(bpfsys.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
+    yield fd
+    os.close(fd)
+
+
+# ---- how a ring is known ----
+
+
+def test_by_fd_path_id_and_name(ring: int, bpffs: tuple[int, str]) -> None:
+    """All four lead to the same ring."""
+    path = f"{bpffs[1]}/ring"
+    bpfsys.pin(ring, path)
+    with open(os.dup(ring), closefd=True) as file:
+        for spec in (ring, file, path, Path(path), str(bpfsys.map_id(ring)), f"lbl_t{os.getpid()}"):
+            with stats.create_event_stream(spec) as stream:
+                assert stream.stats() == stats.StreamStats(None, 0, None, 0, 0, 0, 0, 4096)
+
+
+@pytest.mark.usefixtures("ring")
+def test_two_maps_of_one_name_are_an_error() -> None:
+    """Which one is meant cannot be known."""
+    other = bpfsys.create_map(bpfsys.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
+    with pytest.raises(BpfError, match="several maps have this name"):
+        stats.create_event_stream(f"lbl_t{os.getpid()}")
+    os.close(other)
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("/nowhere/at/all", "no BPF map is pinned at /nowhere/at/all.*mount -t bpf"),
+        ("987654321", "opening the BPF map with id 987654321: No such file.*bpftool map"),
+        ("9" * 11, "opening the BPF map called '99999999999': No such file.*bpftool map"),
+        ("no such name", "opening the BPF map called 'no such name': No such file.*bpftool map"),
+        (-1, "opening the ring buffer -1"),
+        (12345, "opening the ring buffer 12345"),
+    ],
+)
+def test_a_ring_that_is_not_there(spec: int | str, text: str) -> None:
+    """The error says what was looked for, where, and how to see what there is."""
+    with pytest.raises(LatencyError, match=text):
+        stats.create_event_stream(spec)
+
+
+def test_paths_that_are_no_pins(bpffs: tuple[int, str], tmp_path: Path) -> None:
+    """A path in a bpffs that is not there, and files and directories that are no maps."""
+    with pytest.raises(LatencyError, match="no BPF map is pinned at"):
+        stats.create_event_stream(f"{bpffs[1]}/ring")
+    file = tmp_path / "ring"
+    file.touch()
+    for path in (file, tmp_path):
+        with pytest.raises(LatencyError, match=f"{path} is not in a bpffs"):
+            stats.create_event_stream(path)
+
+
+@pytest.mark.parametrize("kind", [bpfsys.ARRAY, bpfsys.HASH, bpfsys.PERCPU_ARRAY])
+def test_other_maps_are_refused(kind: int) -> None:
+    """A map of another kind is no ring."""
+    fd = bpfsys.create_map(kind, 4, 16, 1)
+    with pytest.raises(LatencyError, match=f"map {fd} is no ring buffer of events"):
+        stats.create_event_stream(fd)
+    os.close(fd)
+
+
+def test_a_program_is_refused(filler: Filler) -> None:
+    """A pinned program is no map."""
+    with pytest.raises(LatencyError, match="is no ring buffer"):
+        stats.create_event_stream(f"{filler.at}/programs/fill")
+
+
+@pytest.mark.parametrize(("kind", "value"), [(bpfsys.ARRAY, 16), (bpfsys.PERCPU_ARRAY, 8)])
+def test_other_counters_are_refused(ring: int, kind: int, value: int) -> None:
+    """Counters are a per-CPU array of two numbers; after the error the ring is free again."""
+    fd = bpfsys.create_map(kind, 4, value, 1)
+    with pytest.raises(LatencyError, match="its counters map is not one"):
+        stats.create_event_stream(ring, counters=fd)
+    os.close(fd)
+    stats.create_event_stream(ring).close()
+
+
+def test_a_second_consumer_is_refused(ring: int) -> None:
+    """Two would split the events between them: here, and from another process."""
+    stream = stats.create_event_stream(ring)
+
+    def refused() -> None:
+        with pytest.raises(BpfError, match="another stream consumes it already") as caught:
+            stats.create_event_stream(ring)
+        assert caught.value.errno == 16
+
+    refused()
+    in_child(refused)
+    stream.close()
+    stats.create_event_stream(ring).close()
+
+
+def test_the_last_user_frees_the_ring(ring: int) -> None:
+    """A tracker keeps the ring when its stream is closed; when that stops, it is free."""
+    stream = stats.create_event_stream(ring)
+    tracker = LatencyTracker()
+    tracker.start(stream, None, "web")
+    stream.close()
+    with pytest.raises(BpfError, match="another stream"):
+        stats.create_event_stream(ring)
+    tracker.stop()
+    stats.create_event_stream(ring).close()
+
+
+def test_a_child_does_not_keep_the_ring(ring: int) -> None:
+    """When the parent lets go, a child that still lives is no obstacle."""
+    stream = stats.create_event_stream(ring)
+    ours, its = socket.socketpair()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        ours.close()
+        its.send(b"born")
+        its.recv(1)
+        os._exit(0)
+    its.close()
+    assert ours.recv(4) == b"born"
+    stream.close()
+    stats.create_event_stream(ring).close()
+    ours.close()
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+# ---- what comes off it ----
+
+
+def test_events_and_the_producers_counts(filler: Filler) -> None:
+    """By the pin path alone the counters are found too, and the accounting closes."""
+    with stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream:
+        tracker = LatencyTracker()
+        tracker.start(stream, None, "web")
+        for first in range(0, 50_000, 5000):
+            filler.fill(first, 5000)
+        tracker.stop()
+    counts = assert_accounted(tracker)
+    assert (counts["produced"], counts["in_ring"]) == (50_000, 0)
+    assert counts["recorded"] == counts["received"]
+
+
+def test_the_drain_thread_comes_by_itself(filler: Filler) -> None:
+    """Without a wakeup from the producer, and with many."""
+    with stats.create_event_stream(filler.open("lbl_events")) as stream:
+        tracker = LatencyTracker()
+        tracker.start(stream, None, "web")
+        for first, n in ((0, 1), (1, 1), (2, 3000)):
+            filler.fill(first, n)
+            wait_until(
+                lambda n=first + n: tracker.event_counts()["recorded"] == n,  # type: ignore[misc]
+                f"{first + n} events",
+            )
+        assert assert_accounted(tracker)["produced"] == 3002
+
+
+def test_a_full_ring_drops_and_counts(filler: Filler) -> None:
+    """What had no room is counted by the producer; the rest waits for us."""
+    for first in range(0, 10_000, 5000):
+        filler.fill(first, 5000)
+    tracker = LatencyTracker()
+    with stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream:
+        assert stream.stats().in_ring == RING_BYTES // 64 - 1
+        tracker.start(stream, None, "web")
+        tracker.stop()
+        filler.fill(0, 10)
+        now = stream.stats()
+    assert tracker.event_counts()["recorded"] == RING_BYTES // 64 - 1
+    assert (now.received, now.in_ring) == (RING_BYTES // 64 - 1, 10)
+    # The stream counts from its creation on, and what was in the ring then is yet to come.
+    assert (now.produced, now.dropped) == (RING_BYTES // 64 - 1 + 10, 0)
+
+
+def test_a_second_stream_goes_on_where_the_first_ended(filler: Filler) -> None:
+    """Events that another consumer took are not counted again."""
+    for round_ in (1, 2):
+        filler.fill(round_ * 1000, 100 * round_)
+        with stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream:
+            assert stream.drain() == 100 * round_
+            assert stream.stats().produced == stream.stats().received == 100 * round_
+
+
+# ---- libbpf's consumer ----
+
+SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def consume_with_libbpf(fd: int) -> list[bytes]:
+    """All records that ring_buffer__consume() finds."""
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    libbpf.ring_buffer__new.restype = ctypes.c_void_p
+    libbpf.ring_buffer__new.argtypes = [ctypes.c_int, SAMPLE, ctypes.c_void_p, ctypes.c_void_p]
+    libbpf.ring_buffer__consume.argtypes = libbpf.ring_buffer__free.argtypes = [ctypes.c_void_p]
+    found: list[bytes] = []
+
+    @SAMPLE
+    def sample(_context: int, data: int, size: int) -> int:
+        found.append(ctypes.string_at(data, size))
+        return 0
+
+    manager = libbpf.ring_buffer__new(fd, sample, None, None)
+    assert manager
+    consumed = libbpf.ring_buffer__consume(manager)
+    libbpf.ring_buffer__free(manager)
+    assert consumed == len(found)
+    return found
+
+
+@pytest.mark.parametrize("odd", [0, 1, 17])
+def test_libbpf_finds_the_same(filler: Filler, odd: int) -> None:
+    """Two rings filled alike: the same events in the same order, and the same totals."""
+    ours: list[stats.Event | None] = []
+    theirs: list[bytes] = []
+    tracker = LatencyTracker()
+    copy = filler.open("copy")
+    with (
+        stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream,
+        stream.subscribe(maxsize=20_000) as subscription,
+    ):
+        tracker.start(stream, None, "web")
+        for first in range(0, 9000, 900):
+            filler.fill(first, 900, odd)
+            stream.drain()
+            theirs += consume_with_libbpf(copy)
+        tracker.stop()
+        while event := subscription.get(timeout=0):
+            ours.append(event)
+        assert subscription.dropped == 0
+    os.close(copy)
+
+    assert tracker.event_counts()["received"] == len(theirs) == len(ours)
+    native = [event.pack() for event in ours if event and event.client is None]
+    assert native == [record for record in theirs if len(record) == 56]
+    sums: dict[str, list[int]] = {}
+    for record in native:
+        timestamp, created = struct.unpack_from("=QQ", record, 8)
+        sums.setdefault(f"10.0.0.{record[55]}:80", []).append(timestamp - created)
+    everything = tracker.get_all_histograms()
+    assert everything.keys() == {("web", target) for target in sums}
+    for (_, target), histogram in everything.items():
+        assert histogram["count"] == len(sums[target])
+        assert histogram["sum"] == sum(sums[target]) / 10**9
+    assert lblatency.running() is False

@@ -1,0 +1,81 @@
+"""`lblatency serve` beside a running balancer."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from helpers import wait_until
+from netns import ACK, FIN, VIP, Flow
+from prometheus_client.parser import text_string_to_metric_families
+from watched import target
+
+from lblatency.demo.balancer import NatBalancer
+
+pytestmark = pytest.mark.bpf
+
+
+@pytest.fixture
+def balancer() -> Iterator[NatBalancer]:
+    """One listener and one backend for each IP version, and no reader of the ring."""
+    with NatBalancer() as made:
+        for version in (4, 6):
+            made.add_listener(version, VIP[version], 80, "tcp", [(version, target(version), 1)])
+        yield made
+
+
+def scrape(url: str) -> dict[tuple[str, str, str], float]:
+    """(sample, proxy, target ip) to value."""
+    with urllib.request.urlopen(url, timeout=5) as reply:
+        text = reply.read().decode()
+    return {
+        (sample.name, sample.labels.get("proxy_name", ""), sample.labels.get("target_ip", "")):
+            sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }  # fmt: skip
+
+
+def connect_and_close(flow: Flow) -> None:
+    """A whole connection, of hand-made packets."""
+    flow.handshake()
+    flow.sends(ACK | FIN, seq=1001, ack=5001)
+    flow.gets(ACK | FIN, seq=5001, ack=1002)
+    flow.sends(ACK, seq=1002, ack=5002)
+
+
+def serve(fd: int, *more: str) -> subprocess.Popen[str]:
+    """Start the command on the maps pinned in the bpffs that `fd` stands for."""
+    ring = f"/proc/self/fd/{fd}/lb/lbl_events"
+    command = [sys.executable, "-m", "lblatency.cli", "serve", "--ring", ring, *more]
+    return subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True)
+
+
+def test_serves_a_pinned_ring(balancer: NatBalancer, bpffs: tuple[int, str]) -> None:
+    """Connections show under their proxies' names, counters are found, SIGTERM ends it well."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    options = ["--proxy", "web", "--proxy-id", "6=api", "--listen", "127.0.0.1:0"]
+    with serve(fd, *options) as server:
+        try:
+            assert server.stderr is not None
+            found = re.search(r"metrics at (\S+)", server.stderr.readline())
+            assert found is not None
+            for version in (4, 6):
+                connect_and_close(Flow(balancer, version))
+            count = "lb_backend_latency_seconds_count"
+            v4, v6 = (target(version).rpartition(":")[0].strip("[]") for version in (4, 6))
+            wait_until(lambda: scrape(found[1]).get((count, "api", v6)), "the second connection")
+            assert scrape(found[1])[count, "proxy-4", v4] == 1
+            with serve(fd, *options) as second:
+                assert second.wait(10) == 1
+                assert second.stderr is not None
+                assert "another stream consumes it already" in second.stderr.read()
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0

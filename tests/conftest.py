@@ -1,0 +1,33 @@
+"""Where the tests that need BPF may run."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import bpfsys
+import pytest
+
+REQUIRE_BPF = os.environ.get("LBLATENCY_REQUIRE_BPF") == "1"
+
+
+@functools.cache
+def bpf_refusal() -> str | None:
+    """Why BPF tests cannot run here; None if they can."""
+    if os.geteuid():
+        return "needs root"
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        return "the kernel has no BTF"
+    try:
+        os.close(bpfsys.create_map(bpfsys.HASH, 4, 4, 1))
+    except OSError as error:
+        return f"the kernel refuses BPF: {error.strerror}"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what BPF is refused to, with the reason, or fail where it must run."""
+    if item.get_closest_marker("bpf") and (reason := bpf_refusal()):
+        if REQUIRE_BPF:
+            pytest.fail(f"LBLATENCY_REQUIRE_BPF=1, but {reason}")
+        pytest.skip(reason)

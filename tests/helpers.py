@@ -1,0 +1,137 @@
+"""What the tests share: waiting without sleeping, and events by the handful."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import time
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from lblatency import LatencyTracker, stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TARGET = "10.0.0.1:80"
+SECOND = 10**9
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
+    """Return the first true value of `condition`, or fail saying `what` did not come about."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain: {what}"
+        time.sleep(0.001)
+    return value
+
+
+def in_child(check: Callable[[], object], timeout: float = 20) -> None:
+    """Fork, let the child check, and fail if it finds something wrong or never ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of what is tested here
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        ended.append(status)
+        return found == pid
+
+    try:
+        wait_until(has_ended, "the child to end: a lock was held over the fork?", timeout)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    assert ended[-1] == 0
+
+
+def closed(lifetime_ns: int, target: str = TARGET, **fields: object) -> bytes:
+    """A closed event of a connection that lived this long."""
+    return stats.Event("closed", target, SECOND + lifetime_ns, SECOND, **fields).pack()  # type: ignore[arg-type]
+
+
+def ip4(text: str) -> int:
+    """A dotted address as a number."""
+    a, b, c, d = map(int, text.split("."))
+    return a << 24 | b << 16 | c << 8 | d
+
+
+def foreign64(
+    kind: int,
+    timestamp_ns: int,
+    client: tuple[str, int] = ("192.0.2.7", 40000),
+    vip: tuple[str, int] = ("198.51.100.1", 443),
+    target: tuple[str, int] = ("10.0.0.1", 80),
+) -> bytes:
+    """A 64-byte event: packed, big-endian."""
+    return struct.pack(
+        ">B3xQIIHHIHxxQQQQ",
+        kind, timestamp_ns, ip4(client[0]), ip4(vip[0]), client[1], vip[1],
+        ip4(target[0]), target[1], 1, 2, 3, 4,
+    )  # fmt: skip
+
+
+def foreign72(
+    kind: int,
+    timestamp_ns: int,
+    client: tuple[str, int] = ("192.0.2.7", 40000),
+    vip: tuple[str, int] = ("198.51.100.1", 443),
+    target: tuple[str, int] = ("10.0.0.1", 80),
+) -> bytes:
+    """A 72-byte event: the same struct unpacked, native-endian."""
+    return struct.pack(
+        "=B7xQIIHHIH6xQQQQ",
+        kind, timestamp_ns, ip4(client[0]), ip4(vip[0]), client[1], vip[1],
+        ip4(target[0]), target[1], 1, 2, 3, 4,
+    )  # fmt: skip
+
+
+class Rig:
+    """A ring in memory and a tracker that is running on it."""
+
+    def __init__(
+        self,
+        size: int = 1 << 16,
+        proxies: dict[int | str, str] | None = None,
+        **tracker: object,
+    ) -> None:
+        self.ring = stats.MemoryRing(size)
+        self.stream = stats.create_event_stream(self.ring)
+        self.tracker = LatencyTracker(**tracker)  # type: ignore[arg-type]
+        self.tracker.start(self.stream, None, "web", proxies=proxies)
+
+    def send(self, *records: bytes) -> None:
+        """Produce records, none of which may be dropped, and have them recorded."""
+        for record in records:
+            if not self.ring.produce(record):
+                self.stream.drain()
+                assert self.ring.produce(record)
+        self.stream.drain()
+
+    def counts(self, *names: str) -> dict[str, int | None]:
+        """The event counts that are not 0, or those asked for."""
+        counts = self.tracker.event_counts()
+        if names:
+            return {name: counts[name] for name in names}
+        return {name: count for name, count in counts.items() if count}
+
+
+def assert_accounted(tracker: LatencyTracker) -> dict[str, int | None]:
+    """Hold both sums of the loss accounting against each other; give back the counts."""
+    n = tracker.event_counts()
+    assert n["produced"] == n["received"] + n["dropped"] + n["in_ring"], n  # type: ignore[operator]
+    assert n["closed"] == n["recorded"] + n["unmatched"] + n["rejected"] + n["ignored"], n  # type: ignore[operator]
+    return n

@@ -1,0 +1,89 @@
+"""The command line, as far as it needs no privileges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lblatency import __version__, check
+from lblatency.cli import main
+
+PROC_STATUS = "Name:\tpython\nCapEff:\t{:016x}\n"
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_version_and_help_answer(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both end well; help has examples."""
+    with pytest.raises(SystemExit) as ended:
+        main([option])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert f"lblatency {__version__}" in out if option == "--version" else "examples:" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ([], "COMMAND"),
+        (["serve", "--ring", "x"], "--proxy"),
+        (["serve", "--ring", "x", "--proxy", "p", "--proxy-id", "x"], "ID=NAME"),
+        (["demo", "--duration", "-1"], "number of seconds"),
+        (["demo", "--listen", "nowhere"], "not of the form address:port"),
+    ],
+)
+def test_misuse_is_explained(
+    argv: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and what is wrong with the arguments."""
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_missing_ring_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback for a path that is not there."""
+    assert main(["serve", "--ring", "/nowhere/ring", "--proxy", "web"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("lblatency: no BPF map is pinned at /nowhere/ring")
+    assert err.count("\n") == 1
+
+
+def test_check_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is required and missing makes the exit code 1; what is optional does not."""
+    findings = [
+        check.Finding("kernel", True, "6.1", "newer"),
+        check.Finding("bpffs", False, "not mounted", "mount it", required=False),
+    ]
+    monkeypatch.setattr(check, "check_machine", lambda: findings)
+    assert main(["check"]) == 0
+    assert "mount it" in capsys.readouterr().out
+    findings.append(check.Finding("CAP_BPF", False, "missing", "run as root"))
+    assert main(["check"]) == 1
+    assert "run as root" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("effective", "missing"),
+    [
+        (0, ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]),
+        (1 << 39 | 1 << 38, ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]),
+        (1 << 21, ["CAP_NET_ADMIN"]),
+        (1 << 21 | 1 << 12, []),
+    ],
+)
+def test_missing_capabilities_are_named(effective: int, missing: list[str], tmp_path: Path) -> None:
+    """CAP_SYS_ADMIN stands in for those that were split off from it."""
+    status = tmp_path / "status"
+    status.write_text(PROC_STATUS.format(effective))
+    assert check.missing_capabilities(status) == missing
+
+
+def test_the_machine_is_looked_at() -> None:
+    """Everything is named, found, and comes with advice."""
+    findings = check.check_machine()
+    assert {"kernel", "BTF", "CAP_BPF", "bpffs", "libbpf"} <= {each.name for each in findings}
+    assert all(each.found and each.advice for each in findings)

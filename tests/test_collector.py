@@ -1,0 +1,176 @@
+"""The collector, as a registry, a scrape and promtool see it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from helpers import SECOND, TARGET, Rig, closed
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+import lblatency
+from lblatency import LatencyCollector, LatencyTracker, stats
+
+LATENCY = "lb_backend_latency_seconds"
+HOSTILE = [
+    'q"uote',
+    "back\\slash",
+    "new\nline",
+    "\\n",
+    "\N{SNOWMAN}\U0001f600",
+    "a,b={}",
+    " ",
+    "\t\r",
+    "x\\",
+]
+BACKEND = {"proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80"}
+
+
+def registry_of(tracker: LatencyTracker) -> CollectorRegistry:
+    """A registry that describes what it holds, as the default one does."""
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(LatencyCollector(tracker))
+    return registry
+
+
+def series(registry: CollectorRegistry) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Name and labels of every sample."""
+    return [
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for family in registry.collect()
+        for sample in family.samples
+    ]
+
+
+def busy() -> Rig:
+    """A tracker that has seen something of everything."""
+    rig = Rig(proxies={1: HOSTILE[0]}, max_backends=20)
+    rig.send(
+        stats.Event("opened", TARGET, SECOND).pack(),
+        stats.Event("opened", TARGET, SECOND).pack(),
+        closed(2 * SECOND, reason="fin"),
+        closed(3 * SECOND, reason="rst", proxy_id=1),
+        closed(SECOND, probe=True),
+        stats.Event("closed", "[2001:db8::1]:80", 5, 9).pack(),
+        stats.Event("closed", "[2001:db8::2]:443", 5).pack(),
+        stats.Event("periodic", TARGET, SECOND).pack(),
+        b"garbage",
+    )
+    for name in HOSTILE:
+        rig.tracker.record_latency(name, TARGET, 0.25)
+    for i in range(20):
+        rig.tracker.record_latency("many", f"10.1.0.{i}:80", 1)
+    return rig
+
+
+def test_the_histogram_is_exposed() -> None:
+    """Cumulative buckets at each bound and at +Inf, sum and count, by the documented labels."""
+    tracker = LatencyTracker(buckets=(0.001, 1, 10))
+    for seconds in (0.001, 0.5, 1, 11):
+        tracker.record_latency("web", TARGET, seconds)
+    registry = registry_of(tracker)
+    for bound, count in (("0.001", 1), ("1.0", 3), ("10.0", 3), ("+Inf", 4)):
+        assert registry.get_sample_value(f"{LATENCY}_bucket", BACKEND | {"le": bound}) == count
+    assert registry.get_sample_value(f"{LATENCY}_count", BACKEND) == 4
+    assert registry.get_sample_value(f"{LATENCY}_sum", BACKEND) == 12.501
+    text = generate_latest(registry).decode()
+    assert f"# HELP {LATENCY} Backend connection latency in seconds\n" in text
+    assert f"# TYPE {LATENCY} histogram\n" in text
+
+
+def test_its_own_counts_are_exposed() -> None:
+    """Events by type, losses by reason, connections by reason, and the ring."""
+    registry = registry_of(busy().tracker)
+    value = registry.get_sample_value
+    for kind, count in (("opened", 2), ("closed", 5), ("periodic", 1), ("malformed", 1)):
+        assert value("lblatency_events_total", {"type": kind}) == count
+    for reason in ("unmatched", "rejected", "malformed"):
+        assert value("lblatency_events_lost_total", {"reason": reason}) == 1
+    assert value("lblatency_events_lost_total", {"reason": "dropped"}) == 0
+    assert value("lblatency_connections_closed_total", BACKEND | {"reason": "fin"}) == 1
+    assert value("lblatency_connections_closed_total", BACKEND | {"reason": "rst"}) is None
+    assert value("lblatency_connections_open", BACKEND) == 0
+    assert value("lblatency_ring_fill_bytes") == 0
+    assert value("lblatency_ring_fill_max_bytes") >= 64  # type: ignore[operator]
+    assert value("lblatency_ring_size_bytes") == 1 << 16
+    (build,) = (family for family in registry.collect() if family.name == "lblatency_build")
+    assert build.samples[0].labels["version"] == lblatency.__version__
+    assert build.samples[0].name == "lblatency_build_info"
+
+
+def test_no_series_twice() -> None:
+    """Whatever was seen, no two samples have the same name and labels."""
+    rig = busy()
+    rig.tracker.record_latency("overflow", TARGET, 1)
+    found = series(registry_of(rig.tracker))
+    assert len(found) == len(set(found))
+    everything = rig.tracker.get_all_histograms()
+    assert sum(name == f"{LATENCY}_count" for name, _ in found) == len(everything)
+    assert ("overflow", "overflow:0") in everything
+
+
+def test_ipv6_targets_stay_apart() -> None:
+    """The address is a label without brackets, the port another."""
+    tracker = LatencyTracker()
+    tracker.record_latency("web", "[2001:db8::1]:80", 1)
+    tracker.record_latency("web", "[2001:db8::2]:443", 2)
+    registry = registry_of(tracker)
+    for address, port, total in (("2001:db8::1", "80", 1), ("2001:db8::2", "443", 2)):
+        labels = {"proxy_name": "web", "target_ip": address, "target_port": port}
+        assert registry.get_sample_value(f"{LATENCY}_sum", labels) == total
+
+
+def test_describe_names_all_families_and_reads_nothing() -> None:
+    """Its families are those of collect(), without a sample of a backend."""
+    rig = busy()
+    collector = LatencyCollector(rig.tracker)
+    described = {(family.name, family.type) for family in collector.describe()}
+    assert described == {(family.name, family.type) for family in collector.collect()}
+    assert not any(
+        "target_ip" in sample.labels for family in collector.describe() for sample in family.samples
+    )
+
+
+def test_two_collectors_in_one_registry_are_refused() -> None:
+    """The registry sees by describe() that their names are the same."""
+    registry = registry_of(LatencyTracker())
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(LatencyCollector(LatencyTracker()))
+
+
+def test_one_family_can_be_asked_for() -> None:
+    """As `/metrics?name[]=` does."""
+    restricted = registry_of(busy().tracker).restricted_registry([f"{LATENCY}_count"])
+    names = {sample.name for family in restricted.collect() for sample in family.samples}
+    assert names == {f"{LATENCY}_count"}
+
+
+def test_hostile_names_survive_the_scrape() -> None:
+    """Quotes, backslashes, newlines and UTF-8 come back from the text as they went in."""
+    text = generate_latest(registry_of(busy().tracker)).decode()
+    found = {
+        sample.labels["proxy_name"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if "proxy_name" in sample.labels
+    }
+    assert {*HOSTILE, "web"} <= found
+
+
+def test_promtool_accepts_it() -> None:
+    """`promtool check metrics` has nothing to say about the output with hostile names."""
+    text = generate_latest(registry_of(busy().tracker))
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_openmetrics_and_an_empty_tracker() -> None:
+    """Both formats can be written, also of a tracker that has seen nothing."""
+    for tracker in (LatencyTracker(), busy().tracker):
+        registry = registry_of(tracker)
+        assert generate_latest(registry).endswith(b"\n")
+        assert generate_openmetrics(registry).endswith(b"# EOF\n")

@@ -1,0 +1,315 @@
+"""Many threads, forks, exits and every order of going away: nothing lost, nothing left."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers import SECOND, TARGET, Rig, assert_accounted, closed, in_child
+from prometheus_client import CollectorRegistry, generate_latest
+
+import lblatency
+from lblatency import LatencyCollector, LatencyTracker, stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HOUR = 3600 * SECOND
+
+
+@contextmanager
+def meanwhile(*jobs: Callable[[], object]) -> Iterator[None]:
+    """Run each job over and over in a thread of its own; an error of theirs is ours."""
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def repeat(job: Callable[[], object]) -> None:
+        try:
+            while not done.is_set():
+                job()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=repeat, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    assert not errors, errors
+
+
+def scraper(tracker: LatencyTracker) -> Callable[[], bytes]:
+    """A scrape of the tracker, to be called."""
+    registry = CollectorRegistry()
+    registry.register(LatencyCollector(tracker))
+    return lambda: generate_latest(registry)
+
+
+def test_every_observation_is_counted_once() -> None:
+    """8 threads record, one drains, one scrapes, one resets another tracker."""
+    rig, other = Rig(4096), LatencyTracker()
+    other.start(rig.stream, None, "other")
+    produced = itertools.count()
+
+    def record(number: int) -> None:
+        for i in range(5000):
+            rig.tracker.record_latency("web", f"10.0.0.{(number + i) % 5}:80", i % 7)
+
+    def produce() -> None:
+        number = next(produced)
+        rig.ring.produce(closed(number % 7 * SECOND, f"10.0.0.{number % 5}:80"))
+
+    threads = [threading.Thread(target=record, args=(number,)) for number in range(8)]
+    with meanwhile(produce, rig.stream.drain, scraper(rig.tracker), other.reset_histograms):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    rig.tracker.stop()
+    other.stop()
+    counts = assert_accounted(rig.tracker)
+    assert counts["produced"] == next(produced)
+    assert counts["observed"] == 40_000
+    everything = rig.tracker.get_all_histograms().values()
+    assert sum(histogram["count"] for histogram in everything) == 40_000 + counts["recorded"]  # type: ignore[operator]
+    assert assert_accounted(other)["recorded"] == counts["recorded"]
+
+
+def test_the_sum_closes_while_events_fly() -> None:
+    """Of a ring in memory every reading adds up, not only the last."""
+    rig = Rig(4096)
+    with meanwhile(lambda: rig.ring.produce(closed(HOUR)), rig.stream.drain):
+        for _ in range(2000):
+            found = rig.stream.stats()
+            assert found.produced == found.received + (found.dropped or 0) + found.in_ring
+    rig.tracker.stop()
+
+
+def resources() -> dict[str, int]:
+    """What this process holds, memory in pages of 4 KiB."""
+    gc.collect()
+    with open("/proc/self/statm") as statm, open("/proc/self/maps") as maps:
+        return {
+            "fds": len(os.listdir("/proc/self/fd")),
+            "threads": len(os.listdir("/proc/self/task")),
+            "maps": len(maps.readlines()),
+            "rss": int(statm.read().split()[1]),
+        }
+
+
+def test_a_thousand_starts_and_stops_leak_nothing() -> None:
+    """No fd, thread, mapping or memory, of streams that stay and of ones that go."""
+    tracker = LatencyTracker()
+    rig = Rig()
+
+    def cycle() -> None:
+        ring = stats.MemoryRing(4096)
+        stream = stats.create_event_stream(ring)
+        with stream.subscribe(maxsize=10):
+            tracker.start(stream, None, "web")
+            ring.produce(closed(SECOND))
+            tracker.stop()
+        rig.tracker.start(rig.stream, None, "web")
+        rig.send(closed(SECOND))
+        rig.tracker.stop()
+        short = LatencyTracker()
+        short.start([stream, rig.stream], None, "web")
+
+    for _ in range(100):
+        cycle()
+    before = resources()
+    for _ in range(1000):
+        cycle()
+    after = resources()
+    assert tracker.get_all_histograms()["web", TARGET]["count"] == 1100
+    assert after["rss"] - before["rss"] < 512
+    assert after["maps"] - before["maps"] < 10
+    assert (after["fds"], after["threads"]) == (before["fds"], before["threads"])
+
+
+# ---- fork ----
+
+
+def test_a_child_has_the_histograms_but_not_the_stream() -> None:
+    """It can read and record for itself; the ring stays the parent's, who notices nothing."""
+    rig = Rig()
+    subscription = rig.stream.subscribe()
+    rig.send(closed(HOUR))
+    rig.tracker.record_latency("web", TARGET, 1)
+
+    def child() -> None:
+        assert rig.tracker.running() is False
+        histogram = rig.tracker.get_all_histograms()["web", TARGET]
+        assert (histogram["count"], histogram["sum"]) == (2, 3601)
+        rig.tracker.record_latency("web", TARGET, 2)
+        rig.tracker.record_latency("api", "[2001:db8::1]:80", 2)
+        assert (rig.tracker.get_histogram("web", TARGET) or {})["count"] == 3
+        assert b"lb_backend_latency_seconds_count" in scraper(rig.tracker)()
+        with pytest.raises(lblatency.BpfError, match="the parent process's"):
+            rig.stream.drain()
+        with pytest.raises(lblatency.BpfError, match="the parent process's"):
+            rig.ring.produce(closed(HOUR))
+        with pytest.raises(lblatency.BpfError, match="the parent process's"):
+            rig.tracker.start(rig.stream, None, "web")
+        rig.tracker.stop()
+        rig.tracker.reset_histograms()
+        own = Rig()
+        own.send(closed(HOUR))
+        assert own.tracker.running()
+        assert own.tracker.get_all_histograms()["web", TARGET]["count"] == 1
+        subscription.close()
+
+    in_child(child)
+    assert rig.tracker.running()
+    rig.send(closed(HOUR))
+    assert [subscription.get(timeout=0) is not None for _ in range(3)] == [True, True, False]
+    assert rig.tracker.get_all_histograms()["web", TARGET]["count"] == 3
+    assert assert_accounted(rig.tracker)["produced"] == 2
+
+
+def test_forks_while_everything_is_busy() -> None:
+    """Whatever lock some thread holds at that moment, the child does not wait for it."""
+    rig = Rig(1 << 20)
+    names = itertools.count()
+    subscription = rig.stream.subscribe(maxsize=10)
+    rig.send(closed(HOUR))
+
+    def child() -> None:
+        assert rig.tracker.running() is False
+        rig.tracker.event_counts()
+        assert rig.tracker.get_all_histograms()["web", TARGET]["count"] > 0
+        rig.tracker.record_latency("new in the child", TARGET, 1)
+        assert subscription.dropped >= 0
+        LatencyTracker().start(stats.create_event_stream(stats.MemoryRing(4096)), None, "web")
+
+    def name_proxies() -> None:
+        rig.tracker.record_latency(f"proxy {next(names) % 2000}", TARGET, 1)
+
+    def look_for_names() -> None:
+        assert rig.tracker.get_histogram("unknown", TARGET) is None
+
+    with meanwhile(
+        lambda: [rig.ring.produce(closed(HOUR)) for _ in range(100)],
+        rig.stream.drain,
+        rig.tracker.get_status,
+        name_proxies,
+        look_for_names,
+        lambda: subscription.get(timeout=0),
+    ):
+        for _ in range(60):
+            in_child(child)
+    rig.tracker.stop()
+    assert_accounted(rig.tracker)
+
+
+# ---- the end ----
+
+EXITS = {
+    "running": "",
+    "a daemon thread waits": """
+subscription = stream.subscribe()
+threading.Thread(target=subscription.get, daemon=True).start()
+""",
+    "a daemon thread iterates and records": """
+def follow():
+    for event in stream.subscribe():
+        tracker.record_latency("web", event.target, 1)
+threading.Thread(target=follow, daemon=True).start()
+threading.Thread(target=flood, daemon=True).start()
+""",
+    "flooded": """
+threading.Thread(target=flood, daemon=True).start()
+threading.Thread(target=stream.drain, daemon=True).start()
+""",
+    "the process-wide tracker runs": """
+lblatency.start(stream, None, "web")
+lblatency.record_latency("web", "10.0.0.1:80", 1)
+""",
+    "half closed": """
+stream.close()
+del ring
+""",
+    "sys.exit in atexit": """
+import atexit
+atexit.register(tracker.get_status)
+atexit.register(tracker.stop)
+""",
+}
+PREAMBLE = """
+import threading
+import lblatency
+from lblatency import stats
+ring = stats.MemoryRing(1 << 16)
+stream = stats.create_event_stream(ring)
+tracker = lblatency.LatencyTracker()
+tracker.start(stream, None, "web")
+record = stats.Event("closed", "10.0.0.1:80", 2000, 1000).pack()
+ring.produce(record)
+def flood():
+    while True:
+        ring.produce(record)
+"""
+
+
+@pytest.mark.parametrize("situation", EXITS)
+def test_the_interpreter_exits_cleanly(situation: str) -> None:
+    """Whatever still runs or waits, the process ends at once, with 0 and without a word."""
+    script = PREAMBLE + EXITS[situation]
+    for _ in range(3):
+        ran = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, timeout=30, check=False
+        )
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["ring", "stream", "tracker", "queue"])])
+def test_any_order_of_going_away(order: tuple[str, ...]) -> None:
+    """What still is works, whatever else was collected before."""
+    ring = stats.MemoryRing(4096)
+    stream = stats.create_event_stream(ring)
+    tracker = LatencyTracker()
+    tracker.start(stream, None, "web")
+    queue = stream.subscribe()
+    held: dict[str, object] = {"ring": ring, "stream": stream, "tracker": tracker, "queue": queue}
+    assert ring.produce(closed(SECOND))
+    del ring, stream, tracker, queue
+    for name in order:
+        del held[name]
+        gc.collect()
+        for still in held.values():
+            if isinstance(still, stats.MemoryRing):
+                still.produce(closed(SECOND))
+            elif isinstance(still, stats.EventStream):
+                still.drain()
+            elif isinstance(still, LatencyTracker):
+                still.get_status()
+            elif isinstance(still, stats.Subscription):
+                still.get(timeout=0)
+
+
+def test_many_streams_are_too_many_at_some_point() -> None:
+    """A stream tells at most 16 trackers; the next is an error, and nothing is left behind."""
+    ring = stats.MemoryRing(4096)
+    stream = stats.create_event_stream(ring)
+    trackers = [LatencyTracker() for _ in range(17)]
+    for tracker in trackers[:16]:
+        tracker.start(stream, None, "web")
+    with pytest.raises(lblatency.BpfError, match="attaching to the event stream"):
+        trackers[16].start(stream, None, "web")
+    trackers[0].stop()
+    trackers[16].start(stream, None, "web")
+    ring.produce(closed(SECOND))
+    stream.drain()
+    assert [t.event_counts()["recorded"] for t in trackers] == [0, *[1] * 16]

@@ -1,0 +1,425 @@
+"""The tracker against the model: recording by hand, reading, starting and stopping."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from fractions import Fraction
+
+import pytest
+from helpers import SECOND, TARGET, Rig, assert_accounted, closed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model import Model
+
+import lblatency
+from lblatency import LatencyTracker, stats
+
+V6_ONE, V6_TWO = "[2001:db8::1]:80", "[2001:db8::2]:443"
+PROXIES = st.sampled_from(["web", "api", "a:b", 'q"\\\n', "\N{SNOWMAN}", "overflow", "x\0y"])
+TARGETS = st.sampled_from([TARGET, "10.0.0.1:443", "10.0.0.2:80", V6_ONE, V6_TWO, "[::]:0"])
+CALLS = st.lists(st.tuples(PROXIES, TARGETS, st.integers(0, 30 * 86400 * SECOND)), max_size=40)
+HOUR = 3600 * SECOND
+
+
+@settings(max_examples=100)
+@given(CALLS)
+def test_every_reading_equals_the_model(calls: list[tuple[str, str, int]]) -> None:
+    """All documented ways to read give what was recorded, and keep backends apart."""
+    tracker, model = LatencyTracker(), Model(lblatency.DEFAULT_BUCKETS)
+    for proxy, target, ns in calls:
+        tracker.record_latency(proxy, target, ns / SECOND)
+        model.record(proxy, target, ns)
+
+    everything = tracker.get_all_histograms()
+    for_metrics = tracker.get_histograms_for_metrics()
+    status = tracker.get_status()
+    assert everything.keys() == model.seen.keys() == status["backends"].keys()
+    assert for_metrics.keys() == {(p, *model.target(t)) for p, t in model.seen}
+    assert status["histogram_count"] == len(model.seen)
+    assert status["events"]["observed"] == len(calls)
+    for key, values in model.seen.items():
+        wanted = {
+            "buckets": model.buckets,
+            "counts": model.counts(*key),
+            "sum": model.sum(*key),
+            "count": len(values),
+        }
+        assert dict(everything[key]) == wanted
+        assert dict(for_metrics[key[0], *model.target(key[1])]) == wanted
+        assert dict(tracker.get_histogram(*key) or {}) == wanted
+        assert status["backends"][key]["count"] == len(values)
+        assert status["backends"][key]["mean"] == model.mean(*key)
+        percentiles = tracker.get_percentiles(*key)
+        assert percentiles is not None
+        assert list(percentiles) == ["p50", "p95", "p99", "mean", "count"]
+        assert (percentiles["mean"], percentiles["count"]) == (model.mean(*key), len(values))
+        for name, q in (("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")):
+            exact = model.percentile(*key, q)
+            if exact >= Fraction(1, 10**6):
+                assert percentiles[name] == pytest.approx(float(exact), rel=0.006)
+
+
+def test_an_unknown_backend_is_none() -> None:
+    """Nothing recorded: None, before and after others were recorded."""
+    tracker = LatencyTracker()
+    assert tracker.get_histogram("web", TARGET) is None
+    assert tracker.get_percentiles("web", TARGET) is None
+    tracker.record_latency("web", "10.0.0.1:81", 1)
+    assert tracker.get_histogram("web", TARGET) is None
+    assert tracker.get_histogram("api", "10.0.0.1:81") is None
+    assert tracker.get_all_histograms().keys() == {("web", "10.0.0.1:81")}
+
+
+def test_asking_for_names_does_not_use_them_up() -> None:
+    """Any number of unknown proxies can be asked for; only recording makes a name known."""
+    tracker = LatencyTracker()
+    tracker.record_latency("web", TARGET, 1)
+    for number in range(65_600):
+        assert tracker.get_histogram(f"unknown-{number}", TARGET) is None
+    tracker.record_latency("api", TARGET, 1)
+    assert len(tracker.get_all_histograms()) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, -1e-300, 2.0**63, 10**400])
+def test_a_latency_must_be_finite_and_not_negative(value: float) -> None:
+    """Anything else is a ValueError that shows it, and nothing is recorded."""
+    tracker = LatencyTracker()
+    backend = tracker.backend("web", TARGET)
+    text = "latency must be finite seconds, 0 or more, not"
+    with pytest.raises(ValueError, match=text):
+        tracker.record_latency("web", TARGET, value)
+    with pytest.raises(ValueError, match=text):
+        backend.observe(value)
+    if not isinstance(value, int) or value < 0:
+        with pytest.raises(ValueError, match=f"item 1: {text}"):
+            tracker.record_many("web", TARGET, array("d", [1, value]))
+    assert tracker.get_all_histograms() == {}
+    assert tracker.event_counts()["observed"] == 0
+
+
+@pytest.mark.parametrize("value", ["1", None, b"1", [1], 1j])
+def test_a_latency_is_a_number(value: object) -> None:
+    """Anything else is a TypeError."""
+    with pytest.raises(TypeError, match="number"):
+        LatencyTracker().record_latency("web", TARGET, value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, 5e-324, False])
+def test_zero_counts(zero: float) -> None:
+    """A connection that took no time is a connection."""
+    tracker = LatencyTracker()
+    tracker.record_latency("web", TARGET, zero)
+    snapshot = tracker.get_histogram("web", TARGET)
+    assert snapshot is not None
+    assert (snapshot["count"], snapshot["sum"], snapshot["counts"][0]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"web", ["web"]])
+def test_a_proxy_name_is_a_string(name: object) -> None:
+    """Anything else is a TypeError, wherever a name is given."""
+    tracker, stream = LatencyTracker(), stats.create_event_stream(stats.MemoryRing(4096))
+    for call in (
+        lambda: tracker.record_latency(name, TARGET, 1),  # type: ignore[arg-type]
+        lambda: tracker.record_many(name, TARGET, array("d", [1])),  # type: ignore[arg-type]
+        lambda: tracker.get_histogram(name, TARGET),  # type: ignore[arg-type]
+        lambda: tracker.get_percentiles(name, TARGET),  # type: ignore[arg-type]
+        lambda: tracker.start(stream, None, name),  # type: ignore[arg-type]
+        lambda: tracker.start(stream, None, "web", proxies={1: name}),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(
+            TypeError, match=f"proxy name must be a string, not {type(name).__name__}"
+        ):
+            call()
+    assert not tracker.running()
+
+
+@pytest.mark.parametrize(("name", "text"), [("", "empty"), ("\ud800", "Unicode")])
+def test_a_proxy_name_is_not_empty_and_can_be_written(name: str, text: str) -> None:
+    """An empty name, or one that has no UTF-8, is a ValueError."""
+    with pytest.raises(ValueError, match=text):
+        LatencyTracker().record_latency(name, TARGET, 1)
+
+
+def test_record_many_takes_all_or_nothing() -> None:
+    """A buffer of doubles is recorded as if one by one."""
+    tracker, model = LatencyTracker(), Model(lblatency.DEFAULT_BUCKETS)
+    values = [0.0, 0.001, 2.5, 3600.0, 86400.0 * 30]
+    assert tracker.record_many("web", TARGET, array("d", values)) == len(values)
+    assert tracker.record_many("web", TARGET, array("d")) == 0
+    assert (
+        tracker.record_many(
+            "web", TARGET, memoryview(array("d", [1] * 6)).cast("B").cast("d", (2, 3))
+        )
+        == 6
+    )
+    for seconds in [*values, *[1] * 6]:
+        model.record("web", TARGET, round(seconds * SECOND))
+    snapshot = tracker.get_histogram("web", TARGET)
+    assert snapshot is not None
+    assert snapshot["counts"] == model.counts("web", TARGET)
+    assert snapshot["sum"] == model.sum("web", TARGET)
+
+
+def test_record_many_says_which_item_is_bad() -> None:
+    """Also in a buffer of several dimensions."""
+    tracker = LatencyTracker()
+    grid = memoryview(array("d", [1, 2, 3, math.nan])).cast("B").cast("d", (2, 2))
+    with pytest.raises(ValueError, match=r"item 3: .*not nan"):
+        tracker.record_many("web", TARGET, grid)
+
+
+@pytest.mark.parametrize(
+    "buffer", [array("f", [1]), b"12345678", memoryview(array("d", [1, 2, 3, 4]))[::2], [1.0], 1.0]
+)
+def test_record_many_needs_doubles(buffer: object) -> None:
+    """Other formats, gaps and no buffers at all are a TypeError."""
+    with pytest.raises(TypeError, match=r"doubles|bytes-like"):
+        LatencyTracker().record_many("web", TARGET, buffer)
+
+
+def test_the_sum_of_ten_million_months_is_exact() -> None:
+    """10 million connections of 30 days pass 2**64 ns by far, and not one ns is lost."""
+    tracker = LatencyTracker()
+    month = 30 * 86400
+    chunk = array("d", [month]) * 1_000_000
+    for _ in range(10):
+        tracker.record_many("web", TARGET, chunk)
+    snapshot = tracker.get_histogram("web", TARGET)
+    assert snapshot is not None
+    assert snapshot["count"] == 10_000_000
+    assert snapshot["sum"] == 10_000_000 * month
+    assert 10_000_000 * month * SECOND > 2**64
+    assert snapshot.mean == month
+
+
+def test_a_bound_backend_records_for_its_tracker() -> None:
+    """It outlives the handle of its tracker, and goes on after a reset."""
+    tracker = LatencyTracker()
+    backend = tracker.backend("web", TARGET)
+    backend.observe(1)
+    tracker.reset_histograms()
+    backend.observe(2)
+    assert tracker.get_all_histograms()["web", TARGET]["sum"] == 2
+    del tracker
+    backend.observe(3)
+
+
+def test_trackers_share_nothing() -> None:
+    """What one records, forgets or is started on is nothing to another."""
+    one, other = LatencyTracker(), LatencyTracker(buckets=(1,))
+    one.record_latency("web", TARGET, 1)
+    other.record_latency("web", TARGET, 2)
+    other.reset_histograms()
+    assert one.get_all_histograms()["web", TARGET]["sum"] == 1
+    assert other.get_all_histograms() == {}
+
+
+def test_reset_forgets_histograms_but_not_where_events_went() -> None:
+    """After a reset all starts anew; the accounting of events goes on."""
+    rig = Rig()
+    rig.send(closed(HOUR))
+    rig.tracker.record_latency("web", TARGET, 1)
+    rig.tracker.reset_histograms()
+    assert rig.tracker.get_histogram("web", TARGET) is None
+    assert rig.tracker.get_all_histograms() == rig.tracker.get_histograms_for_metrics() == {}
+    assert rig.tracker.get_status()["backends"] == {}
+    assert rig.counts("recorded", "observed") == {"recorded": 1, "observed": 1}
+    rig.send(closed(HOUR))
+    assert rig.tracker.get_all_histograms()["web", TARGET]["count"] == 1
+    assert_accounted(rig.tracker)
+
+
+@pytest.mark.parametrize("max_backends", [0, -1, 2**24 + 1])
+def test_max_backends_has_limits(max_backends: int) -> None:
+    """Outside of them it is a ValueError."""
+    with pytest.raises(ValueError, match="max_backends must be 1 to"):
+        LatencyTracker(max_backends=max_backends)
+
+
+def test_more_backends_than_allowed_lose_nothing() -> None:
+    """What has no backend of its own is counted in the overflow one, from both sides."""
+    rig = Rig(max_backends=3)
+    rig.send(*(closed(HOUR, f"10.0.0.{i}:80", reason="rst") for i in range(10)))
+    for i in range(10):
+        rig.tracker.record_latency("api", f"10.0.1.{i}:80", 1)
+    rig.tracker.stop()
+    everything = rig.tracker.get_all_histograms()
+    assert sum(histogram["count"] for histogram in everything.values()) == 20
+    assert sum(histogram["sum"] for histogram in everything.values()) == 10 * 3600 + 10
+    assert len(everything) == 4
+    assert everything["overflow", "overflow:0"]["count"] == 17
+    assert rig.tracker.get_histograms_for_metrics()["overflow", "overflow", "0"]["count"] == 17
+    assert rig.tracker.get_status()["backends"]["overflow", "overflow:0"]["reasons"]["rst"] == 10
+    assert_accounted(rig.tracker)
+
+
+# ---- start and stop ----
+
+
+def test_start_while_running_does_nothing() -> None:
+    """The first stream and name stay, and events are recorded once."""
+    rig = Rig()
+    other = stats.MemoryRing(4096)
+    rig.tracker.start(stats.create_event_stream(other), None, "other")
+    rig.tracker.start(rig.stream, None, "other")
+    rig.send(closed(HOUR))
+    other.produce(closed(HOUR))
+    rig.tracker.stop()
+    assert rig.tracker.get_status()["proxy_name"] == "web"
+    assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {
+        ("web", TARGET): 1
+    }
+
+
+def test_stop_takes_what_is_in_the_ring_and_keeps_histograms() -> None:
+    """Nothing produced before is lost, nothing produced after is recorded."""
+    rig = Rig()
+    for _ in range(100):
+        assert rig.ring.produce(closed(HOUR))
+    rig.tracker.stop()
+    assert not rig.tracker.running()
+    rig.ring.produce(closed(HOUR))
+    assert rig.tracker.get_all_histograms()["web", TARGET]["count"] == 100
+    rig.tracker.stop()
+    assert rig.counts() == dict.fromkeys(("produced", "received", "closed", "recorded"), 100)
+
+
+def test_restart_goes_on_where_it_stopped() -> None:
+    """A tracker can be started again, also by another name, and counts on."""
+    rig = Rig()
+    rig.send(closed(HOUR))
+    rig.tracker.stop()
+    rig.tracker.start(rig.stream, None, "web")
+    assert rig.tracker.running()
+    rig.send(closed(HOUR))
+    rig.tracker.stop()
+    rig.tracker.start(rig.stream, None, "api")
+    rig.send(closed(HOUR))
+    counts = {key: h["count"] for key, h in rig.tracker.get_all_histograms().items()}
+    assert counts == {("web", TARGET): 2, ("api", TARGET): 1}
+    assert rig.tracker.get_status()["proxy_name"] == "api"
+    assert assert_accounted(rig.tracker)["received"] == 3
+
+
+def test_several_trackers_on_one_stream() -> None:
+    """Each records all events under its own name, and each its own way."""
+    rig = Rig()
+    other = LatencyTracker(buckets=(1, 7200))
+    other.start(rig.stream, None, "other")
+    rig.send(closed(HOUR))
+    other.stop()
+    rig.send(closed(HOUR))
+    assert rig.tracker.get_all_histograms()["web", TARGET]["count"] == 2
+    assert other.get_all_histograms()["other", TARGET]["counts"] == (0, 1)
+    assert_accounted(rig.tracker)
+    assert_accounted(other)
+
+
+def test_several_streams_on_one_tracker() -> None:
+    """Events of all rings meet in one histogram."""
+    rings = [stats.MemoryRing(4096) for _ in range(3)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    tracker = LatencyTracker()
+    tracker.start(streams, None, "web")
+    for seconds, ring in enumerate(rings, 1):
+        assert ring.produce(closed(seconds * SECOND))
+        assert ring.produce(closed(SECOND, f"10.0.0.{seconds}:81"))
+    for stream in streams:
+        stream.drain()
+    running = tracker.get_all_histograms()
+    tracker.stop()
+    for everything in (running, tracker.get_all_histograms()):
+        assert (everything["web", TARGET]["count"], everything["web", TARGET]["sum"]) == (3, 6)
+        assert len(everything) == 4
+    assert assert_accounted(tracker)["received"] == 6
+
+
+def test_a_stream_can_be_closed_while_it_is_used() -> None:
+    """The tracker keeps the ring for itself until it stops."""
+    rig = Rig()
+    rig.stream.close()
+    rig.ring.produce(closed(HOUR))
+    rig.tracker.stop()
+    assert rig.tracker.get_all_histograms()["web", TARGET]["count"] == 1
+    with pytest.raises(ValueError, match="closed"):
+        rig.tracker.start(rig.stream, None, "web")
+
+
+@pytest.mark.parametrize("stream", [None, 5, "ring", [], [None], stats.MemoryRing(4096)])
+def test_start_needs_streams(stream: object) -> None:
+    """Anything else is a TypeError that says where streams come from."""
+    with pytest.raises(TypeError, match=r"must come from lblatency.stats.create_event_stream\(\)"):
+        LatencyTracker().start(stream, None, "web")  # type: ignore[arg-type]
+
+
+def test_start_needs_a_conntrack_map_or_none() -> None:
+    """An fd or a path is not one yet."""
+    rig = Rig()
+    for conntrack in (5, "/sys/fs/bpf/conntrack"):
+        with pytest.raises(TypeError, match=r"ConntrackMap or None"):
+            LatencyTracker().start(rig.stream, conntrack, "web")  # type: ignore[arg-type]
+
+
+def test_a_start_that_fails_leaves_it_stopped() -> None:
+    """If the second stream cannot be attached, the first is let go of."""
+    rig = Rig()
+    tracker = LatencyTracker()
+    with pytest.raises(lblatency.BpfError, match="attaching to the event stream"):
+        tracker.start([rig.stream, rig.stream], None, "web")
+    assert not tracker.running()
+    tracker.start(rig.stream, None, "web")
+    assert tracker.running()
+
+
+# ---- proxies ----
+
+
+def test_proxies_by_id_on_one_ring() -> None:
+    """Events of one ring carry the name of their own listener."""
+    rig = Rig(proxies={1: "api", 2: "admin"})
+    for proxy_id in (0, 1, 2, 2, 7):
+        rig.send(closed(HOUR, proxy_id=proxy_id))
+    counts = {key: h["count"] for key, h in rig.tracker.get_all_histograms().items()}
+    assert counts == {
+        ("web", TARGET): 1, ("api", TARGET): 1, ("admin", TARGET): 2, ("proxy-7", TARGET): 1,
+    }  # fmt: skip
+    for (proxy, target), count in counts.items():
+        assert (rig.tracker.get_percentiles(proxy, target) or {})["count"] == count
+
+
+def test_two_ids_of_one_name_are_one_proxy() -> None:
+    """They meet in one histogram, also with what is recorded by hand."""
+    rig = Rig(proxies={1: "web", 2: "web"})
+    for proxy_id in (0, 1, 2):
+        rig.send(closed(HOUR, proxy_id=proxy_id))
+    rig.tracker.record_latency("web", TARGET, 1)
+    for _ in ("running", "stopped"):
+        assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {
+            ("web", TARGET): 4
+        }
+        assert (rig.tracker.get_histogram("web", TARGET) or {})["sum"] == 3 * 3600 + 1
+        rig.tracker.stop()
+
+
+@pytest.mark.parametrize("key", [0, -1, 65536, 1.5, None])
+def test_proxy_ids_have_limits(key: object) -> None:
+    """An id is 1 to 65535; 0 is the stream's own name."""
+    rig = Rig()
+    with pytest.raises(ValueError, match="must be 1 to 65535"):
+        LatencyTracker().start(rig.stream, None, "web", proxies={key: "x"})  # type: ignore[dict-item]
+
+
+def test_ipv6_targets_stay_apart() -> None:
+    """From events and by hand, whatever the ports."""
+    rig = Rig()
+    rig.send(closed(SECOND, V6_ONE), closed(2 * SECOND, V6_TWO), closed(3 * SECOND, V6_TWO))
+    rig.tracker.record_latency("web", V6_ONE, 10)
+    everything = rig.tracker.get_all_histograms()
+    assert {key: h["sum"] for key, h in everything.items()} == {
+        ("web", V6_ONE): 11,
+        ("web", V6_TWO): 5,
+    }
+    assert {key: h["sum"] for key, h in rig.tracker.get_histograms_for_metrics().items()} == {
+        ("web", "2001:db8::1", "80"): 11, ("web", "2001:db8::2", "443"): 5,
+    }  # fmt: skip
