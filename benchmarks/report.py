@@ -118,9 +118,11 @@ def plot(results: Results, into: Path) -> None:
         panel.set(title=f"drained {state}", xlabel="backends")
         panel.grid(visible=True, which="both", alpha=0.25)
     panels[0].set_ylabel("ns per event")
-    panels[0].legend(frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False
+    )
     figure.suptitle("From ring buffer to histogram: 12,000 events, 1 MiB ring")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     for suffix in ("png", "svg"):
         figure.savefig(into / f"drain.{suffix}", dpi=120)
 
