@@ -17,7 +17,7 @@ int lbl_map_info(int fd, struct bpf_map_info *info)
 	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
 }
 
-static bool is_called(int fd, const char *name)
+bool lbl_map_is_called(int fd, const char *name)
 {
 	struct bpf_map_info info;
 
@@ -55,7 +55,7 @@ int lbl_map_by_name(const char *name)
 			found = -errno;
 			break;
 		}
-		if (!is_called(fd, name)) {
+		if (!lbl_map_is_called(fd, name)) {
 			close(fd);
 		} else if (found >= 0) {
 			close(fd);
@@ -88,7 +88,7 @@ static int counters_in(int prog_fd, uint32_t ring_id)
 
 		if (fd < 0)
 			continue;
-		if (is_called(fd, "lbl_counters"))
+		if (lbl_map_is_called(fd, "lbl_counters"))
 			found = fd;
 		else
 			close(fd);

@@ -71,8 +71,11 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
 def counters_of(ring: MapSpec, ring_fd: int) -> int | None:
     """An fd, to be closed, of the `lbl_counters` map that belongs to a ring; None if not found.
 
-    It is looked for beside the ring's pin, then among the maps of the programs that use the ring.
+    It is looked for beside the ring's pin, then among the maps of the programs that use the ring. A
+    ring that is not called `lbl_events` is not what it counts.
     """
+    if not lib.lbl_map_is_called(ring_fd, b"lbl_events"):
+        return None
     if isinstance(ring, (str, os.PathLike)) and "/" in os.fspath(ring):
         beside = os.path.join(os.path.dirname(os.fspath(ring)), "lbl_counters")
         fd = int(lib.lbl_map_by_path(os.fsencode(beside)))
