@@ -42,6 +42,24 @@ int lbl_map_by_id(uint32_t id)
 	return fd < 0 ? -errno : fd;
 }
 
+int lbl_map_inner(int fd, uint32_t index)
+{
+	struct bpf_map_info info;
+	uint32_t id;
+	int err;
+
+	err = lbl_map_info(fd, &info);
+	if (err)
+		return err;
+	if (info.type != BPF_MAP_TYPE_ARRAY_OF_MAPS)
+		return -EINVAL;
+	if (index >= info.max_entries)
+		return -ERANGE;
+	if (bpf_map_lookup_elem(fd, &index, &id))
+		return -errno;
+	return lbl_map_by_id(id);
+}
+
 int lbl_map_by_name(const char *name)
 {
 	int found = -ENOENT, fd;
