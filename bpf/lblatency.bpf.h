@@ -9,8 +9,13 @@
  *	lbl_conn_closed(&conn, LBL_REASON_FIN);
  *
  * It brings two maps, which the loader pins for lblatency to read: lbl_events and lbl_counters.
- * Sleepless: a consumer drains on a timer and is woken only as the ring passes a quarter, a half
- * or three quarters, since a wakeup costs more than a thousand events.
+ * Wakeups are rare, since one costs as much as hundreds of events: the consumer drains on a timer
+ * and is woken only as the ring passes a quarter, a half or three quarters.
+ *
+ * Where several CPUs close hundreds of thousands of connections a second, they should not share a
+ * ring. Define LBL_RINGS, before the include, as the number of possible CPUs: lbl_events is then an
+ * array of that many maps, into which the loader puts a ring of LBL_RING_BYTES for each CPU. Events
+ * of a CPU that has none are dropped, and counted.
  */
 #ifndef LBLATENCY_BPF_H
 #define LBLATENCY_BPF_H
@@ -25,10 +30,36 @@
 /* Set this too, to a quarter, if the loader changes max_entries of lbl_events. A power of two. */
 const volatile __u32 lbl_wakeup_bytes = LBL_RING_BYTES / 4;
 
+#ifdef LBL_RINGS
+struct lbl_ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, LBL_RING_BYTES);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, LBL_RINGS);
+	__type(key, __u32);
+	__array(values, struct lbl_ring);
+} lbl_events SEC(".maps");
+
+static __always_inline void *lbl_own_ring(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&lbl_events, &cpu);
+}
+#else
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, LBL_RING_BYTES);
 } lbl_events SEC(".maps");
+
+static __always_inline void *lbl_own_ring(void)
+{
+	return &lbl_events;
+}
+#endif
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -49,6 +80,7 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 {
 	struct lbl_counters *counters;
 	struct lbl_event *event;
+	void *ring = lbl_own_ring();
 	__u32 cpu_slot = 0;
 	__u64 fill, past;
 
@@ -57,7 +89,7 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 	if (counters)
 		__sync_fetch_and_add(&counters->produced, 1);
 
-	event = bpf_ringbuf_reserve(&lbl_events, sizeof(*event), 0);
+	event = ring ? bpf_ringbuf_reserve(ring, sizeof(*event), 0) : NULL;
 	if (!event) {
 		if (counters)
 			__sync_fetch_and_add(&counters->dropped, 1);
@@ -69,7 +101,7 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 	if (!event->timestamp_ns)
 		event->timestamp_ns = bpf_ktime_get_ns();
 
-	fill = bpf_ringbuf_query(&lbl_events, BPF_RB_AVAIL_DATA);
+	fill = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
 	past = fill & (lbl_wakeup_bytes - 1);
 	if (fill >= lbl_wakeup_bytes && past < sizeof(*event) + BPF_RINGBUF_HDR_SZ)
 		bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);

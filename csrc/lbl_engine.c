@@ -19,6 +19,7 @@ int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_n
 		free(shard);
 		return err;
 	}
+	shard->flows.seed = shard->table.seed;
 	pthread_mutex_init(&shard->lock, NULL);
 	lbl_get(&layout->refs);
 	shard->layout = layout;

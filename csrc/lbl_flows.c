@@ -6,20 +6,19 @@
 
 enum { FIRST_FLOWS = 1024, FLOWS_MAX = 1 << 20 };
 
-static uint32_t hash_flow(const struct lbl_flow_key *key)
+static uint32_t hash_flow(const struct lbl_flows *flows, const struct lbl_flow_key *key)
 {
-	uint64_t front, ports;
+	uint64_t addresses, ports;
 
-	memcpy(&front, key, sizeof(front));
+	memcpy(&addresses, key, sizeof(addresses));
 	ports = (uint64_t)key->client_port << 16 | key->target_port;
-	front = (front ^ ports * 0x9e3779b97f4a7c15) * 0xd6e8feb86659fd93;
-	return (uint32_t)(front >> 32);
+	return (uint32_t)lbl_mix(addresses ^ flows->seed, ports ^ flows->seed ^ 0x9e3779b97f4a7c15);
 }
 
 /* Where the flow is, or the empty entry where it would go. */
 static uint32_t position(const struct lbl_flows *flows, const struct lbl_flow_key *key)
 {
-	uint32_t i = hash_flow(key) & flows->mask;
+	uint32_t i = hash_flow(flows, key) & flows->mask;
 
 	while (flows->entries[i].used && memcmp(&flows->entries[i].key, key, sizeof(*key)))
 		i = (i + 1) & flows->mask;
@@ -28,7 +27,8 @@ static uint32_t position(const struct lbl_flows *flows, const struct lbl_flow_ke
 
 static int grow(struct lbl_flows *flows)
 {
-	struct lbl_flows larger = { .mask = flows->entries ? flows->mask * 2 + 1
+	struct lbl_flows larger = { .seed = flows->seed,
+				    .mask = flows->entries ? flows->mask * 2 + 1
 							   : FIRST_FLOWS - 1 };
 	uint32_t i;
 
@@ -81,7 +81,7 @@ static void remove_at(struct lbl_flows *flows, uint32_t gap)
 			i = (i + 1) & flows->mask;
 			if (!flows->entries[i].used)
 				return;
-			home = hash_flow(&flows->entries[i].key) & flows->mask;
+			home = hash_flow(flows, &flows->entries[i].key) & flows->mask;
 		} while (((i - home) & flows->mask) < ((i - gap) & flows->mask));
 		flows->entries[gap] = flows->entries[i];
 		gap = i;

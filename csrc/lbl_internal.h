@@ -161,6 +161,7 @@ struct lbl_table {
 	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
 	struct lbl_arena arena;
+	bool sees_opens; /* of the connections that it sees close, which others do not */
 	bool is_read; /* by one reader: windows that are replaced must wait for its end */
 	struct lbl_window *retired;
 };
@@ -236,6 +237,7 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index);
 struct lbl_totals {
 	lbl_u128 sum;
 	uint64_t opened;
+	int64_t open; /* opened less closed, where both are told of */
 	uint64_t closed[LBL_REASONS];
 	uint64_t probes;
 	uint32_t first, end; /* slots outside are 0 */
@@ -274,6 +276,7 @@ struct lbl_flow {
 };
 
 struct lbl_flows {
+	uint64_t seed; /* as of struct lbl_table */
 	struct lbl_flow *entries;
 	uint32_t mask, n;
 };

@@ -17,7 +17,7 @@ int lbl_map_info(int fd, struct bpf_map_info *info)
 	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
 }
 
-static bool is_called(int fd, const char *name)
+bool lbl_map_is_called(int fd, const char *name)
 {
 	struct bpf_map_info info;
 
@@ -42,6 +42,24 @@ int lbl_map_by_id(uint32_t id)
 	return fd < 0 ? -errno : fd;
 }
 
+int lbl_map_inner(int fd, uint32_t index)
+{
+	struct bpf_map_info info;
+	uint32_t id;
+	int err;
+
+	err = lbl_map_info(fd, &info);
+	if (err)
+		return err;
+	if (info.type != BPF_MAP_TYPE_ARRAY_OF_MAPS)
+		return -EINVAL;
+	if (index >= info.max_entries)
+		return -ERANGE;
+	if (bpf_map_lookup_elem(fd, &index, &id))
+		return -errno;
+	return lbl_map_by_id(id);
+}
+
 int lbl_map_by_name(const char *name)
 {
 	int found = -ENOENT, fd;
@@ -55,7 +73,7 @@ int lbl_map_by_name(const char *name)
 			found = -errno;
 			break;
 		}
-		if (!is_called(fd, name)) {
+		if (!lbl_map_is_called(fd, name)) {
 			close(fd);
 		} else if (found >= 0) {
 			close(fd);
@@ -88,7 +106,7 @@ static int counters_in(int prog_fd, uint32_t ring_id)
 
 		if (fd < 0)
 			continue;
-		if (is_called(fd, "lbl_counters"))
+		if (lbl_map_is_called(fd, "lbl_counters"))
 			found = fd;
 		else
 			close(fd);

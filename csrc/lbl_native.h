@@ -82,7 +82,7 @@ struct lbl_stream_stats {
 /*
  * Take over the BPF ring buffer `ring_fd`, to be its only consumer; `counters_fd` is its
  * producer's per-CPU map of struct lbl_counters, or -1. Both are duplicated. -EINVAL if they are
- * maps of another kind, -EBUSY if another stream of this machine consumes the ring.
+ * maps of another kind, -EBUSY if another stream of this network namespace consumes the ring.
  */
 int lbl_stream_open(int ring_fd, int counters_fd, struct lbl_stream **ret);
 
@@ -244,7 +244,8 @@ struct lbl_row {
 	uint64_t count;
 	uint64_t sum_lo; /* ns, 128 bits */
 	uint64_t sum_hi;
-	uint64_t opened;
+	uint64_t opened; /* since a reset, and those open then */
+	uint64_t open; /* now, of those seen to open by a stream that is attached */
 	uint64_t closed[7]; /* by enum lbl_reason; health probes not included */
 	uint64_t probes;
 	uint64_t first; /* its pairs are [first, first + n) of the snapshot's */
@@ -273,7 +274,13 @@ int lbl_map_by_path(const char *path);
 int lbl_map_by_id(uint32_t id);
 /* -ENOENT if no map has the name, -ENOTUNIQ if several have. The kernel keeps 15 bytes of it. */
 int lbl_map_by_name(const char *name);
-/* The map called lbl_counters of a program that writes to this ring. -ENOENT if there is none. */
+/*
+ * The map in an array of maps at an index. -ENOENT if there is none, -ERANGE past the array's end,
+ * -EINVAL if the map is no array of maps.
+ */
+int lbl_map_inner(int fd, uint32_t index);
+bool lbl_map_is_called(int fd, const char *name);
+/* The map called lbl_counters of a program that uses this ring. -ENOENT if there is none. */
 int lbl_counters_of(int ring_fd);
 
 /* ---- Libraries. ---- */

@@ -90,6 +90,7 @@ static int add_row(struct lbl_snapshot *snapshot, size_t *room, const struct lbl
 				 .sum_lo = (uint64_t)totals->sum,
 				 .sum_hi = (uint64_t)(totals->sum >> 64),
 				 .opened = totals->opened,
+				 .open = totals->open > 0 ? (uint64_t)totals->open : 0,
 				 .probes = totals->probes,
 				 .first = snapshot->n_pairs };
 	memcpy(row->addr, key->addr, sizeof(row->addr));

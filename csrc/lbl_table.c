@@ -354,20 +354,6 @@ int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, ui
 	return 0;
 }
 
-void lbl_table_clear(struct lbl_table *table, uint32_t index)
-{
-	struct lbl_cold *cold = &table->cold[index];
-	struct lbl_hot *hot = &table->hot[index];
-	struct lbl_key key = hot->key;
-	uint16_t name = cold->name;
-
-	free_window(table, cold->window);
-	memset(hot, 0, sizeof(*hot));
-	memset(cold, 0, sizeof(*cold));
-	hot->key = key;
-	cold->name = name;
-}
-
 /* ---- reading ---- */
 
 /* One look at a backend, to be repeated if a carry was under way. */
@@ -426,6 +412,17 @@ void lbl_totals_clear(struct lbl_totals *totals)
 	totals->first = LBL_SLOTS_MAX;
 }
 
+/* Connections that have ended, however. */
+static int64_t ended(const struct lbl_cold *cold, const struct look *look)
+{
+	uint64_t n = lbl_load(&cold->connect_failed) + lbl_load(&cold->probes);
+	uint32_t i;
+
+	for (i = 0; i < LBL_HOT_REASONS; i++)
+		n += look->closed[i];
+	return (int64_t)n;
+}
+
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals)
 {
 	const struct lbl_cold *cold = &table->cold[index];
@@ -447,6 +444,8 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 	totals->closed[LBL_REASON_CONNECT_FAILED] += lbl_load(&cold->connect_failed);
 	for (i = 0; i < LBL_HOT_REASONS; i++)
 		totals->closed[i] += look.closed[i];
+	if (table->sees_opens)
+		totals->open += (int64_t)lbl_load(&cold->opened) - ended(cold, &look);
 	window = look.window;
 	if (!window)
 		return;
@@ -456,4 +455,24 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 		totals->first = window->base;
 	if (window->base + (uint32_t)window->len > totals->end)
 		totals->end = window->base + (uint32_t)window->len;
+}
+
+/* What is open stays open. */
+void lbl_table_clear(struct lbl_table *table, uint32_t index)
+{
+	struct lbl_cold *cold = &table->cold[index];
+	struct lbl_hot *hot = &table->hot[index];
+	struct lbl_key key = hot->key;
+	uint16_t name = cold->name;
+	struct look look;
+	int64_t open;
+
+	look_at(hot, cold, &look);
+	open = (int64_t)cold->opened - ended(cold, &look);
+	free_window(table, cold->window);
+	memset(hot, 0, sizeof(*hot));
+	memset(cold, 0, sizeof(*cold));
+	hot->key = key;
+	cold->name = name;
+	cold->opened = open > 0 ? (uint64_t)open : 0;
 }

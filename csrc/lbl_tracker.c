@@ -137,6 +137,7 @@ int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
 	err = lbl_shard_new(tracker->layout, tracker->max_backends, tracker->names, &shard);
 	if (err)
 		return err;
+	shard->table.sees_opens = true;
 	shard->conntrack = lbl_conntrack_get_ref(conntrack);
 	err = set_proxies(shard, proxies, n);
 	if (!err) {

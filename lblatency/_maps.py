@@ -6,12 +6,13 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Protocol
 
 from ._ffi import check, lib
 from .errors import LatencyError
 
-__all__ = ["MapSpec", "counters_of", "map_fd"]
+__all__ = ["MapSpec", "counters_of", "inner_maps", "map_fd"]
 
 
 class _HasFileno(Protocol):
@@ -68,15 +69,44 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
         yield spec.fileno()
 
 
-def counters_of(ring: MapSpec, ring_fd: int) -> int | None:
-    """An fd, to be closed, of the `lbl_counters` map that belongs to a ring; None if not found.
-
-    It is looked for beside the ring's pin, then among the maps of the programs that use the ring.
-    """
+def _find_counters(ring: MapSpec, ring_fd: int) -> int:
+    if not lib.lbl_map_is_called(ring_fd, b"lbl_events"):
+        return -1
     if isinstance(ring, (str, os.PathLike)) and "/" in os.fspath(ring):
         beside = os.path.join(os.path.dirname(os.fspath(ring)), "lbl_counters")
         fd = int(lib.lbl_map_by_path(os.fsencode(beside)))
         if fd >= 0:
             return fd
-    fd = int(lib.lbl_counters_of(ring_fd))
-    return fd if fd >= 0 else None
+    return int(lib.lbl_counters_of(ring_fd))
+
+
+@contextmanager
+def counters_of(ring: MapSpec, ring_fd: int) -> Iterator[int]:
+    """An fd of the `lbl_counters` map that belongs to a ring, for a `with` block; -1 if not found.
+
+    It is looked for beside the ring's pin, then among the maps of the programs that use the ring. A
+    ring that is not called `lbl_events` is not what it counts.
+    """
+    fd = _find_counters(ring, ring_fd)
+    try:
+        yield max(fd, -1)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+@contextmanager
+def inner_maps(fd: int) -> Iterator[list[int] | None]:
+    """The maps in an array of maps as fds, for a `with` block; None if `fd` is no such array."""
+    found: list[int] = []
+    try:
+        for index in count():
+            inner = lib.lbl_map_inner(fd, index)
+            if inner in (-errno.EINVAL, -errno.EBADF, -errno.EBADFD, -errno.ERANGE):
+                break
+            if inner != -errno.ENOENT:
+                found.append(check(inner, f"opening map {index} of an array of maps"))
+        yield found if inner == -errno.ERANGE else None
+    finally:
+        for each in found:
+            os.close(each)

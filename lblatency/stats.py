@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from ._address import format_endpoint, parse_target
 from ._ffi import check, ffi, lib
-from ._maps import MapSpec, counters_of, map_fd
+from ._maps import MapSpec, counters_of, inner_maps, map_fd
 from .errors import BpfError, LatencyError
 
 __all__ = [
@@ -275,33 +276,43 @@ class MemoryRing:
     def produce(self, record: bytes) -> bool:
         """Append one record; False if the ring was full and it was dropped, which is counted."""
         rc = lib.lbl_stream_produce(self.ptr, ffi.from_buffer(record), len(record))
-        if rc == -22:
+        if rc == -errno.EINVAL:
             raise ValueError(f"a record of {len(record)} bytes can never fit into this ring")
-        return rc != -28 and check(rc, "producing an event") == 0
+        return rc != -errno.ENOSPC and check(rc, "producing an event") == 0
 
 
-def _open_ring(ring: MapSpec, counters: MapSpec | None, *, find_counters: bool) -> Any:
+def _open_ring(ring: MapSpec, fd: int, counters_fd: int) -> Any:
     out = ffi.new("struct lbl_stream **")
-    with map_fd(ring) as fd:
-        found = counters_of(ring, fd) if find_counters else None
-        try:
-            if counters is None:
-                rc = lib.lbl_stream_open(fd, -1 if found is None else found, out)
-            else:
-                with map_fd(counters) as counters_fd:
-                    rc = lib.lbl_stream_open(fd, counters_fd, out)
-        finally:
-            if found is not None:
-                os.close(found)
-    if rc == -22:
+    rc = lib.lbl_stream_open(fd, counters_fd, out)
+    if rc == -errno.EINVAL:
         raise LatencyError(
             f"map {ring} is no ring buffer of events, or its counters map is not one of"
             " bpf/lblatency.bpf.h"
         )
-    if rc == -16:
-        raise BpfError(16, f"ring {ring}: another stream consumes it already; close that first")
+    if rc == -errno.EBUSY:
+        raise BpfError(
+            errno.EBUSY, f"ring {ring}: another stream consumes it already; close that first"
+        )
     check(rc, f"opening the ring buffer {ring}")
     return ffi.gc(out[0], lib.lbl_stream_free)
+
+
+def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> list[Any]:
+    """The streams of all rings, those in arrays of maps included; the first has the counters."""
+    with ExitStack() as stack:
+        outer = [(ring, stack.enter_context(map_fd(ring))) for ring in rings]
+        if counters is None:
+            counters_fd = stack.enter_context(counters_of(*outer[0]))
+        else:
+            counters_fd = stack.enter_context(map_fd(counters))
+        streams: list[Any] = []
+        for ring, fd in outer:
+            inner = stack.enter_context(inner_maps(fd))
+            for each in [fd] if inner is None else inner:
+                streams.append(_open_ring(ring, each, -1 if streams else counters_fd))
+        if not streams:
+            raise LatencyError(f"array {ring} has no rings in it yet; the balancer must put them")
+        return streams
 
 
 def create_event_stream(
@@ -310,8 +321,9 @@ def create_event_stream(
     """Become the consumer of a load balancer's events.
 
     Args:
-        ringbuf: the ring buffer map: an open fd, a pin path, an id (digits in a string) or a name;
-            a sequence of those for a balancer with several rings; or a `MemoryRing`.
+        ringbuf: the ring buffer map, or an array of ring buffer maps: an open fd, a pin path, an id
+            (digits in a string) or a name; a sequence of those; or a `MemoryRing`. Each ring gets a
+            thread of its own.
         counters: the producer's `lbl_counters` map, by the same means. Without it, it is looked
             for beside the ring's pin and among the maps of the programs that use the ring.
 
@@ -328,6 +340,4 @@ def create_event_stream(
         rings = [ringbuf]  # type: ignore[list-item]  # map_fd() refuses bytes
     if not rings:
         raise ValueError("there must be at least one ring")
-    streams = [_open_ring(rings[0], counters, find_counters=counters is None)]
-    streams += [_open_ring(ring, None, find_counters=False) for ring in rings[1:]]
-    return EventStream(streams)
+    return EventStream(_open_all(rings, counters))

@@ -75,7 +75,8 @@ class BackendRow(NamedTuple):
         ip: address as text, without brackets; "overflow" for the overflow backend.
         port: 0 for the overflow backend.
         histogram: the lifetimes.
-        opened: connections opened.
+        opened: connections opened, those included that were open at a reset.
+        open: connections open now, of those whose opening was seen.
         closed: connections closed by reason, health probes not included.
         probes: health probes closed.
     """
@@ -85,6 +86,7 @@ class BackendRow(NamedTuple):
     port: int
     histogram: HistogramSnapshot
     opened: int
+    open: int
     closed: dict[str, int]
     probes: int
 
@@ -92,11 +94,6 @@ class BackendRow(NamedTuple):
     def target(self) -> str:
         """`ip:port`."""
         return format_target(self.ip, self.port)
-
-    @property
-    def open(self) -> int:
-        """Connections open now, of those whose opening was seen."""
-        return max(0, self.opened - self.probes - sum(self.closed.values()))
 
 
 class _Flow(NamedTuple):
@@ -353,6 +350,7 @@ class LatencyTracker:
                     row.sum_lo + (row.sum_hi << 64),
                 ),
                 opened=row.opened,
+                open=row.open,
                 closed=dict(zip(REASONS, row.closed, strict=True)),
                 probes=row.probes,
             )

@@ -9,8 +9,9 @@ import pytest
 from helpers import SECOND, TARGET, Rig, assert_accounted, closed, foreign64, foreign72
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model import Model
 
-from lblatency import LatencyTracker, stats
+from lblatency import DEFAULT_BUCKETS, LatencyTracker, stats
 
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 EVENTS = st.builds(
@@ -212,6 +213,30 @@ def test_any_events_go_where_they_belong(events: list[stats.Event], one_by_one: 
     for key, lifetimes in sums.items():
         assert everything[key]["count"] == len(lifetimes)
         assert everything[key]["sum"] == sum(lifetimes) / SECOND
+
+
+@pytest.mark.parametrize("ids", ["none", "right", "wrong"])
+@pytest.mark.parametrize("backends", [3, 1000])
+def test_long_runs_to_few_and_many_backends(backends: int, ids: str) -> None:
+    """Counters carry, windows grow and backends come amid runs, and nothing is miscounted."""
+    rig, model, randomness = Rig(1 << 20), Model(DEFAULT_BUCKETS), random.Random(backends)
+    targets = [f"10.0.{i >> 8}.{i & 255}:80" for i in range(backends)]
+    for number in range(30_000):
+        i = min(int(randomness.expovariate(0.1)), backends - 1) if number % 3 else number % backends
+        lifetime = 1000 << (number % 7 if number % 50 else randomness.randrange(40))
+        backend_id = {"none": 0, "right": i + 1, "wrong": randomness.randrange(9)}[ids]
+        if not rig.ring.produce(closed(lifetime, targets[i], backend_id=backend_id)):
+            rig.stream.drain()
+            rig.ring.produce(closed(lifetime, targets[i], backend_id=backend_id))
+        model.record("web", targets[i], lifetime)
+    rig.tracker.stop()
+    everything = rig.tracker.get_all_histograms()
+    assert everything.keys() == model.seen.keys()
+    for key, histogram in everything.items():
+        assert histogram["count"] == len(model.seen[key])
+        assert histogram["sum"] == model.sum(*key)
+    first = ("web", targets[0])
+    assert everything[first]["counts"] == model.counts(*first)
 
 
 def test_an_id_is_only_a_hint() -> None:

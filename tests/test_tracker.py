@@ -423,3 +423,29 @@ def test_ipv6_targets_stay_apart() -> None:
     assert {key: h["sum"] for key, h in rig.tracker.get_histograms_for_metrics().items()} == {
         ("web", "2001:db8::1", "80"): 11, ("web", "2001:db8::2", "443"): 5,
     }  # fmt: skip
+
+
+def test_open_connections_outlive_a_reset_and_end_with_the_stream() -> None:
+    """What is open is known from events alone: neither a reset nor recording by hand changes it."""
+    ring = stats.MemoryRing()
+    tracker = LatencyTracker()
+    stream = stats.create_event_stream(ring)
+    tracker.start(stream, None, "web")
+
+    def now_open() -> int:
+        stream.drain()
+        return tracker.get_status()["backends"]["web", TARGET]["open"]
+
+    for _ in range(10):
+        assert ring.produce(stats.Event("opened", TARGET, SECOND).pack())
+    assert now_open() == 10
+    tracker.reset_histograms()
+    assert now_open() == 10
+    for _ in range(4):
+        assert ring.produce(closed(5, reason="rst"))
+    assert ring.produce(closed(5, reason="rst", probe=True))
+    assert ring.produce(closed(5, reason="connect_failed"))
+    tracker.record_latency("web", TARGET, 1.0)
+    assert now_open() == 4
+    tracker.stop()
+    assert tracker.get_status()["backends"]["web", TARGET]["open"] == 0

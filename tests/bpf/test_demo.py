@@ -8,25 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import wait_until
 
 pytestmark = pytest.mark.bpf
 
 DEMO = [sys.executable, "-m", "lblatency.cli", "demo", "--json"]
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 15.0) -> None:
-    """Return once the condition holds; fail if it does not within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 def output_of(*command: str) -> Any:
@@ -55,7 +47,7 @@ def nothing_left() -> Iterator[None]:
     """Fail if the test leaves something behind that was not there before."""
     before = traces()
     yield
-    wait_until(lambda: not traces() - before)
+    wait_until(lambda: not traces() - before, "everything to be gone")
 
 
 def start_demo(duration: float) -> tuple[subprocess.Popen[str], str]:

@@ -12,8 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from time import monotonic_ns
 
+import bpfsys
 import pytest
 from netns import MAP_LOOKUP, Event, Ring, bpf, run_program
+
+from lblatency import LatencyError, LatencyTracker, stats
 
 pytestmark = pytest.mark.bpf
 
@@ -28,15 +31,14 @@ def open_pinned(path: str) -> int:
     return bpf(OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
 
 
-@pytest.mark.parametrize("compiler", COMPILERS or ["none"])
-def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: Path) -> None:
-    """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
+def load(compiler: str, bpffs: tuple[int, str], out: Path, *options: str) -> str:
+    """Compile producers.bpf.c, load it, and pin all in the bpffs; gives the path of that."""
     assert compiler in COMPILERS, "no clang found"
     include = f"-I/usr/include/{platform.machine()}-linux-gnu"
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    source, compiled = str(ROOT / "tests/bpf/producers.bpf.c"), str(tmp_path / "producers.o")
+    source, compiled = str(ROOT / "tests/bpf/producers.bpf.c"), str(out / "producers.o")
     subprocess.run(
-        [compiler, "-g", "-O2", *warnings, "-target", "bpf", "-mcpu=v3", include,
+        [compiler, "-g", "-O2", *warnings, "-target", "bpf", "-mcpu=v3", include, *options,
          f"-I{ROOT / 'bpf'}", "-c", source, "-o", compiled],
         check=True,
     )  # fmt: skip
@@ -49,7 +51,13 @@ def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: 
     )
     assert loaded.returncode == 0, loaded.stderr
     assert sorted(os.listdir(f"{at}/programs")) == ["from_tc", "from_tp_btf", "from_xdp"]
+    return at
 
+
+@pytest.mark.parametrize("compiler", COMPILERS or ["none"])
+def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: Path) -> None:
+    """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
+    at = load(compiler, bpffs, tmp_path)
     fds = [
         open_pinned(f"{at}/{name}")
         for name in (
@@ -71,6 +79,36 @@ def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: 
     finally:
         for fd in fds:
             os.close(fd)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS or ["none"])
+def test_a_ring_for_each_cpu(compiler: str, bpffs: tuple[int, str], tmp_path: Path) -> None:
+    """Each CPU's events go to its own ring, all are one stream, and a missing ring is counted."""
+    cpus = os.cpu_count() or 1
+    at = load(compiler, bpffs, tmp_path, f"-DLBL_RINGS={cpus}")
+    array, program = open_pinned(f"{at}/maps/lbl_events"), open_pinned(f"{at}/programs/from_xdp")
+    with pytest.raises(LatencyError, match="has no rings in it yet"):
+        stats.create_event_stream(array)
+    run_program(program, bytes(64))
+    for cpu in range(cpus):
+        ring = bpfsys.create_map(bpfsys.RINGBUF, 0, 0, 1 << 20)
+        bpfsys.update(array, struct.pack("=I", cpu), struct.pack("=I", ring))
+        os.close(ring)
+    with stats.create_event_stream(f"{at}/maps/lbl_events") as stream:
+        assert len(stream.streams) == cpus
+        tracker = LatencyTracker()
+        tracker.start(stream, None, "web", proxies={9: "nine"})
+        for cpu in range(cpus):
+            before = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {cpu})
+            run_program(program, bytes(64))
+            os.sched_setaffinity(0, before)
+        tracker.stop()
+        found = stream.stats()
+    assert (found.produced, found.received, found.dropped) == (2 * cpus, 2 * cpus, 0)
+    assert tracker.get_status()["backends"]["nine", "10.0.0.1:8080"]["closed"] == cpus
+    os.close(array)
+    os.close(program)
 
 
 def check_events(events: list[Event], before: int, after: int) -> None:
