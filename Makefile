@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-dev python3-venv
 APT_TEST := prometheus nftables clang-19
 APT_LINT := clang-format
-APT_BENCH :=
+APT_BENCH := g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
+	golang-github-prometheus-client-golang-dev
 C_FILES := $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c bpf/*.c bpf/*.h tests/bpf/*.c)
 OURS := $(filter-out %.skel.h,$(C_FILES))
 
@@ -42,6 +43,19 @@ test: build
 	$(call install,$(APT_TEST))
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
 
+$(VENV)/.bench: $(VENV)/.built
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	touch $@
+
+bench: $(VENV)/.bench
+	$(call install,$(APT_BENCH))
+	$(BIN)/pytest benchmarks --benchmark-quiet --benchmark-json=benchmarks/results.json
+	$(BIN)/python benchmarks/report.py
+
+# Each once, in seconds, with whatever peers there are: so that they do not rot.
+bench-smoke: $(VENV)/.bench
+	$(BIN)/pytest benchmarks --smoke --benchmark-quiet
+
 lint: build
 	$(call install,$(APT_LINT))
 	$(BIN)/ruff format --check .
@@ -58,4 +72,4 @@ format: build
 	clang-format -i $(OURS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info lblatency/*.so csrc/*.skel.h lblatency/_native.c
+	rm -rf $(VENV) build benchmarks/build dist *.egg-info lblatency/*.so csrc/*.skel.h lblatency/_native.c

@@ -132,10 +132,16 @@ struct lbl_ct_value {
 	__u64 packets_fwd, packets_rev, bytes_fwd, bytes_rev;
 };
 
-#define LBL_AT(type, field, offset)                                                                \
-	_Static_assert(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
+#ifdef __cplusplus
+#define LBL_ASSERT static_assert
+#else
+#define LBL_ASSERT _Static_assert
+#endif
 
-_Static_assert(sizeof(struct lbl_event) == LBL_EVENT_BYTES, "lbl_event is 56 bytes");
+#define LBL_AT(type, field, offset)                                                                \
+	LBL_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
+
+LBL_ASSERT(sizeof(struct lbl_event) == LBL_EVENT_BYTES, "lbl_event is 56 bytes");
 LBL_AT(lbl_event, type, 0);
 LBL_AT(lbl_event, reason, 1);
 LBL_AT(lbl_event, protocol, 2);
@@ -150,23 +156,23 @@ LBL_AT(lbl_event, port, 36);
 LBL_AT(lbl_event, proxy_id, 38);
 LBL_AT(lbl_event, addr, 40);
 
-_Static_assert(sizeof(struct lbl_event64) == LBL_EVENT64_BYTES, "lbl_event64 is 64 bytes");
+LBL_ASSERT(sizeof(struct lbl_event64) == LBL_EVENT64_BYTES, "lbl_event64 is 64 bytes");
 LBL_AT(lbl_event64, timestamp_ns, 4);
 LBL_AT(lbl_event64, src_addr, 12);
 LBL_AT(lbl_event64, target_addr, 24);
 LBL_AT(lbl_event64, target_port, 28);
 LBL_AT(lbl_event64, packets_fwd, 32);
 
-_Static_assert(sizeof(struct lbl_event72) == LBL_EVENT72_BYTES, "lbl_event72 is 72 bytes");
+LBL_ASSERT(sizeof(struct lbl_event72) == LBL_EVENT72_BYTES, "lbl_event72 is 72 bytes");
 LBL_AT(lbl_event72, timestamp_ns, 8);
 LBL_AT(lbl_event72, src_addr, 16);
 LBL_AT(lbl_event72, target_addr, 28);
 LBL_AT(lbl_event72, target_port, 32);
 LBL_AT(lbl_event72, packets_fwd, 40);
 
-_Static_assert(sizeof(struct lbl_ct_key4) == 16, "lbl_ct_key4 is 16 bytes");
+LBL_ASSERT(sizeof(struct lbl_ct_key4) == 16, "lbl_ct_key4 is 16 bytes");
 LBL_AT(lbl_ct_key4, protocol, 12);
-_Static_assert(sizeof(struct lbl_ct_key) == 40, "lbl_ct_key is 40 bytes");
+LBL_ASSERT(sizeof(struct lbl_ct_key) == 40, "lbl_ct_key is 40 bytes");
 LBL_AT(lbl_ct_key, protocol, 36);
 LBL_AT(lbl_ct_value4, nat_addr, 8);
 LBL_AT(lbl_ct_value4, created_ns, 16);

@@ -36,17 +36,16 @@ static inline void lbl_count_closed(struct lbl_table *table, struct lbl_hot *hot
 		lbl_table_add_closed(table, lbl_index_of(table, hot), reason, 1);
 }
 
-/* Count a duration; false if there was no memory to count it in. */
+/* Count a duration, but do not sum it up; false if there was no memory to count it in. */
 static inline bool lbl_count(struct lbl_shard *shard, uint32_t index, uint64_t ns)
 {
-	struct lbl_hot *hot = &shard->table.hot[index];
+	const struct lbl_hot *hot = &shard->table.hot[index];
 	uint32_t slot = lbl_slot(shard->layout, ns), i = slot - hot->base;
 
 	if (likely(i < hot->len && hot->recent[i] != UINT8_MAX))
 		lbl_store(&hot->recent[i], (uint8_t)(hot->recent[i] + 1));
 	else if (lbl_table_count(&shard->table, shard->layout, index, slot, 1))
 		return false;
-	lbl_sum(&shard->table, hot, ns);
 	return true;
 }
 

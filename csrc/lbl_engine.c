@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* From an event to a histogram, and the accounting of every event that does not get there. */
+#include <math.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,13 +86,31 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 
 /* ---- recording ---- */
 
-void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns)
+/* To the nearest ns. The caller has checked, but a buffer may change under our hands. */
+static uint64_t to_ns(double seconds)
 {
-	if (lbl_count(shard, index, ns))
-		lbl_add(&shard->stats.observed, 1);
-	else
-		lbl_add(&shard->stats.rejected, 1);
-	lbl_count_closed(&shard->table, &shard->table.hot[index], LBL_REASON_UNKNOWN);
+	uint64_t ns = (uint64_t)llrint(seconds * 1e9);
+
+	return ns < LBL_OBSERVE_MAX ? ns : LBL_OBSERVE_MAX;
+}
+
+void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n)
+{
+	size_t observed = 0, i;
+	lbl_u128 sum = 0;
+
+	for (i = 0; i < n; i++) {
+		uint64_t ns = to_ns(seconds[i]);
+
+		if (unlikely(!lbl_count(shard, index, ns)))
+			continue;
+		sum += ns;
+		observed++;
+	}
+	lbl_table_add_sum(&shard->table, index, sum);
+	lbl_table_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, observed);
+	lbl_add(&shard->stats.observed, observed);
+	lbl_add(&shard->stats.rejected, n - observed);
 }
 
 static struct lbl_flow_key flow_key(const struct lbl_seen *seen)
@@ -167,6 +186,7 @@ static void closed(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_
 	const struct lbl_event *event = &seen->event;
 	struct lbl_tracker_stats *stats = &shard->stats;
 	uint64_t created_ns = created_of(shard, seen);
+	uint64_t lifetime = event->timestamp_ns - created_ns;
 
 	lbl_add(&stats->closed, 1);
 	if (event->flags & LBL_FLAG_PROBE) {
@@ -179,12 +199,13 @@ static void closed(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_
 		lbl_add(&stats->ignored, 1);
 	else if (!created_ns)
 		lbl_add(&stats->unmatched, 1);
-	else if (created_ns > event->timestamp_ns ||
-		 event->timestamp_ns - created_ns > LBL_LIFETIME_MAX ||
-		 !lbl_count(shard, index, event->timestamp_ns - created_ns))
+	else if (created_ns > event->timestamp_ns || lifetime > LBL_LIFETIME_MAX ||
+		 !lbl_count(shard, index, lifetime))
 		lbl_add(&stats->rejected, 1);
-	else
+	else {
+		lbl_table_add_sum(&shard->table, index, lifetime);
 		lbl_add(&stats->recorded, 1);
+	}
 }
 
 /* Every kind of record; whatever lbl_shard_record_run() knows too, it counts alike. */

@@ -227,7 +227,7 @@ int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, ui
 		    uint32_t slot, uint64_t n);
 
 /* Carry what exceeds the low halves of a backend's sum and closed counts. */
-void lbl_table_add_sum(struct lbl_table *table, uint32_t index, uint64_t ns);
+void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns);
 void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n);
 
 /* Make a backend as new. Only while no reader is at work. */
@@ -340,8 +340,22 @@ void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n
 
 enum { LBL_RUN_MAX = 64 };
 
-/* With the lock held: a duration of a backend of this shard. */
-void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, uint64_t ns);
+/*
+ * Whether seconds are a duration that can be recorded: not NaN, infinite, negative or more than
+ * LBL_OBSERVE_MAX ns. Doubles that are not negative have the order of their bits.
+ */
+static inline bool lbl_is_duration(double seconds)
+{
+	const union {
+		double d;
+		uint64_t u;
+	} x = { .d = seconds + 0.0 }, most = { .d = (double)LBL_OBSERVE_MAX / 1e9 };
+
+	return x.u <= most.u;
+}
+
+/* With the lock held: durations of a backend of this shard. */
+void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n);
 
 /* With the lock held: the backend's index, added if need be; 0 is the overflow. */
 uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);

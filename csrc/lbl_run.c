@@ -9,7 +9,7 @@
 #include "lbl_count.h"
 
 /* As many backends as have their counters in the first- and second-level caches anyway. */
-enum { FEW = 128 };
+enum { FEW = 64 };
 
 /* An event on its way. */
 struct step {

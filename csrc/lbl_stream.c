@@ -8,7 +8,7 @@
 
 enum {
 	BUSY_WAIT_MS = 10, /* between drains while events come */
-	IDLE_WAIT_MS = 100,
+	IDLE_WAIT_MS = 250, /* when none have come for long; a ring that fills up wakes sooner */
 };
 
 int64_t lbl_stream_drain(struct lbl_stream *stream)

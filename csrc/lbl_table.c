@@ -171,19 +171,19 @@ static void carry_end(struct lbl_cold *cold)
 	__atomic_store_n(&cold->carries, cold->carries + 1, __ATOMIC_RELEASE);
 }
 
-void lbl_table_add_sum(struct lbl_table *table, uint32_t index, uint64_t ns)
+void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns)
 {
 	struct lbl_cold *cold = &table->cold[index];
 	struct lbl_hot *hot = &table->hot[index];
-	uint64_t sum = hot->sum + ns;
+	lbl_u128 sum = hot->sum + ns;
 
 	if (likely(!(sum >> 63))) {
-		lbl_store(&hot->sum, sum);
+		lbl_store(&hot->sum, (uint64_t)sum);
 		return;
 	}
 	carry_begin(cold);
-	lbl_store(&hot->sum, sum & (UINT64_MAX >> 1));
-	lbl_add(&cold->sum_carry, 1);
+	lbl_store(&hot->sum, (uint64_t)sum & (UINT64_MAX >> 1));
+	lbl_add(&cold->sum_carry, (uint64_t)(sum >> 63));
 	carry_end(cold);
 }
 

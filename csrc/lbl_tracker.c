@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* A tracker: one shard a stream, and one for what is recorded by hand and what streams left. */
-#include <math.h>
 #include <stdlib.h>
 
 #include "lbl_tracker.h"
@@ -156,7 +155,6 @@ static void fold_backend(struct lbl_shard *into, const struct lbl_table *from, u
 	struct lbl_table *table = &into->table;
 	struct lbl_key key = from->hot[index].key;
 	uint32_t to = 0, i;
-	uint64_t part;
 
 	lbl_totals_clear(totals);
 	lbl_table_read(from, index, totals);
@@ -168,10 +166,7 @@ static void fold_backend(struct lbl_shard *into, const struct lbl_table *from, u
 		if (totals->slots[i])
 			lbl_table_count(table, into->layout, to, i, totals->slots[i]);
 	}
-	for (; totals->sum; totals->sum -= part) {
-		part = totals->sum > LBL_OBSERVE_MAX ? LBL_OBSERVE_MAX : (uint64_t)totals->sum;
-		lbl_table_add_sum(table, to, part);
-	}
+	lbl_table_add_sum(table, to, totals->sum);
 	for (i = 0; i < LBL_REASONS; i++)
 		lbl_table_add_closed(table, to, i, totals->closed[i]);
 	lbl_add(&table->cold[to].opened, totals->opened);
@@ -248,47 +243,26 @@ void lbl_backend_free(struct lbl_backend *backend)
 	free(backend);
 }
 
-/* Rounded to the nearest ns, as a bound given in seconds is; false for NaN too. */
-static bool to_ns(double seconds, uint64_t *ret)
-{
-	double ns = seconds * 1e9;
-
-	if (!(seconds >= 0 && ns <= (double)LBL_OBSERVE_MAX))
-		return false;
-	*ret = (uint64_t)llrint(ns);
-	return true;
-}
-
 int lbl_backend_observe(struct lbl_backend *backend, double seconds)
 {
-	uint64_t ns;
+	size_t bad;
 
-	if (!to_ns(seconds, &ns))
-		return -EINVAL;
-	pthread_mutex_lock(&backend->shard->lock);
-	lbl_shard_observe(backend->shard, backend->index, ns);
-	pthread_mutex_unlock(&backend->shard->lock);
-	return 0;
+	return lbl_backend_observe_many(backend, &seconds, 1, &bad);
 }
 
 int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
 			     size_t *ret)
 {
-	uint64_t ns = 0;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		if (!to_ns(seconds[i], &ns)) {
+		if (unlikely(!lbl_is_duration(seconds[i]))) {
 			*ret = i;
 			return -EINVAL;
 		}
 	}
 	pthread_mutex_lock(&backend->shard->lock);
-	for (i = 0; i < n; i++) {
-		/* The buffer may be changed by another thread meanwhile: look again. */
-		if (to_ns(seconds[i], &ns))
-			lbl_shard_observe(backend->shard, backend->index, ns);
-	}
+	lbl_shard_observe(backend->shard, backend->index, seconds, n);
 	pthread_mutex_unlock(&backend->shard->lock);
 	return 0;
 }

@@ -21,7 +21,6 @@
 #include <string>
 #include <unordered_map>
 
-#define _Static_assert static_assert  // C's
 #include "../../bpf/lbl_abi.h"
 
 using prometheus::Family;
