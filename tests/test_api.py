@@ -69,9 +69,10 @@ def test_it_is_the_default_tracker() -> None:
 def test_status_has_the_documented_keys() -> None:
     """For a backend that has only opened too, whose mean is unknown."""
     ring = stats.MemoryRing(4096)
-    lblatency.start(stats.create_event_stream(ring), None, "web")
+    stream = stats.create_event_stream(ring)
+    lblatency.start(stream, None, "web")
     ring.produce(stats.Event("opened", TARGET, SECOND).pack())
-    lblatency.stop()
+    stream.drain()
     status = lblatency.get_status()
     assert list(status) == ["running", "proxy_name", "histogram_count", "backends", "events"]
     assert status["backends"]["web", TARGET] == {

@@ -104,7 +104,8 @@ def test_metrics_are_served_while_it_runs_and_sigterm_ends_it() -> None:
     """/metrics has the backends; SIGTERM ends the traffic, and the result is printed."""
     process, url = start_demo(duration=60)
     with process:
-        wait_until(lambda: scrape(url).count("lb_backend_latency_seconds_count{") == 4)
+        count = "lb_backend_latency_seconds_count{"
+        wait_until(lambda: scrape(url).count(count) == 4, "four backends")
         assert 'target_ip="fd77:4::2"' in scrape(url)
         process.send_signal(signal.SIGTERM)
         output, notices = process.communicate(timeout=30)
