@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# An editable install is what we want, so no warning of it.
+PIP := PYTHONWARNINGS=ignore $(BIN)/pip install -q --disable-pip-version-check
 APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-dev python3-venv
 APT_TEST := prometheus nftables clang-19
 APT_LINT := clang-format
@@ -29,11 +31,11 @@ build: $(VENV)/.built
 $(VENV)/.python: pyproject.toml
 	$(call install,$(APT))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -U pip 'setuptools>=77' wheel build
+	$(PIP) -U pip 'setuptools>=77' wheel build
 	touch $@
 
 $(VENV)/.built: $(VENV)/.python setup.py $(wildcard csrc/*.py) $(OURS)
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[test,lint]'
+	$(PIP) -e '.[test,lint]'
 	touch $@
 
 demo: build
@@ -44,7 +46,7 @@ test: build
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
 
 $(VENV)/.bench: $(VENV)/.built
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	$(PIP) -e '.[bench]'
 	touch $@
 
 bench: $(VENV)/.bench
