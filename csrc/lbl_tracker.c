@@ -275,8 +275,14 @@ void lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *re
 
 	memset(ret, 0, sizeof(*ret));
 	pthread_mutex_lock(&tracker->lock);
-	for (i = 0; i < lbl_tracker_shards(tracker); i++)
-		add_stats(ret, &lbl_tracker_shard(tracker, i)->stats);
+	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
+		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
+
+		/* Between two batches, lest an event be counted as closed but not yet as what. */
+		pthread_mutex_lock(&shard->lock);
+		add_stats(ret, &shard->stats);
+		pthread_mutex_unlock(&shard->lock);
+	}
 	pthread_mutex_unlock(&tracker->lock);
 }
 
