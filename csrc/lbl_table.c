@@ -457,7 +457,7 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 		totals->end = window->base + (uint32_t)window->len;
 }
 
-/* What is open stays open. */
+/* What is open stays open, where the closing will be seen. */
 void lbl_table_clear(struct lbl_table *table, uint32_t index)
 {
 	struct lbl_cold *cold = &table->cold[index];
@@ -474,5 +474,5 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	memset(cold, 0, sizeof(*cold));
 	hot->key = key;
 	cold->name = name;
-	cold->opened = open > 0 ? (uint64_t)open : 0;
+	cold->opened = table->sees_opens && open > 0 ? (uint64_t)open : 0;
 }

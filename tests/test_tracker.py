@@ -449,3 +449,13 @@ def test_open_connections_outlive_a_reset_and_end_with_the_stream() -> None:
     assert now_open() == 4
     tracker.stop()
     assert tracker.get_status()["backends"]["web", TARGET]["open"] == 0
+
+
+def test_reset_forgets_connections_of_streams_that_are_gone() -> None:
+    """Nobody will see them close, so they must not keep a backend alive for ever."""
+    rig = Rig()
+    rig.send(stats.Event("opened", TARGET, SECOND).pack())
+    rig.tracker.stop()
+    assert rig.tracker.backends()[0].opened == 1
+    rig.tracker.reset_histograms()
+    assert rig.tracker.backends() == []
