@@ -16,6 +16,7 @@ __all__ = ["Backend", "BackendRow", "LatencyTracker"]
 
 _observe = lib.lbl_backend_observe
 _OVERFLOW = "overflow"
+_OVERFLOW_TARGET = "overflow:0"
 _EVENT_COUNTS = (
     "opened",
     "closed",
@@ -368,6 +369,8 @@ class LatencyTracker:
 
     def get_histogram(self, proxy_name: str, target_id: str) -> HistogramSnapshot | None:
         """The histogram of one backend; None if nothing was recorded for it."""
+        if (proxy_name, target_id) == (_OVERFLOW, _OVERFLOW_TARGET):
+            return self.get_all_histograms().get((_OVERFLOW, _OVERFLOW_TARGET))
         encoded = _check_name(proxy_name)
         address, port = parse_target(target_id)
         number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))

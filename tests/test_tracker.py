@@ -249,6 +249,9 @@ def test_more_backends_than_allowed_lose_nothing() -> None:
     assert sum(histogram["sum"] for histogram in everything.values()) == 10 * 3600 + 10
     assert len(everything) == 4
     assert everything["overflow", "overflow:0"]["count"] == 17
+    for proxy, target in everything:
+        assert rig.tracker.get_histogram(proxy, target) == everything[proxy, target]
+    assert rig.tracker.get_percentiles("overflow", "overflow:0")["count"] == 17  # type: ignore[index]
     assert rig.tracker.get_histograms_for_metrics()["overflow", "overflow", "0"]["count"] == 17
     assert rig.tracker.get_status()["backends"]["overflow", "overflow:0"]["reasons"]["rst"] == 10
     assert_accounted(rig.tracker)
