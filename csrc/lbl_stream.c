@@ -34,12 +34,14 @@ static void *drain_thread(void *arg)
 		uint64_t before = lbl_load(&stream->received);
 
 		lbl_drain(stream);
-		if (lbl_ring_fill(&stream->ring) > stream->ring.mask / 4)
-			continue;
-		if (lbl_load(&stream->received) != before)
-			wait_ms = BUSY_WAIT_MS;
-		else
+		if (lbl_load(&stream->received) == before) {
+			/* Nothing came, or what is next was not submitted yet: no use in spinning. */
 			wait_ms = 2 * wait_ms > IDLE_WAIT_MS ? IDLE_WAIT_MS : 2 * wait_ms;
+		} else {
+			wait_ms = BUSY_WAIT_MS;
+			if (lbl_ring_fill(&stream->ring) > stream->ring.mask / 4)
+				continue;
+		}
 		epoll_wait(stream->epoll_fd, &event, 1, wait_ms);
 	}
 	return NULL;

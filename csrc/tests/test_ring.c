@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Rings whose contents make no sense, or not yet. */
+#include <time.h>
+
 #include "common.h"
 
 static struct lbl_stream *stream;
@@ -52,6 +54,37 @@ static void test_a_busy_record_is_waited_for(void)
 	*header(64) &= ~LBL_RING_BUSY;
 	lbl_drain(stream);
 	CHECK(stream->received == 3 && shard->stats.recorded == 3 && !stream->corrupt);
+	tear_down();
+}
+
+static uint64_t cpu_ns(clockid_t clock)
+{
+	struct timespec at;
+
+	REQUIRE(!clock_gettime(clock, &at));
+	return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
+}
+
+/* Its producer may be preempted by the very thread that waits for it. */
+static void test_a_busy_record_is_not_waited_for_by_spinning(void)
+{
+	const struct timespec wait = { .tv_nsec = 100000000 };
+	clockid_t clock;
+	int i;
+
+	set_up(4096);
+	stream->n_shards = 0;
+	for (i = 0; i < 40; i++)
+		produce(1);
+	*header(0) |= LBL_RING_BUSY;
+	REQUIRE(!lbl_stream_attach(stream, shard));
+	REQUIRE(!pthread_getcpuclockid(stream->thread, &clock));
+	nanosleep(&wait, NULL);
+	CHECK(cpu_ns(clock) < SECOND / 50);
+	*header(0) &= ~LBL_RING_BUSY;
+	lbl_stream_detach(stream, shard);
+	lbl_stream_free(stream); /* the reference that attaching took */
+	CHECK(shard->stats.recorded == 40);
 	tear_down();
 }
 
@@ -132,6 +165,7 @@ static void test_records_wrap_around(void)
 int main(void)
 {
 	RUN(test_a_busy_record_is_waited_for);
+	RUN(test_a_busy_record_is_not_waited_for_by_spinning);
 	RUN(test_a_discarded_record_is_passed_over);
 	RUN(test_a_length_beyond_the_end_is_corrupt);
 	RUN(test_positions_too_far_apart_are_corrupt);
