@@ -132,6 +132,13 @@ class StreamStats(NamedTuple):
     size_bytes: int
 
 
+def check_room(rc: int, what: str) -> None:
+    """`check()` for what takes one of a stream's few places."""
+    if rc == -errno.ENOSPC:
+        raise BpfError(-rc, f"{what}: all its places are taken; stop or close another user")
+    check(rc, what)
+
+
 class Subscription:
     """A bounded queue of decoded events. While it is full, events are dropped and counted.
 
@@ -147,7 +154,7 @@ class Subscription:
         self._ptr: Any = ffi.gc(out[0], lib.lbl_queue_free)
         self._dropped = 0
         for stream in streams:
-            check(lib.lbl_queue_subscribe(self._ptr, stream), "subscribing to a stream")
+            check_room(lib.lbl_queue_subscribe(self._ptr, stream), "subscribing to a stream")
 
     def get(self, timeout: float | None = None) -> Event | None:
         """The next event; None if none came within `timeout` seconds, or the queue is closed."""

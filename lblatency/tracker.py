@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ._ffi import check, ffi, lib
 from ._fork import new_lock
 from .conntrack import ConntrackMap
 from .histogram import DEFAULT_BUCKETS, HistogramSnapshot, Layout
-from .stats import REASONS, EventStream
+from .stats import REASONS, EventStream, check_room
 
 __all__ = ["Backend", "BackendRow", "LatencyTracker"]
 
@@ -213,7 +214,9 @@ class LatencyTracker:
         self._attached.append(attached)
         for each in attached.stream.streams:
             rc = lib.lbl_tracker_attach(self._ptr, each, ptr, table, len(table))
-            check(rc, "attaching to the event stream")
+            if rc == -errno.EBUSY:
+                raise ValueError("stats_stream has the same ring twice; give each ring once")
+            check_room(rc, "attaching to the event stream")
 
     def _proxy_table(self, proxy_name: str, proxies: Mapping[int | str, str]) -> Any:
         rows: list[dict[str, Any]] = [{"id": 0, "name": self._name_number(proxy_name)}]

@@ -368,7 +368,7 @@ def test_a_start_that_fails_leaves_it_stopped() -> None:
     """If the second stream cannot be attached, the first is let go of."""
     rig = Rig()
     tracker = LatencyTracker()
-    with pytest.raises(lblatency.BpfError, match="attaching to the event stream"):
+    with pytest.raises(ValueError, match="same ring twice"):
         tracker.start([rig.stream, rig.stream], None, "web")
     assert not tracker.running()
     tracker.start(rig.stream, None, "web")
@@ -462,3 +462,22 @@ def test_reset_forgets_connections_of_streams_that_are_gone() -> None:
     assert rig.tracker.backends()[0].opened == 1
     rig.tracker.reset_histograms()
     assert rig.tracker.backends() == []
+
+
+def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
+    """The kernel's "No space left on device" would send people after their disks."""
+    rig = Rig()
+    others = [LatencyTracker() for _ in range(15)]
+    for other in others:
+        other.start(rig.stream, None, "web")
+    last = LatencyTracker()
+    with pytest.raises(lblatency.BpfError, match="all its places are taken"):
+        last.start(rig.stream, None, "web")
+    assert not last.running()
+    others[0].stop()
+    last.start(rig.stream, None, "web")
+    assert last.running()
+    subscriptions = [rig.stream.subscribe() for _ in range(16)]
+    with pytest.raises(lblatency.BpfError, match="all its places are taken"):
+        rig.stream.subscribe()
+    assert len(subscriptions) == 16
