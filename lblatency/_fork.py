@@ -8,15 +8,19 @@ import weakref
 
 __all__ = ["new_lock"]
 
-_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
-_held: list[threading.Lock] = []
+_locks: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
+_held: list[threading.RLock] = []
 _forking = threading.Lock()
 
 
-def new_lock() -> threading.Lock:
-    """A lock that `fork()` waits for. Whoever holds it must not wait for another such lock."""
-    lock = threading.Lock()
-    _locks.add(lock)
+def new_lock() -> threading.RLock:
+    """A lock that `fork()` waits for. Whoever holds it must not wait for another such lock.
+
+    It is reentrant: a signal handler runs in the main thread, which may hold it.
+    """
+    lock = threading.RLock()
+    with _forking:  # which walks through the set
+        _locks.add(lock)
     return lock
 
 

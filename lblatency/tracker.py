@@ -242,13 +242,13 @@ class LatencyTracker:
         return bool(self._attached) and all(at.stream.alive for at in self._attached)
 
     def _detach(self) -> None:
+        ended, self._attached = self._attached, []  # a signal handler may stop it meanwhile
         lib.lbl_tracker_detach(self._ptr)
-        for attached in self._attached:
+        for attached in ended:
             flow = attached.flow()
             if flow.produced is not None:
                 flow = flow._replace(produced=flow.produced - flow.in_ring)
             self._past += flow._replace(in_ring=0)
-        self._attached = []
 
     def stop(self) -> None:
         """Take what is still in the rings, then record no more. Histograms stay."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
-from helpers import SECOND, TARGET, Rig, assert_accounted, closed
+from helpers import SECOND, TARGET, Rig, assert_accounted, closed, in_child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import Model
@@ -481,3 +482,26 @@ def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
     with pytest.raises(lblatency.BpfError, match="all its places are taken"):
         rig.stream.subscribe()
     assert len(subscriptions) == 16
+
+
+def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Handlers run in the main thread, wherever it is: a lock of its own must not keep it out."""
+    rig = Rig()
+    rig.send(closed(HOUR))
+    read = stats.EventStream.stats
+
+    def interrupted(stream: stats.EventStream) -> stats.StreamStats:
+        monkeypatch.setattr(stats.EventStream, "stats", read)
+        rig.tracker.stop()
+        return read(stream)
+
+    def interrupt(call: Callable[[], object]) -> None:
+        monkeypatch.setattr(stats.EventStream, "stats", interrupted)
+        call()
+        assert not rig.tracker.running()
+        assert_accounted(rig.tracker)
+        assert rig.counts("received") == {"received": 1}
+
+    in_child(lambda: interrupt(rig.tracker.event_counts))
