@@ -19,19 +19,32 @@ struct lbl_queue {
 	struct lbl_seen events[];
 };
 
+static void init_filled(struct lbl_queue *queue)
+{
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&queue->filled, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
+/* Threads that waited are not in the child, but destroying the condition would wait for them. */
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	struct lbl_queue *queue = (struct lbl_queue *)entry;
 
-	if (phase == LBL_FORK_PREPARE)
+	if (phase == LBL_FORK_PREPARE) {
 		pthread_mutex_lock(&queue->lock);
-	else
-		pthread_mutex_unlock(&queue->lock);
+		return;
+	}
+	if (phase == LBL_FORK_CHILD)
+		init_filled(queue);
+	pthread_mutex_unlock(&queue->lock);
 }
 
 int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 {
-	pthread_condattr_t monotonic;
 	struct lbl_queue *queue;
 
 	if (!capacity)
@@ -40,10 +53,7 @@ int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 	if (!queue)
 		return -ENOMEM;
 	pthread_mutex_init(&queue->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&queue->filled, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	init_filled(queue);
 	queue->capacity = capacity;
 	queue->fork.rank = 2;
 	queue->fork.handle = handle_fork;
