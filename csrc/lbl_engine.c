@@ -7,7 +7,7 @@
 
 #include "lbl_count.h"
 
-int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
+int lbl_shard_new(struct lbl_layout *layout, uint32_t room, struct lbl_names *names,
 		  struct lbl_shard **ret)
 {
 	struct lbl_shard *shard = calloc(1, sizeof(*shard));
@@ -15,7 +15,7 @@ int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_n
 
 	if (!shard)
 		return -ENOMEM;
-	err = lbl_table_init(&shard->table, max_backends);
+	err = lbl_table_init(&shard->table, room);
 	if (err) {
 		free(shard);
 		return err;
@@ -25,6 +25,7 @@ int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_n
 	lbl_get(&layout->refs);
 	shard->layout = layout;
 	shard->names = names;
+	shard->limit = room;
 	*ret = shard;
 	return 0;
 }
@@ -78,7 +79,7 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 
 	if (likely(index))
 		return index;
-	if (shard->table.n > shard->table.max)
+	if (shard->table.n > shard->limit)
 		return 0;
 	name = proxy_name(shard, key->proxy);
 	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);

@@ -47,26 +47,6 @@ static int grow(struct lbl_flows *flows)
 	return 0;
 }
 
-int lbl_flows_put(struct lbl_flows *flows, const struct lbl_flow_key *key, uint64_t created_ns)
-{
-	struct lbl_flow *flow;
-
-	if (!flows->entries || (flows->n > flows->mask / 2 && flows->n < FLOWS_MAX)) {
-		int err = grow(flows);
-
-		if (err)
-			return err;
-	}
-	flow = &flows->entries[position(flows, key)];
-	if (!flow->used) {
-		if (flows->n == FLOWS_MAX)
-			return -ENOSPC;
-		flows->n++;
-	}
-	*flow = (struct lbl_flow){ .key = *key, .used = 1, .created_ns = created_ns };
-	return 0;
-}
-
 /* Close the gap that a removed entry leaves, so that look-ups need no tombstones. */
 static void remove_at(struct lbl_flows *flows, uint32_t gap)
 {
@@ -86,6 +66,38 @@ static void remove_at(struct lbl_flows *flows, uint32_t gap)
 		flows->entries[gap] = flows->entries[i];
 		gap = i;
 	}
+}
+
+/* Of a full table: forget one that is as good as any, since it may well have closed unseen. */
+static void forget_one(struct lbl_flows *flows, const struct lbl_flow_key *key)
+{
+	uint32_t i = hash_flow(flows, key) & flows->mask;
+
+	while (!flows->entries[i].used)
+		i = (i + 1) & flows->mask;
+	remove_at(flows, i);
+}
+
+int lbl_flows_put(struct lbl_flows *flows, const struct lbl_flow_key *key, uint64_t created_ns)
+{
+	struct lbl_flow *flow;
+	int forgot = 0;
+
+	if (!flows->entries || (flows->n > flows->mask / 2 && flows->n < FLOWS_MAX)) {
+		int err = grow(flows);
+
+		if (err)
+			return err;
+	}
+	flow = &flows->entries[position(flows, key)];
+	if (!flow->used && flows->n == FLOWS_MAX) {
+		forget_one(flows, key);
+		flow = &flows->entries[position(flows, key)];
+		forgot = 1;
+	}
+	flows->n += !flow->used;
+	*flow = (struct lbl_flow){ .key = *key, .used = 1, .created_ns = created_ns };
+	return forgot;
 }
 
 uint64_t lbl_flows_take(struct lbl_flows *flows, const struct lbl_flow_key *key)

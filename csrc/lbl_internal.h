@@ -281,7 +281,7 @@ struct lbl_flows {
 	uint32_t mask, n;
 };
 
-/* Remember or replace. -ENOSPC beyond a million flows, -ENOMEM. */
+/* Remember or replace. 1 if another of a million had to be forgotten for it, -ENOMEM. */
 int lbl_flows_put(struct lbl_flows *flows, const struct lbl_flow_key *key, uint64_t created_ns);
 /* Forget, and tell when it was created; 0 if not known. */
 uint64_t lbl_flows_take(struct lbl_flows *flows, const struct lbl_flow_key *key);
@@ -322,13 +322,15 @@ struct lbl_shard {
 	struct lbl_conntrack *conntrack;
 	struct lbl_names *names;
 	bool by_name; /* its keys hold names for proxy ids */
+	uint32_t limit; /* backends it may add; its table may have room for more */
 	struct lbl_proxy_name *proxies;
 	size_t n_proxies;
 	struct lbl_vip *vips;
 	size_t n_vips;
 };
 
-int lbl_shard_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_names *names,
+/* `room` for backends; may add as many, unless its limit is lowered. */
+int lbl_shard_new(struct lbl_layout *layout, uint32_t room, struct lbl_names *names,
 		  struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 

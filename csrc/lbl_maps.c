@@ -17,6 +17,14 @@ int lbl_map_info(int fd, struct bpf_map_info *info)
 	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
 }
 
+int64_t lbl_map_id(int fd)
+{
+	struct bpf_map_info info;
+	int err = lbl_map_info(fd, &info);
+
+	return err ? err : (int64_t)info.id;
+}
+
 bool lbl_map_is_called(int fd, const char *name)
 {
 	struct bpf_map_info info;
@@ -70,8 +78,9 @@ int lbl_map_by_name(const char *name)
 		if (fd < 0) {
 			if (errno == ENOENT) /* gone meanwhile */
 				continue;
-			found = -errno;
-			break;
+			if (found >= 0)
+				close(found);
+			return -errno;
 		}
 		if (!lbl_map_is_called(fd, name)) {
 			close(fd);

@@ -75,7 +75,6 @@ struct lbl_stream_stats {
 	uint64_t size_bytes;
 	uint64_t produced; /* by the producer's own count; 0 without counters */
 	uint64_t dropped;
-	bool has_counters;
 	uint64_t consumed_before; /* events that others took off the ring before us */
 };
 
@@ -175,7 +174,7 @@ struct lbl_tracker_stats {
 	uint64_t unmatched; /* closed, but nobody knows when it was created */
 	uint64_t rejected; /* closed before it was created, or absurdly long after */
 	uint64_t ignored; /* health probes and failed connects */
-	uint64_t flows_full; /* opened events that could not be remembered */
+	uint64_t flows_full; /* connections forgotten, since too many are open */
 	uint64_t observed; /* lbl_backend_observe() */
 };
 
@@ -280,6 +279,7 @@ int lbl_map_by_name(const char *name);
  */
 int lbl_map_inner(int fd, uint32_t index);
 bool lbl_map_is_called(int fd, const char *name);
+int64_t lbl_map_id(int fd);
 /* The map called lbl_counters of a program that uses this ring. -ENOENT if there is none. */
 int lbl_counters_of(int ring_fd);
 

@@ -232,7 +232,6 @@ int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret)
 		.produced = counters.produced + stream->produced.produced,
 		.dropped = counters.dropped + stream->produced.dropped,
 		.consumed_before = stream->consumed_before,
-		.has_counters = stream->counters_fd >= 0 || stream->ring.memory,
 	};
 	pthread_mutex_unlock(&stream->lock);
 	pthread_mutex_unlock(&stream->producing);

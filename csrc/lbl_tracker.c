@@ -39,7 +39,7 @@ int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl
 	tracker->max_backends = max_backends;
 	tracker->names = lbl_names_new();
 	if (tracker->names)
-		err = lbl_shard_new(layout, max_backends, tracker->names, &tracker->own);
+		err = lbl_shard_new(layout, 2 * max_backends, tracker->names, &tracker->own);
 	if (err) {
 		lbl_layout_free(layout);
 		lbl_names_free(tracker->names);
@@ -47,6 +47,7 @@ int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl
 		return err;
 	}
 	tracker->own->by_name = true;
+	tracker->own->limit = max_backends;
 	pthread_mutex_init(&tracker->lock, NULL);
 	tracker->fork.handle = handle_fork;
 	lbl_fork_register(&tracker->fork);
@@ -183,15 +184,20 @@ static void add_stats(struct lbl_tracker_stats *to, const struct lbl_tracker_sta
 		lbl_add(&sum[i], lbl_load(&value[i]));
 }
 
-/* What a stream's shard has counted goes on to count in the tracker's own. */
+/*
+ * What a stream's shard has counted goes on to count in the tracker's own, which has room for it
+ * beside what is recorded by hand.
+ */
 static void fold(struct lbl_tracker *tracker, struct lbl_shard *shard)
 {
 	struct lbl_totals *totals = calloc(1, sizeof(*totals));
 	uint32_t i;
 
 	pthread_mutex_lock(&tracker->own->lock);
+	tracker->own->limit = tracker->own->table.max;
 	for (i = 0; totals && i < shard->table.n; i++)
 		fold_backend(tracker->own, &shard->table, i, totals);
+	tracker->own->limit = tracker->max_backends;
 	add_stats(&tracker->own->stats, &shard->stats);
 	pthread_mutex_unlock(&tracker->own->lock);
 	free(totals);

@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except (LatencyError, ValueError) as error:
+    except (LatencyError, OSError, ValueError) as error:
         print(f"lblatency: {error}", file=sys.stderr)
         return 1
 

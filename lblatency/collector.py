@@ -81,19 +81,35 @@ class LatencyCollector(Collector):
             "Events that gave no latency although they should have, by reason",
             labels=("reason",),
         )
-        for kind in ("opened", "closed", "periodic", "malformed"):
-            if (count := counts.get(kind)) is not None:
-                events.add_metric((kind,), count)
-        for reason in ("dropped", "unmatched", "rejected", "malformed"):
-            if (count := counts.get(reason)) is not None:
-                lost.add_metric((reason,), count)
-        return [events, lost]
+        outcome = CounterMetricFamily(
+            "lblatency_closed_events", "Closed events by what became of them", labels=("outcome",)
+        )
+        for family, names in (
+            (events, ("opened", "closed", "periodic", "malformed")),
+            (outcome, ("recorded", "unmatched", "rejected", "ignored")),
+            (lost, ("dropped", "unmatched", "rejected", "malformed", "flows_full", "corrupt")),
+        ):
+            for name in names:
+                if (count := counts.get(name)) is not None:
+                    family.add_metric((name,), count)
+        produced = CounterMetricFamily(
+            "lblatency_events_produced", "Events that balancers wanted to send, by their own count"
+        )
+        received = CounterMetricFamily(
+            "lblatency_events_received", "Records taken off the ring buffers"
+        )
+        for family, name in ((produced, "produced"), (received, "received")):
+            if (count := counts.get(name)) is not None:
+                family.add_metric((), count)
+        return [events, outcome, lost, produced, received]
 
     def _ring_families(self) -> list[Metric]:
         rings = self._tracker.stream_stats()
         families: list[Metric] = [
             GaugeMetricFamily(f"lblatency_ring_{name}", help_text, value=value)
             for name, help_text, value in (
+                ("events", "Events that wait in the ring buffers",
+                 sum(ring.in_ring for ring in rings)),
                 ("fill_bytes", "Bytes that wait in the ring buffers",
                  sum(ring.fill_bytes for ring in rings)),
                 ("fill_max_bytes", "The most bytes that a drain has found waiting",

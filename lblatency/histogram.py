@@ -147,6 +147,9 @@ class HistogramSnapshot(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._KEYS)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self._layout.buckets, self._slots, self._counts, self._sum_ns)
+
     def __repr__(self) -> str:
         return f"<HistogramSnapshot count={self._total} sum={self['sum']!r}>"
 
@@ -219,3 +222,9 @@ class HistogramSnapshot(Mapping[str, Any]):
             sum=self["sum"],
             count=self._total,
         )
+
+
+def _unpickle(
+    buckets: tuple[float, ...], slots: bytes, counts: bytes, sum_ns: int
+) -> HistogramSnapshot:
+    return HistogramSnapshot(Layout.of(buckets), slots, counts, sum_ns)

@@ -200,8 +200,9 @@ class EventStream:
     Made by `create_event_stream()`. It may be used by any number of trackers and subscriptions.
     """
 
-    def __init__(self, streams: Sequence[Any]) -> None:
+    def __init__(self, streams: Sequence[Any], *, counted: bool) -> None:
         self._streams = list(streams)
+        self._counted = counted
         first = [self._raw(stream) for stream in self._streams]
         self._dropped_before = sum(raw.dropped for raw in first)
         self._produced_before = self._dropped_before + sum(raw.consumed_before for raw in first)
@@ -242,13 +243,12 @@ class EventStream:
     def stats(self) -> StreamStats:
         """What was produced and where it is, summed over the rings."""
         each = [self._raw(stream) for stream in self.streams]
-        counted = any(raw.has_counters for raw in each)
         produced = sum(raw.produced for raw in each) - self._produced_before
         dropped = sum(raw.dropped for raw in each) - self._dropped_before
         return StreamStats(
-            produced=produced if counted else None,
+            produced=produced if self._counted else None,
             received=sum(raw.received for raw in each),
-            dropped=dropped if counted else None,
+            dropped=dropped if self._counted else None,
             in_ring=sum(raw.in_ring for raw in each),
             corrupt=sum(raw.corrupt for raw in each),
             fill_bytes=sum(raw.fill_bytes for raw in each),
@@ -304,22 +304,25 @@ def _open_ring(ring: MapSpec, fd: int, counters_fd: int) -> Any:
     return ffi.gc(out[0], lib.lbl_stream_free)
 
 
-def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> list[Any]:
-    """The streams of all rings, those in arrays of maps included; the first has the counters."""
+def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream:
+    """All rings, those in arrays of maps included, each counters map with the first that has it."""
+    streams: list[Any] = []
+    counted: set[int] = set()
+    known = True
     with ExitStack() as stack:
-        outer = [(ring, stack.enter_context(map_fd(ring))) for ring in rings]
-        if counters is None:
-            counters_fd = stack.enter_context(counters_of(*outer[0]))
-        else:
-            counters_fd = stack.enter_context(map_fd(counters))
-        streams: list[Any] = []
-        for ring, fd in outer:
+        for ring in rings:
+            fd = stack.enter_context(map_fd(ring))
+            find = counters_of(ring, fd) if counters is None else map_fd(counters)
+            counters_fd = stack.enter_context(find)
+            known = known and counters_fd >= 0
             inner = stack.enter_context(inner_maps(fd))
-            for each in [fd] if inner is None else inner:
-                streams.append(_open_ring(ring, each, -1 if streams else counters_fd))
-        if not streams:
-            raise LatencyError(f"array {ring} has no rings in it yet; the balancer must put them")
-        return streams
+            if inner == []:
+                raise LatencyError(f"array {ring} has no rings in it yet; the balancer puts them")
+            for each in inner or [fd]:
+                new = counters_fd >= 0 and lib.lbl_map_id(counters_fd) not in counted
+                streams.append(_open_ring(ring, each, counters_fd if new else -1))
+                counted.add(lib.lbl_map_id(counters_fd))
+    return EventStream(streams, counted=known)
 
 
 def create_event_stream(
@@ -331,15 +334,15 @@ def create_event_stream(
         ringbuf: the ring buffer map, or an array of ring buffer maps: an open fd, a pin path, an id
             (digits in a string) or a name; a sequence of those; or a `MemoryRing`. Each ring gets a
             thread of its own.
-        counters: the producer's `lbl_counters` map, by the same means. Without it, it is looked
-            for beside the ring's pin and among the maps of the programs that use the ring.
+        counters: the `lbl_counters` map that counts for all these rings, by the same means. Without
+            it, each ring's is looked for, beside its pin and among the maps of its programs.
 
     Raises:
         BpfError: there is no such map, it may not be opened, or somebody else consumes it.
         LatencyError: it is a map of another kind.
     """
     if isinstance(ringbuf, MemoryRing):
-        return EventStream([ringbuf.ptr])
+        return EventStream([ringbuf.ptr], counted=True)
     rings: Sequence[MapSpec]
     if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):
         rings = ringbuf
@@ -347,4 +350,4 @@ def create_event_stream(
         rings = [ringbuf]  # type: ignore[list-item]  # map_fd() refuses bytes
     if not rings:
         raise ValueError("there must be at least one ring")
-    return EventStream(_open_all(rings, counters))
+    return _open_all(rings, counters)

@@ -17,6 +17,7 @@ __all__ = ["Backend", "BackendRow", "LatencyTracker"]
 
 _observe = lib.lbl_backend_observe
 _OVERFLOW = "overflow"
+_MOST = 2**62 / 1e9  # seconds; 146 years
 _OVERFLOW_TARGET = "overflow:0"
 _EVENT_COUNTS = (
     "opened",
@@ -33,7 +34,7 @@ _EVENT_COUNTS = (
 
 
 def _invalid(seconds: object) -> ValueError:
-    return ValueError(f"latency must be finite seconds, 0 or more, not {seconds!r}")
+    return ValueError(f"latency must be seconds from 0 to {_MOST:.0f}, not {seconds!r}")
 
 
 def _check_name(name: object) -> bytes:
@@ -105,6 +106,7 @@ class _Flow(NamedTuple):
     received: int
     dropped: int | None
     in_ring: int
+    corrupt: int
 
     def __add__(self, other: object) -> _Flow:
         if not isinstance(other, _Flow):
@@ -116,6 +118,7 @@ class _Flow(NamedTuple):
             None if self.dropped is None or other.dropped is None
             else self.dropped + other.dropped,
             self.in_ring + other.in_ring,
+            self.corrupt + other.corrupt,
         )  # fmt: skip
 
 
@@ -127,6 +130,7 @@ class _Attached:
         before = stream.stats()
         self.received = before.received
         self.dropped = before.dropped or 0
+        self.corrupt = before.corrupt
 
     def flow(self) -> _Flow:
         now = self.stream.stats()
@@ -135,6 +139,7 @@ class _Attached:
             now.received - self.received,
             None if now.dropped is None else now.dropped - self.dropped,
             now.in_ring,
+            now.corrupt - self.corrupt,
         )
 
 
@@ -145,8 +150,9 @@ class LatencyTracker:
 
     Args:
         buckets: upper bounds of the classic histogram, seconds, ascending.
-        max_backends: how many backends to tell apart; the rest share the one called "overflow", so
-            that a flood of addresses costs neither memory nor observations.
+        max_backends: how many backends to tell apart of each ring, and as many of those recorded by
+            hand; the rest share the one called "overflow", so that a flood of addresses costs
+            neither memory nor observations.
     """
 
     def __init__(
@@ -160,7 +166,7 @@ class LatencyTracker:
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
         self._lock = new_lock()
         self._attached: list[_Attached] = []
-        self._past = _Flow(0, 0, 0, 0)
+        self._past = _Flow(0, 0, 0, 0, 0)
         self._proxy_name: str | None = None
         self._names: dict[int, str] = {0: _OVERFLOW}
         self._bound: dict[tuple[str, str], Any] = {}
@@ -278,7 +284,7 @@ class LatencyTracker:
         Args:
             proxy_name: not empty.
             target_id: `ip:port`, IPv6 as `[addr]:port`.
-            latency_sec: seconds, finite, 0 or more.
+            latency_sec: seconds, 0 or more; at most 2**62 ns, which is 146 years.
 
         Raises:
             TypeError: a name is no string, or the latency no number.

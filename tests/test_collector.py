@@ -92,6 +92,10 @@ def test_its_own_counts_are_exposed() -> None:
     assert value("lblatency_connections_closed_total", BACKEND | {"reason": "fin"}) == 1
     assert value("lblatency_connections_closed_total", BACKEND | {"reason": "rst"}) is None
     assert value("lblatency_connections_open", BACKEND) == 0
+    for name, count in (("recorded", 2), ("unmatched", 1), ("rejected", 1), ("ignored", 1)):
+        assert value("lblatency_closed_events_total", {"outcome": name}) == count
+    assert value("lblatency_events_produced_total") == value("lblatency_events_received_total") == 9
+    assert value("lblatency_ring_events") == 0
     assert value("lblatency_ring_fill_bytes") == 0
     assert value("lblatency_ring_fill_max_bytes") >= 64  # type: ignore[operator]
     assert value("lblatency_ring_size_bytes") == 1 << 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -244,3 +245,15 @@ def test_an_empty_snapshot_has_no_percentiles() -> None:
     assert math.isnan(empty.mean)
     assert empty["counts"] == (0,) * len(DEFAULT_BUCKETS)
     assert empty.native(3).buckets == {}
+
+
+def test_snapshots_can_be_pickled() -> None:
+    """An exporter with worker processes hands them around."""
+    tracker = lblatency.LatencyTracker(buckets=(0.5, 2))
+    for seconds in (0.1, 1, 3):
+        tracker.record_latency("web", "10.0.0.1:80", seconds)
+    histogram = tracker.get_histogram("web", "10.0.0.1:80")
+    assert histogram is not None
+    copy = pickle.loads(pickle.dumps(histogram))
+    assert copy == histogram
+    assert copy.merge(histogram)["count"] == 6

@@ -81,7 +81,7 @@ static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 	REQUIRE(!pthread_getcpuclockid(stream->thread, &clock));
 	nanosleep(&wait, NULL);
 	CHECK(cpu_ns(clock) < SECOND / 50);
-	*header(0) &= ~LBL_RING_BUSY;
+	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* as a producer submits */
 	lbl_stream_detach(stream, shard);
 	lbl_stream_free(stream); /* the reference that attaching took */
 	CHECK(shard->stats.recorded == 40);

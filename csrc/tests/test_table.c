@@ -259,6 +259,35 @@ static void test_flows_remember_and_forget(void)
 	lbl_flows_destroy(&flows);
 }
 
+/* Beyond a million, each that is remembered makes another be forgotten, and none is invented. */
+static void test_a_full_table_of_flows_forgets_one_for_one(void)
+{
+	struct lbl_flows flows = { 0 };
+	struct lbl_flow_key key = { .client_port = 1 };
+	uint32_t i, known = 0, most = 1 << 20, more = 1000;
+
+	for (i = 0; i < most; i++) {
+		key.client = i;
+		CHECK(lbl_flows_put(&flows, &key, i + 1) == 0);
+	}
+	for (; i < most + more; i++) {
+		key.client = i;
+		CHECK(lbl_flows_put(&flows, &key, i + 1) == 1);
+		CHECK(lbl_flows_put(&flows, &key, i + 1) == 0);
+	}
+	CHECK(flows.n == most);
+	for (i = 0; i < most + more; i++) {
+		uint64_t created_ns;
+
+		key.client = i;
+		created_ns = lbl_flows_take(&flows, &key);
+		CHECK(created_ns == 0 || created_ns == i + 1);
+		known += created_ns != 0;
+	}
+	CHECK(known == most);
+	lbl_flows_destroy(&flows);
+}
+
 int main(void)
 {
 	RUN(test_counters_carry_past_32_bits);
@@ -268,5 +297,6 @@ int main(void)
 	RUN(test_readers_survive_growing_windows);
 	RUN(test_a_full_table_says_so);
 	RUN(test_flows_remember_and_forget);
+	RUN(test_a_full_table_of_flows_forgets_one_for_one);
 	return checks_done();
 }
