@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from model import Model
 
 from lblatency import DEFAULT_BUCKETS, LatencyTracker, stats
+from lblatency._ffi import lib
 
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 EVENTS = st.builds(
@@ -473,3 +474,18 @@ def test_an_event_that_does_not_exist_cannot_be_packed(event: stats.Event, text:
     """The error shows what is wrong and what there is."""
     with pytest.raises(ValueError, match=text):
         event.pack()
+
+
+def test_every_field_of_the_abi_goes_to_c_and_back() -> None:
+    """Version 1: 56 bytes, each field of its own."""
+    assert (lib.LBL_ABI_VERSION, lib.LBL_EVENT_BYTES) == (1, 56)
+    sent = stats.Event(
+        "closed", "[2001:db8::7]:8443", timestamp_ns=11, created_ns=5, reason="reused",
+        protocol=17, probe=True, proxy_id=513, backend_id=70_000, connect_us=3, first_byte_us=4,
+        closing_us=6,
+    )  # fmt: skip
+    ring = stats.MemoryRing(4096)
+    with stats.create_event_stream(ring) as stream, stream.subscribe() as subscription:
+        assert ring.produce(sent.pack())
+        stream.drain()
+        assert subscription.get(timeout=20) == sent
