@@ -95,7 +95,7 @@ static uint64_t to_ns(double seconds)
 	return ns < LBL_OBSERVE_MAX ? ns : LBL_OBSERVE_MAX;
 }
 
-void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n)
+size_t lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n)
 {
 	size_t observed = 0, i;
 	lbl_u128 sum = 0;
@@ -111,7 +111,7 @@ void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *se
 	lbl_table_add_sum(&shard->table, index, sum);
 	lbl_table_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, observed);
 	lbl_add(&shard->stats.observed, observed);
-	lbl_add(&shard->stats.rejected, n - observed);
+	return observed;
 }
 
 static struct lbl_flow_key flow_key(const struct lbl_seen *seen)

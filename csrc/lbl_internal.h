@@ -356,8 +356,11 @@ static inline bool lbl_is_duration(double seconds)
 	return x.u <= most.u;
 }
 
-/* With the lock held: durations of a backend of this shard. */
-void lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n);
+/*
+ * With the lock held: durations of a backend of this shard. Returns how many were recorded; fewer
+ * only for lack of memory.
+ */
+size_t lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n);
 
 /* With the lock held: the backend's index, added if need be; 0 is the overflow. */
 uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);

@@ -222,10 +222,13 @@ int lbl_tracker_backend(struct lbl_tracker *tracker, uint16_t name, const uint8_
 
 void lbl_backend_free(struct lbl_backend *backend);
 
-/* Record seconds. -EINVAL for NaN, infinities, negatives and more than 2^62 ns. */
+/* Record seconds. -EINVAL for NaN, infinities, negatives and more than 2^62 ns; -ENOMEM. */
 int lbl_backend_observe(struct lbl_backend *backend, double seconds);
 
-/* Record all of `seconds`, or none if one of them is invalid: then -EINVAL, and which in `ret`. */
+/*
+ * Record all of `seconds`, or none if one of them is invalid: then -EINVAL, and which in `ret`.
+ * -ENOMEM if memory ran out and some were not recorded.
+ */
 int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
 			     size_t *ret);
 

@@ -38,11 +38,13 @@ int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl
 	tracker->layout = layout;
 	tracker->max_backends = max_backends;
 	tracker->names = lbl_names_new();
-	if (tracker->names)
+	tracker->totals = calloc(1, sizeof(*tracker->totals));
+	if (tracker->names && tracker->totals)
 		err = lbl_shard_new(layout, 2 * max_backends, tracker->names, &tracker->own);
 	if (err) {
 		lbl_layout_free(layout);
 		lbl_names_free(tracker->names);
+		free(tracker->totals);
 		free(tracker);
 		return err;
 	}
@@ -64,6 +66,7 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 	lbl_shard_free(tracker->own);
 	lbl_names_free(tracker->names);
 	lbl_layout_free(tracker->layout);
+	free(tracker->totals);
 	pthread_mutex_destroy(&tracker->lock);
 	free(tracker);
 }
@@ -150,11 +153,13 @@ int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
 	return err;
 }
 
-static void fold_backend(struct lbl_shard *into, const struct lbl_table *from, uint32_t index,
-			 struct lbl_totals *totals)
+/* Returns how many observations had to be given up for lack of memory. */
+static uint64_t fold_backend(struct lbl_shard *into, const struct lbl_table *from, uint32_t index,
+			     struct lbl_totals *totals)
 {
 	struct lbl_table *table = &into->table;
 	struct lbl_key key = from->hot[index].key;
+	uint64_t lost = 0;
 	uint32_t to = 0, i;
 
 	lbl_totals_clear(totals);
@@ -164,14 +169,16 @@ static void fold_backend(struct lbl_shard *into, const struct lbl_table *from, u
 		to = lbl_shard_backend(into, &key);
 	}
 	for (i = totals->first; i < totals->end; i++) {
-		if (totals->slots[i])
-			lbl_table_count(table, into->layout, to, i, totals->slots[i]);
+		if (totals->slots[i] &&
+		    lbl_table_count(table, into->layout, to, i, totals->slots[i]))
+			lost += totals->slots[i];
 	}
 	lbl_table_add_sum(table, to, totals->sum);
 	for (i = 0; i < LBL_REASONS; i++)
 		lbl_table_add_closed(table, to, i, totals->closed[i]);
 	lbl_add(&table->cold[to].opened, totals->opened);
 	lbl_add(&table->cold[to].probes, totals->probes);
+	return lost;
 }
 
 static void add_stats(struct lbl_tracker_stats *to, const struct lbl_tracker_stats *from)
@@ -190,17 +197,18 @@ static void add_stats(struct lbl_tracker_stats *to, const struct lbl_tracker_sta
  */
 static void fold(struct lbl_tracker *tracker, struct lbl_shard *shard)
 {
-	struct lbl_totals *totals = calloc(1, sizeof(*totals));
+	uint64_t lost = 0;
 	uint32_t i;
 
 	pthread_mutex_lock(&tracker->own->lock);
 	tracker->own->limit = tracker->own->table.max;
-	for (i = 0; totals && i < shard->table.n; i++)
-		fold_backend(tracker->own, &shard->table, i, totals);
+	for (i = 0; i < shard->table.n; i++)
+		lost += fold_backend(tracker->own, &shard->table, i, tracker->totals);
 	tracker->own->limit = tracker->max_backends;
 	add_stats(&tracker->own->stats, &shard->stats);
+	lbl_add(&tracker->own->stats.recorded, -lost);
+	lbl_add(&tracker->own->stats.rejected, lost);
 	pthread_mutex_unlock(&tracker->own->lock);
-	free(totals);
 }
 
 void lbl_tracker_detach(struct lbl_tracker *tracker)
@@ -259,7 +267,7 @@ int lbl_backend_observe(struct lbl_backend *backend, double seconds)
 int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
 			     size_t *ret)
 {
-	size_t i;
+	size_t observed, i;
 
 	for (i = 0; i < n; i++) {
 		if (unlikely(!lbl_is_duration(seconds[i]))) {
@@ -268,9 +276,9 @@ int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds,
 		}
 	}
 	pthread_mutex_lock(&backend->shard->lock);
-	lbl_shard_observe(backend->shard, backend->index, seconds, n);
+	observed = lbl_shard_observe(backend->shard, backend->index, seconds, n);
 	pthread_mutex_unlock(&backend->shard->lock);
-	return 0;
+	return observed == n ? 0 : -ENOMEM;
 }
 
 /* ---- the whole ---- */

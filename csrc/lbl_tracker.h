@@ -20,6 +20,7 @@ struct lbl_tracker {
 	uint32_t max_backends;
 	struct lbl_names *names;
 	struct lbl_shard *own;
+	struct lbl_totals *totals; /* for folding, which must not fail for lack of it */
 	struct lbl_attachment *attached;
 	size_t n_attached;
 };

@@ -33,7 +33,9 @@ _EVENT_COUNTS = (
 )
 
 
-def _invalid(seconds: object) -> ValueError:
+def _refusal(rc: int, seconds: object) -> Exception:
+    if rc == -errno.ENOMEM:
+        return MemoryError("no memory to record a latency in")
     return ValueError(f"latency must be seconds from 0 to {_MOST:.0f}, not {seconds!r}")
 
 
@@ -63,9 +65,9 @@ class Backend:
             try:
                 refused = _observe(ptr, seconds)
             except OverflowError:
-                refused = True
+                refused = -errno.EINVAL
             if refused:
-                raise _invalid(seconds)
+                raise _refusal(refused, seconds)
 
         self.observe: Callable[[float], None] = observe
 
@@ -297,9 +299,9 @@ class LatencyTracker:
         try:
             refused = _observe(bound, latency_sec)
         except OverflowError:
-            refused = True
+            refused = -errno.EINVAL
         if refused:
-            raise _invalid(latency_sec)
+            raise _refusal(refused, latency_sec)
 
     def record_many(self, proxy_name: str, target_id: str, seconds: Any) -> int:
         """Record all durations of a contiguous buffer of doubles, or none if one is invalid.
@@ -325,8 +327,11 @@ class LatencyTracker:
         n = view.nbytes // 8
         doubles = ffi.from_buffer("double[]", view)
         bad = ffi.new("size_t *")
-        if lib.lbl_backend_observe_many(bound, doubles, n, bad):
-            raise ValueError(f"item {bad[0]}: {_invalid(doubles[bad[0]])}")
+        refused = lib.lbl_backend_observe_many(bound, doubles, n, bad)
+        if refused == -errno.EINVAL:
+            raise ValueError(f"item {bad[0]}: {_refusal(refused, doubles[bad[0]])}")
+        if refused:
+            raise _refusal(refused, None)
         return n
 
     def backend(self, proxy_name: str, target_id: str) -> Backend:
