@@ -15,7 +15,7 @@ int lbl_shard_new(struct lbl_layout *layout, uint32_t room, struct lbl_names *na
 
 	if (!shard)
 		return -ENOMEM;
-	err = lbl_table_init(&shard->table, room);
+	err = lbl_table_init(&shard->table, room, layout->n_slots);
 	if (err) {
 		free(shard);
 		return err;

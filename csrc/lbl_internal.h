@@ -61,42 +61,43 @@ struct lbl_layout {
 
 /*
  * A cell is 1/128 of an octave, found from the exponent and top mantissa bits of the duration as a
- * double (clz would need lzcnt to be as quick). It holds two bounds at the most, so two branchless
- * compares finish the search. The 1 keeps 0 out of the exponents; cells are wider where it counts.
+ * double (clz would need lzcnt to be as quick). The 1 keeps 0 out of the exponents; cells are wider
+ * where it counts. For durations of at most LBL_TOP_NS.
  */
-static inline uint32_t lbl_slot_below_top(const struct lbl_layout *layout, uint64_t ns)
+static inline uint32_t lbl_cell(uint64_t ns)
 {
 	union {
 		double d;
 		uint64_t u;
 	} x = { .d = (double)(int64_t)(ns | 1) };
-	uint32_t first = layout->cell[(x.u >> (52 - LBL_CELL_BITS)) - (1023UL << LBL_CELL_BITS)];
+
+	return (uint32_t)(x.u >> (52 - LBL_CELL_BITS)) - (1023U << LBL_CELL_BITS);
+}
+
+/* A cell holds two bounds at the most, so two branchless compares finish the search. */
+static inline uint32_t lbl_slot_in_cell(const struct lbl_layout *layout, uint32_t cell, uint64_t ns)
+{
+	uint32_t first = layout->cell[cell];
 
 	return first + (layout->upper[first] < ns) + (layout->upper[first + 1] < ns);
 }
 
 static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
 {
-	return ns > LBL_TOP_NS ? layout->n_slots - 1 : lbl_slot_below_top(layout, ns);
+	return ns > LBL_TOP_NS ? layout->n_slots - 1 : lbl_slot_in_cell(layout, lbl_cell(ns), ns);
 }
 
-/* ---- lbl_arena.c: where counters live ---- */
+/* ---- lbl_array.c: memory that grows in place ---- */
 
-enum { LBL_LINE = 64, LBL_LINES_MAX = LBL_SLOTS_MAX / LBL_LINE + 1 };
-
-struct lbl_chunk;
-
-struct lbl_arena {
-	struct lbl_chunk *chunks;
+struct lbl_array {
 	uint8_t *at;
-	uint32_t left; /* lines, from there on */
-	void **spare[LBL_LINES_MAX + 1]; /* freed ones, by how many lines they have */
+	size_t reserved, usable; /* bytes */
 };
 
-/* 1 to LBL_LINES_MAX zeroed lines; NULL if there is no memory. */
-void *lbl_arena_alloc(struct lbl_arena *arena, uint32_t lines);
-void lbl_arena_free(struct lbl_arena *arena, void *p, uint32_t lines);
-void lbl_arena_destroy(struct lbl_arena *arena);
+int lbl_array_reserve(struct lbl_array *array, size_t bytes);
+/* Have the first `bytes` usable, zeroed if they were not before. -ENOMEM if there are none. */
+int lbl_array_grow(struct lbl_array *array, size_t bytes);
+void lbl_array_release(struct lbl_array *array);
 
 /* ---- lbl_table.c: backends and their counters, one table a shard ---- */
 
@@ -114,38 +115,40 @@ _Static_assert(sizeof(struct lbl_key) ==
 		       sizeof(struct lbl_event) - offsetof(struct lbl_event, port),
 	       "lbl_key is the tail of lbl_event");
 
-/*
- * Counters of a contiguous range of slots, a byte each, so that an octave's are one cache line. A
- * byte that overflows carries into `low`, and that into `high`; both come when first needed. A
- * slot's count is recent + (low << 8) + (high << 40).
- */
-struct lbl_window {
-	struct lbl_window *next; /* in the list of retired ones */
-	uint16_t base, len;
-	uint8_t *recent;
-	uint32_t *low, *high;
-};
-
 enum { LBL_HOT_REASONS = 6 };
 
-/* What an event touches: one cache line, written by the shard's owner only. */
+/*
+ * What an event touches beside its slot's counter: one cache line, written by the shard's owner
+ * only. The key is where an event in a ring has its own, so that both can be compared as vectors.
+ */
 struct lbl_hot {
-	struct lbl_key key;
-	uint16_t base, len; /* of the window */
-	uint8_t *recent; /* window->recent */
 	uint64_t sum; /* ns, low 63 bits */
-	uint32_t closed[LBL_HOT_REASONS];
+	uint32_t closed[LBL_HOT_REASONS]; /* low 31 bits */
+	uint32_t unused[3];
+	struct lbl_key key;
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct lbl_hot) == 64, "lbl_hot is one cache line");
 
+/*
+ * A slot's counter is a byte, of which its owner lets 7 bits stand, so that an octave's counters
+ * are one cache line. What they exceed that by is carried into pages of an octave each, and what
+ * those exceed into others: count = recent + (low << 7) + (high << 39). Pages come when needed.
+ */
+enum { LBL_PAGE_SLOTS = 64, LBL_ROW_MAX = LBL_SLOTS_MAX + LBL_PAGE_SLOTS - 1 };
+enum lbl_carry { LBL_LOW, LBL_HIGH, LBL_CARRIES };
+
+struct lbl_page {
+	uint32_t count[LBL_PAGE_SLOTS];
+};
+
 /* The rest of a backend. `carries` is odd while a counter carries into the next. */
 struct lbl_cold {
-	struct lbl_window *window;
+	struct lbl_page **pages[LBL_CARRIES];
 	uint64_t sum_carry; /* in units of 2^63 ns */
 	uint64_t opened;
 	uint32_t carries;
-	uint32_t closed_carry[LBL_HOT_REASONS]; /* in units of 2^32 */
+	uint32_t closed_carry[LBL_HOT_REASONS]; /* in units of 2^31 */
 	uint16_t name;
 	uint64_t connect_failed;
 	uint64_t probes;
@@ -154,21 +157,21 @@ struct lbl_cold {
 struct lbl_table {
 	uint32_t max; /* backends, the overflow one at index 0 not counted */
 	uint32_t n; /* indexes in use, 0 included */
+	uint32_t row_bytes; /* counters of a backend: whole cache lines */
+	uint8_t *recent; /* n rows */
 	struct lbl_hot *hot;
 	struct lbl_cold *cold;
+	struct lbl_array recent_memory, hot_memory, cold_memory;
 	uint32_t *by_id; /* event's backend_id to index */
 	uint64_t seed; /* a secret: addresses come from outside and must not be chosen to collide */
 	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
 	uint32_t hash_mask;
-	struct lbl_arena arena;
 	bool sees_opens; /* of the connections that it sees close, which others do not */
-	bool is_read; /* by one reader: windows that are replaced must wait for its end */
-	struct lbl_window *retired;
 };
 
 enum { LBL_IDS_MAX = 1 << 20 };
 
-int lbl_table_init(struct lbl_table *table, uint32_t max);
+int lbl_table_init(struct lbl_table *table, uint32_t max, uint32_t n_slots);
 void lbl_table_destroy(struct lbl_table *table);
 
 /* The index that an id led to last. Large ids share entries: what they lead to is checked. */
@@ -222,11 +225,17 @@ uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key
 /* Add a backend that is not there; 0, the overflow backend, if there is no room. */
 uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, uint16_t name);
 
-/* Add `n` to a slot's counter wherever the window ends. -ENOMEM if it could not grow. */
-int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, uint32_t index,
-		    uint32_t slot, uint64_t n);
+static inline uint8_t *lbl_table_counter(const struct lbl_table *table, uint32_t index,
+					 uint32_t slot)
+{
+	return &table->recent[(size_t)index * table->row_bytes + slot];
+}
 
-/* Carry what exceeds the low halves of a backend's sum and closed counts. */
+/*
+ * Add to a backend's counters, and carry what they exceed their low bits by: with 0, no more than
+ * that. -ENOMEM if there was no page to carry into; then nothing has changed.
+ */
+int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint64_t n);
 void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns);
 void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n);
 
@@ -241,19 +250,12 @@ struct lbl_totals {
 	uint64_t closed[LBL_REASONS];
 	uint64_t probes;
 	uint32_t first, end; /* slots outside are 0 */
-	uint64_t slots[LBL_SLOTS_MAX];
+	uint64_t slots[LBL_ROW_MAX];
 };
 
 void lbl_totals_clear(struct lbl_totals *totals);
 
-/*
- * Around a read, with the owner kept out by the shard's lock; during it the owner may write. One
- * reader at a time.
- */
-void lbl_table_read_begin(struct lbl_table *table);
-void lbl_table_read_end(struct lbl_table *table);
-
-/* Add what one backend has counted. */
+/* Add what one backend has counted. The owner may write meanwhile. */
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals);
 
 /* ---- lbl_maps.c: BPF maps ---- */
@@ -337,7 +339,7 @@ void lbl_shard_free(struct lbl_shard *shard);
 /* With the lock held: one record of any length. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
 
-/* lbl_run.c: the same for `n` <= LBL_RUN_MAX 56-byte events 64 bytes apart, quicker. */
+/* lbl_run.c: the same for 1 to LBL_RUN_MAX 56-byte events 64 bytes apart, quicker. */
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n);
 
 enum { LBL_RUN_MAX = 64 };

@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: MIT
 /*
- * The fast path: runs of our own closed events. With few backends, one after the other. With many,
- * all together in stages, each of which asks for the memory that the next one needs, so that the
- * waits of a whole run overlap instead of adding up. What is not plain goes the long way.
+ * The fast path: runs of our own events, all together in stages. Each is short, so that the
+ * processor has many events in hand at once, and asks for the memory that the next one needs, so
+ * that the waits of a whole run overlap instead of adding up. What is not plain goes the long way.
  */
 #include <endian.h>
 
-#include "lbl_count.h"
+#include "lbl_run.h"
 
-/* As many backends as have their counters in the first- and second-level caches anyway. */
-enum { FEW = 64 };
+bool lbl_use_avx512;
 
-/* An event on its way. */
-struct step {
-	const struct lbl_event *event;
-	struct lbl_hot *hot;
-	uint8_t *counter;
-	uint64_t ns;
-	uint32_t slot;
-	uint32_t reason;
-};
+__attribute__((constructor)) static void choose(void)
+{
+	lbl_use_avx512 = lbl_has_avx512();
+}
+
+/* ---- decoding ---- */
 
 /*
  * The event's reason if it is closed, no probe's and was a connection, else something larger. All
@@ -36,39 +32,71 @@ static inline uint32_t plain_reason(const struct lbl_event *event)
 	return word >> 8 | word << 24;
 }
 
-/*
- * Take a plain event, by far the most frequent kind, up to its slot; false if it is none. One
- * compare tells that the creation is known, since 0 - 1 is the largest number, and that it is not
- * in the future.
- */
-static inline bool begin(const struct lbl_shard *shard, const struct lbl_event *event,
-			 struct step *step)
+/* One compare tells that the creation is known, since 0 - 1 is the largest number, and not late. */
+static inline bool is_plain(const struct lbl_event *event)
 {
-	uint64_t ns = event->timestamp_ns - event->created_ns;
-	uint32_t reason = plain_reason(event);
-
-	if (unlikely(reason >= LBL_HOT_REASONS || ns > LBL_TOP_NS ||
-		     event->created_ns - 1 >= event->timestamp_ns))
-		return false;
-	step->event = event;
-	step->ns = ns;
-	step->slot = lbl_slot_below_top(shard->layout, ns);
-	step->reason = reason;
-	return true;
+	return plain_reason(event) < LBL_HOT_REASONS &&
+	       event->timestamp_ns - event->created_ns <= LBL_TOP_NS &&
+	       event->created_ns - 1 < event->timestamp_ns;
 }
 
-/*
- * Backends are guessed first: an id leads to what it led to last, a hash to the first entry that
- * may be the key's. Index 0 is right for no event, since its key is none's.
- */
-static inline struct lbl_hot *guess_by_id(const struct lbl_table *table, uint32_t id)
+static void decode(struct lbl_run *run, uint32_t from)
 {
-	return &table->hot[*lbl_table_by_id(table, id)];
+	uint32_t i;
+
+	for (i = from; i < run->n; i++) {
+		const struct lbl_event *event = lbl_run_event(run, i);
+		bool plain = is_plain(event);
+
+		run->ns[i] = plain ? event->timestamp_ns - event->created_ns : 0;
+		run->decoded[i].cell = lbl_cell(run->ns[i]);
+		run->decoded[i].id = event->backend_id;
+		run->plain |= (uint64_t)plain << i;
+	}
 }
 
-static inline struct lbl_hot *guess_by_hash(const struct lbl_table *table, uint64_t hash)
+/* ---- finding the counters ---- */
+
+/* A guess, to be checked: an id leads to the backend that it led to last. */
+static inline uint32_t guess_by_id(const struct lbl_table *table, uint32_t id)
 {
-	return &table->hot[lbl_table_guess(table, hash)];
+	return *lbl_table_by_id(table, id);
+}
+
+static inline void aim(const struct lbl_shard *shard, struct lbl_run *restrict run, uint32_t i,
+		       uint32_t index)
+{
+	const struct lbl_layout *layout = shard->layout;
+	uint32_t slot = lbl_slot_in_cell(layout, run->decoded[i].cell, run->ns[i]);
+
+	run->hot[i] = &shard->table.hot[index];
+	run->counter[i] = lbl_table_counter(&shard->table, index, slot);
+	__builtin_prefetch(run->hot[i], 1);
+	__builtin_prefetch(run->counter[i], 1);
+}
+
+static void find_by_id(const struct lbl_shard *shard, struct lbl_run *restrict run)
+{
+	uint32_t i;
+
+#pragma GCC unroll 4
+	for (i = 0; i < run->n; i++)
+		aim(shard, run, i, guess_by_id(&shard->table, run->decoded[i].id));
+}
+
+/* Another guess: a hash leads to the first entry that may be the key's. */
+static void find_by_hash(const struct lbl_shard *shard, struct lbl_run *restrict run)
+{
+	const struct lbl_table *table = &shard->table;
+	uint64_t hash[LBL_RUN_MAX];
+	uint32_t i;
+
+	for (i = 0; i < run->n; i++) {
+		hash[i] = lbl_table_hash(table, lbl_key_of(lbl_run_event(run, i)));
+		__builtin_prefetch(lbl_table_entry(table, hash[i]));
+	}
+	for (i = 0; i < run->n; i++)
+		aim(shard, run, i, lbl_table_guess(table, hash[i]));
 }
 
 /* Two long words and a short one without a branch: what memcmp() would be too careful for. */
@@ -86,30 +114,38 @@ static inline bool same_key(const struct lbl_key *a, const struct lbl_key *b)
 	return !((a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2));
 }
 
-/* The event's counter, if its backend is the one guessed and has one for it, else NULL. */
-static inline uint8_t *counter_of(const struct step *step)
+static inline bool guessed_right(const struct lbl_run *run, uint32_t i)
 {
-	const struct lbl_hot *hot = step->hot;
-	uint32_t at = step->slot - hot->base;
-
-	if (unlikely(at >= hot->len || !same_key(&hot->key, lbl_key_of(step->event))))
-		return NULL;
-	return &hot->recent[at];
+	return same_key(&run->hot[i]->key, lbl_key_of(lbl_run_event(run, i)));
 }
 
-/* False if there was no memory for it. */
-static inline bool count(struct lbl_shard *shard, const struct step *step, uint8_t *counter)
+static bool same_keys(const struct lbl_run *run)
 {
-	struct lbl_table *table = &shard->table;
-	struct lbl_hot *hot = step->hot;
-	uint8_t sum;
+	bool same = true;
+	uint32_t i;
 
-	lbl_count_closed(table, hot, step->reason);
-	if (likely(!__builtin_add_overflow(*counter, 1, &sum)))
-		lbl_store(counter, sum);
-	else if (lbl_table_count(table, shard->layout, lbl_index_of(table, hot), step->slot, 1))
-		return false;
-	lbl_sum(table, hot, step->ns);
+	for (i = 0; i < run->n; i++)
+		same &= guessed_right(run, i);
+	return same;
+}
+
+/* ---- counting ---- */
+
+/* False if there was no memory for it. */
+static inline bool count(struct lbl_table *table, const struct lbl_run *run, uint32_t i,
+			 const struct lbl_event *event)
+{
+	struct lbl_hot *hot = run->hot[i];
+
+	lbl_count_closed(table, hot, event->reason);
+	if (unlikely(lbl_bump8(run->counter[i], 1))) {
+		uint32_t index = lbl_index_of(table, hot);
+		const uint8_t *row = lbl_table_counter(table, index, 0);
+
+		if (!lbl_carry(table, index, (uint32_t)(run->counter[i] - row)))
+			return false;
+	}
+	lbl_sum(table, hot, run->ns[i]);
 	return true;
 }
 
@@ -120,28 +156,27 @@ static void account(struct lbl_shard *shard, uint32_t counted, uint32_t failed)
 	lbl_add(&shard->stats.rejected, failed);
 }
 
-/* ---- few backends ---- */
-
-static void record_few(struct lbl_shard *shard, const char *first, const char *end)
+static void count_all(struct lbl_shard *shard, const struct lbl_run *run)
 {
-	const struct lbl_table *table = &shard->table;
-	uint32_t counted = 0, failed = 0;
+	const struct lbl_event *event = lbl_run_event(run, 0);
+	uint32_t n = run->n, failed = 0, i;
 
-	for (; first < end; first += 64) {
-		const struct lbl_event *event = (const void *)first;
-		uint8_t *counter = NULL;
-		struct step step;
+	for (i = 0; i < n; i++) {
+		failed += !count(&shard->table, run, i, event);
+		event = lbl_run_next(event);
+	}
+	account(shard, n, failed);
+}
 
-		if (likely(begin(shard, event, &step))) {
-			step.hot =
-				event->backend_id
-					? guess_by_id(table, event->backend_id)
-					: guess_by_hash(table,
-							lbl_table_hash(table, lbl_key_of(event)));
-			counter = counter_of(&step);
-		}
-		if (likely(counter)) {
-			failed += !count(shard, &step, counter);
+static void count_each(struct lbl_shard *shard, const struct lbl_run *run)
+{
+	uint32_t counted = 0, failed = 0, i;
+
+	for (i = 0; i < run->n; i++) {
+		const struct lbl_event *event = lbl_run_event(run, i);
+
+		if (run->plain >> i & 1 && guessed_right(run, i)) {
+			failed += !count(&shard->table, run, i, event);
 			counted++;
 		} else {
 			lbl_shard_record(shard, event, LBL_EVENT_BYTES);
@@ -150,82 +185,23 @@ static void record_few(struct lbl_shard *shard, const char *first, const char *e
 	account(shard, counted, failed);
 }
 
-/* ---- many backends ---- */
-
-static uint32_t begin_all(struct lbl_shard *shard, const char *first, const char *end,
-			  struct step *steps)
-{
-	struct step *step = steps;
-
-	for (; first < end; first += 64) {
-		const struct lbl_event *event = (const void *)first;
-
-		if (unlikely(!begin(shard, event, step))) {
-			lbl_shard_record(shard, event, LBL_EVENT_BYTES);
-			continue;
-		}
-		step->hot = guess_by_id(&shard->table, event->backend_id);
-		__builtin_prefetch(step->hot, 1);
-		step++;
-	}
-	return (uint32_t)(step - steps);
-}
-
-static void guess_all_by_hash(const struct lbl_table *table, struct step *steps, uint32_t n)
-{
-	uint64_t hash[LBL_RUN_MAX];
-	uint32_t i;
-
-	for (i = 0; i < n; i++) {
-		hash[i] = lbl_table_hash(table, lbl_key_of(steps[i].event));
-		__builtin_prefetch(lbl_table_entry(table, hash[i]));
-	}
-	for (i = 0; i < n; i++) {
-		steps[i].hot = guess_by_hash(table, hash[i]);
-		__builtin_prefetch(steps[i].hot, 1);
-	}
-}
-
-/* Count until an event has no counter. Returns how many had one. */
-static uint32_t count_all(struct lbl_shard *shard, struct step *steps, uint32_t n)
-{
-	struct step *step, *end;
-	uint32_t failed = 0;
-
-	for (end = steps; end < steps + n; end++) {
-		end->counter = counter_of(end);
-		if (unlikely(!end->counter))
-			break;
-		__builtin_prefetch(end->counter, 1);
-	}
-	for (step = steps; step < end; step++)
-		failed += !count(shard, step, step->counter);
-	account(shard, (uint32_t)(end - steps), failed);
-	return (uint32_t)(end - steps);
-}
-
-/* A producer gives ids or it does not, so the first event decides for the run. */
-static void record_many(struct lbl_shard *shard, const char *first, const char *end)
-{
-	struct step steps[LBL_RUN_MAX];
-	uint32_t n, done;
-
-	n = begin_all(shard, first, end, steps);
-	if (n && !steps[0].event->backend_id)
-		guess_all_by_hash(&shard->table, steps, n);
-	for (done = 0; done < n; done++) {
-		done += count_all(shard, &steps[done], n - done);
-		if (done < n)
-			lbl_shard_record(shard, steps[done].event, LBL_EVENT_BYTES);
-	}
-}
-
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
 {
-	const char *end = (const char *)first + n * 64UL;
+	struct lbl_run run;
+	bool same;
 
-	if (shard->table.n <= FEW)
-		record_few(shard, first, end);
+	run.first = first;
+	run.n = n;
+	run.plain = 0;
+	decode(&run, lbl_use_avx512 ? lbl_run_decode_avx512(&run) : 0);
+	/* A producer gives ids or it does not. */
+	if (lbl_run_event(&run, 0)->backend_id)
+		find_by_id(shard, &run);
 	else
-		record_many(shard, first, end);
+		find_by_hash(shard, &run);
+	same = lbl_use_avx512 ? lbl_run_same_keys_avx512(&run) : same_keys(&run);
+	if (likely(same && run.plain == UINT64_MAX >> (64 - n)))
+		count_all(shard, &run);
+	else
+		count_each(shard, &run);
 }

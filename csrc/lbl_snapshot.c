@@ -27,31 +27,6 @@ static struct part part_of(const struct lbl_table *table, uint32_t index)
 	return part;
 }
 
-static void for_tables(struct lbl_tracker *tracker, void (*change)(struct lbl_table *table))
-{
-	size_t i;
-
-	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
-		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
-
-		pthread_mutex_lock(&shard->lock);
-		change(&shard->table);
-		pthread_mutex_unlock(&shard->lock);
-	}
-}
-
-static void read_begin(struct lbl_tracker *tracker)
-{
-	pthread_mutex_lock(&tracker->lock);
-	for_tables(tracker, lbl_table_read_begin);
-}
-
-static void read_end(struct lbl_tracker *tracker)
-{
-	for_tables(tracker, lbl_table_read_end);
-	pthread_mutex_unlock(&tracker->lock);
-}
-
 /* ---- rows ---- */
 
 static int reserve_pairs(struct lbl_snapshot *snapshot, size_t *room, size_t more)
@@ -191,11 +166,11 @@ int lbl_tracker_snapshot(struct lbl_tracker *tracker, struct lbl_snapshot **ret)
 	int err = -ENOMEM;
 	size_t n;
 
-	read_begin(tracker);
+	pthread_mutex_lock(&tracker->lock);
 	n = gather(tracker, &parts);
 	if (n)
 		err = make_snapshot(parts, n, ret);
-	read_end(tracker);
+	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;
 }
@@ -244,11 +219,11 @@ int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, uint16_t name, const u
 	int err;
 
 	memcpy(key.addr, addr, sizeof(key.addr));
-	read_begin(tracker);
+	pthread_mutex_lock(&tracker->lock);
 	for (i = 0; i < lbl_tracker_shards(tracker); i++)
 		n = find_parts(lbl_tracker_shard(tracker, i), &key, &parts, n);
 	err = make_snapshot(parts, n, ret);
-	read_end(tracker);
+	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;
 }

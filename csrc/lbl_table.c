@@ -8,7 +8,7 @@
 
 enum { FIRST_HASH = 64 };
 
-/* Address space, of which the kernel backs only what is touched; zeroed. */
+/* Zeroed memory, of which the kernel backs only what is touched. */
 static void *reserve(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -18,7 +18,7 @@ static void *reserve(size_t bytes)
 }
 
 /* Beyond this, the entries of small pages would not fit into the TLB. */
-enum { MANY_BYTES = 1 << 20, MANY_BACKENDS = 1 << 12 };
+enum { MANY_BYTES = 1 << 20 };
 
 static void release(void *p, size_t bytes)
 {
@@ -31,50 +31,64 @@ static size_t hash_bytes(const struct lbl_table *table)
 	return ((size_t)table->hash_mask + 1) * sizeof(*table->hash);
 }
 
-int lbl_table_init(struct lbl_table *table, uint32_t max)
+/* Have room for `n` backends. */
+static int grow(struct lbl_table *table, size_t n)
+{
+	if (lbl_array_grow(&table->recent_memory, n * table->row_bytes) ||
+	    lbl_array_grow(&table->hot_memory, n * sizeof(*table->hot)) ||
+	    lbl_array_grow(&table->cold_memory, n * sizeof(*table->cold)))
+		return -ENOMEM;
+	return 0;
+}
+
+static int reserve_all(struct lbl_table *table)
+{
+	size_t n = (size_t)table->max + 1;
+
+	table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
+	table->hash = reserve(FIRST_HASH * sizeof(*table->hash));
+	if (!table->by_id || !table->hash ||
+	    lbl_array_reserve(&table->recent_memory, n * table->row_bytes) ||
+	    lbl_array_reserve(&table->hot_memory, n * sizeof(*table->hot)) ||
+	    lbl_array_reserve(&table->cold_memory, n * sizeof(*table->cold)))
+		return -ENOMEM;
+	return grow(table, 1);
+}
+
+int lbl_table_init(struct lbl_table *table, uint32_t max, uint32_t n_slots)
 {
 	memset(table, 0, sizeof(*table));
 	table->max = max;
 	table->n = 1;
+	table->row_bytes = (n_slots + LBL_PAGE_SLOTS - 1) / LBL_PAGE_SLOTS * LBL_PAGE_SLOTS;
+	table->hash_mask = FIRST_HASH - 1;
 	if (getrandom(&table->seed, sizeof(table->seed), GRND_NONBLOCK) != sizeof(table->seed))
 		table->seed = (uintptr_t)table;
-	table->hot = reserve(((size_t)max + 1) * sizeof(*table->hot));
-	table->cold = reserve(((size_t)max + 1) * sizeof(*table->cold));
-	table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
-	table->hash = reserve(FIRST_HASH * sizeof(*table->hash));
-	table->hash_mask = FIRST_HASH - 1;
-	if (table->hot && table->cold && table->by_id && table->hash) {
-		/* No event has this key, so that none is taken for the overflow's own. */
-		memset(&table->hot[0].key, 0xff, sizeof(table->hot[0].key));
-		return 0;
+	if (reserve_all(table)) {
+		lbl_table_destroy(table);
+		return -ENOMEM;
 	}
-	lbl_table_destroy(table);
-	return -ENOMEM;
+	table->recent = table->recent_memory.at;
+	table->hot = (struct lbl_hot *)(void *)table->hot_memory.at;
+	table->cold = (struct lbl_cold *)(void *)table->cold_memory.at;
+	/* No event has this key, so that none is taken for the overflow's own. */
+	memset(&table->hot[0].key, 0xff, sizeof(table->hot[0].key));
+	return 0;
 }
 
-static uint32_t lines_of(const struct lbl_window *window)
+static uint32_t n_pages(const struct lbl_table *table)
 {
-	return (window->len + LBL_LINE - 1U) / LBL_LINE;
+	return table->row_bytes / LBL_PAGE_SLOTS;
 }
 
-static void free_window(struct lbl_table *table, struct lbl_window *window)
+static void free_pages(const struct lbl_table *table, struct lbl_cold *cold)
 {
-	if (!window)
-		return;
-	if (window->recent)
-		lbl_arena_free(&table->arena, window->recent, lines_of(window));
-	free(window->low);
-	free(window->high);
-	free(window);
-}
+	uint32_t level, i;
 
-static void free_retired(struct lbl_table *table)
-{
-	while (table->retired) {
-		struct lbl_window *next = table->retired->next;
-
-		free_window(table, table->retired);
-		table->retired = next;
+	for (level = 0; level < LBL_CARRIES; level++) {
+		for (i = 0; cold->pages[level] && i < n_pages(table); i++)
+			free(cold->pages[level][i]);
+		free(cold->pages[level]);
 	}
 }
 
@@ -83,11 +97,10 @@ void lbl_table_destroy(struct lbl_table *table)
 	uint32_t i;
 
 	for (i = 0; table->cold && i < table->n; i++)
-		free_window(table, table->cold[i].window);
-	free_retired(table);
-	lbl_arena_destroy(&table->arena);
-	release(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot));
-	release(table->cold, ((size_t)table->max + 1) * sizeof(*table->cold));
+		free_pages(table, &table->cold[i]);
+	lbl_array_release(&table->recent_memory);
+	lbl_array_release(&table->hot_memory);
+	lbl_array_release(&table->cold_memory);
 	release(table->by_id, LBL_IDS_MAX * sizeof(*table->by_id));
 	release(table->hash, hash_bytes(table));
 	memset(table, 0, sizeof(*table));
@@ -145,12 +158,10 @@ uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, ui
 {
 	uint32_t index = table->n;
 
-	if (index > table->max)
+	if (index > table->max || grow(table, (size_t)index + 1))
 		return 0;
 	if (index > table->hash_mask / 4 && hash_grow(table))
 		return 0;
-	if (index == MANY_BACKENDS)
-		madvise(table->hot, ((size_t)table->max + 1) * sizeof(*table->hot), MADV_HUGEPAGE);
 	table->hot[index].key = *key;
 	table->cold[index].name = name;
 	hash_put(table->hash, table->hash_mask, lbl_table_hash(table, key), index);
@@ -199,158 +210,71 @@ void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reas
 	}
 	low = &table->hot[index].closed[reason];
 	sum = *low + n;
-	if (likely(!(sum >> 32))) {
+	if (likely(!(sum >> 31))) {
 		lbl_store(low, (uint32_t)sum);
 		return;
 	}
 	carry_begin(cold);
-	lbl_store(low, (uint32_t)sum);
-	lbl_add(&cold->closed_carry[reason], (uint32_t)(sum >> 32));
+	lbl_store(low, (uint32_t)sum & (UINT32_MAX >> 1));
+	lbl_add(&cold->closed_carry[reason], (uint32_t)(sum >> 31));
 	carry_end(cold);
 }
 
-/* A reader may still be looking at it: then it is freed at the read's end. */
-static void retire(struct lbl_table *table, struct lbl_window *window)
+/* Allocate what an array has not yet; readers may look at it meanwhile. */
+static void *need(void *array, size_t bytes)
 {
-	if (!window || !table->is_read) {
-		free_window(table, window);
-		return;
-	}
-	window->next = table->retired;
-	table->retired = window;
-}
+	void **p = array, *made;
 
-static struct lbl_window *window_new(struct lbl_table *table, uint32_t base, uint32_t end)
-{
-	struct lbl_window *window = calloc(1, sizeof(*window));
-
-	if (!window)
-		return NULL;
-	window->base = (uint16_t)base;
-	window->len = (uint16_t)(end - base);
-	window->recent = lbl_arena_alloc(&table->arena, lines_of(window));
-	if (!window->recent) {
-		free(window);
-		return NULL;
-	}
-	return window;
-}
-
-/* One of the arrays of carries moved to where it belongs in a larger window. */
-static bool copy_carries(uint32_t **to, const struct lbl_window *window, const uint32_t *from,
-			 const struct lbl_window *old)
-{
-	if (!from)
-		return true;
-	*to = calloc(window->len, sizeof(**to));
-	if (!*to)
-		return false;
-	memcpy(*to + (old->base - window->base), from, old->len * sizeof(*from));
-	return true;
-}
-
-/* Put a larger window in the place of a backend's own, with what that had counted. */
-static struct lbl_window *replace_window(struct lbl_table *table, uint32_t index, uint32_t base,
-					 uint32_t end)
-{
-	struct lbl_cold *cold = &table->cold[index];
-	struct lbl_hot *hot = &table->hot[index];
-	struct lbl_window *old = cold->window;
-	struct lbl_window *window = window_new(table, base, end);
-
-	if (!window)
-		return NULL;
-	if (old && (!copy_carries(&window->low, window, old->low, old) ||
-		    !copy_carries(&window->high, window, old->high, old))) {
-		free_window(table, window);
-		return NULL;
-	}
-	if (old)
-		memcpy(window->recent + (old->base - base), old->recent, old->len);
-	hot->base = window->base;
-	hot->len = window->len;
-	hot->recent = window->recent;
-	__atomic_store_n(&cold->window, window, __ATOMIC_RELEASE);
-	retire(table, old);
-	return window;
-}
-
-/* An octave, where windows begin and end. */
-enum { OCTAVE = LBL_NATIVE_PER_OCTAVE };
-
-/*
- * The backend's window if it has the slot, else a new one that does. It grows in the direction of
- * the slot and at least doubles, so that it seldom grows again.
- */
-static struct lbl_window *window_for(struct lbl_table *table, const struct lbl_layout *layout,
-				     uint32_t index, uint32_t slot)
-{
-	struct lbl_window *window = table->cold[index].window;
-	uint32_t base = slot / OCTAVE * OCTAVE, end = base + OCTAVE;
-
-	if (window) {
-		uint32_t old_base = window->base, len = window->len, old_end = old_base + len;
-
-		if (slot >= old_base && slot < old_end)
-			return window;
-		if (slot >= old_end) {
-			base = old_base;
-			end = end < old_end + len ? (old_end + len) / OCTAVE * OCTAVE : end;
-		} else {
-			end = old_end;
-			if (base + len > old_base)
-				base = old_base > len ? (old_base - len) / OCTAVE * OCTAVE : 0;
-		}
-	}
-	return replace_window(table, index, base, end < layout->n_slots ? end : layout->n_slots);
-}
-
-/* Make sure that there is an array to carry into. */
-static bool need_carries(uint32_t **array, const struct lbl_window *window)
-{
-	uint32_t *made;
-
-	if (*array)
-		return true;
-	made = calloc(window->len, sizeof(*made));
+	if (*p)
+		return *p;
+	made = calloc(1, bytes);
 	if (made)
-		__atomic_store_n(array, made, __ATOMIC_RELEASE);
+		__atomic_store_n(p, made, __ATOMIC_RELEASE);
 	return made;
 }
 
-static int carry(struct lbl_cold *cold, struct lbl_window *window, uint32_t i, uint64_t sum)
+/* What a slot's counter is carried into, made if need be. */
+static uint32_t *carried(const struct lbl_table *table, struct lbl_cold *cold, enum lbl_carry level,
+			 uint32_t slot)
 {
-	uint64_t low;
+	struct lbl_page **pages, *page;
 
-	if (!need_carries(&window->low, window))
+	pages = need(&cold->pages[level], n_pages(table) * sizeof(*pages));
+	page = pages ? need(&pages[slot / LBL_PAGE_SLOTS], sizeof(*page)) : NULL;
+	return page ? &page->count[slot % LBL_PAGE_SLOTS] : NULL;
+}
+
+static int carry(const struct lbl_table *table, struct lbl_cold *cold, uint8_t *recent,
+		 uint32_t slot, uint64_t sum)
+{
+	uint32_t *low = carried(table, cold, LBL_LOW, slot), *high = NULL;
+	uint64_t total;
+
+	if (!low)
 		return -ENOMEM;
-	low = window->low[i] + (sum >> 8);
-	if (low >> 32 && !need_carries(&window->high, window))
-		return -ENOMEM;
+	total = *low + (sum >> 7);
+	if (total >> 32) {
+		high = carried(table, cold, LBL_HIGH, slot);
+		if (!high)
+			return -ENOMEM;
+	}
 	carry_begin(cold);
-	lbl_store(&window->recent[i], (uint8_t)sum);
-	lbl_store(&window->low[i], (uint32_t)low);
-	if (low >> 32)
-		lbl_add(&window->high[i], (uint32_t)(low >> 32));
+	lbl_store(recent, (uint8_t)(sum & 127));
+	lbl_store(low, (uint32_t)total);
+	if (high)
+		lbl_add(high, (uint32_t)(total >> 32));
 	carry_end(cold);
 	return 0;
 }
 
-int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, uint32_t index,
-		    uint32_t slot, uint64_t n)
+int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint64_t n)
 {
-	struct lbl_window *window;
-	uint64_t sum;
-	uint32_t i;
+	uint8_t *recent = lbl_table_counter(table, index, slot);
+	uint64_t sum = *recent + n;
 
-	window = window_for(table, layout, index, slot);
-	if (!window)
-		return -ENOMEM;
-	i = slot - window->base;
-	sum = window->recent[i] + n;
-	if (sum >> 8)
-		return carry(&table->cold[index], window, i, sum);
-	lbl_store(&window->recent[i], (uint8_t)sum);
+	if (sum >> 7)
+		return carry(table, &table->cold[index], recent, slot, sum);
+	lbl_store(recent, (uint8_t)sum);
 	return 0;
 }
 
@@ -358,49 +282,73 @@ int lbl_table_count(struct lbl_table *table, const struct lbl_layout *layout, ui
 
 /* One look at a backend, to be repeated if a carry was under way. */
 struct look {
-	const struct lbl_window *window;
 	uint64_t sum, sum_carry;
 	uint64_t closed[LBL_HOT_REASONS];
-	uint64_t slots[LBL_SLOTS_MAX];
+	uint32_t first, end; /* slots outside are 0, and those that are not counted here */
+	uint64_t slots[LBL_ROW_MAX];
 };
 
-static void add_carries(struct look *look, uint32_t *const *array, uint32_t len, int shift)
+static const uint32_t *page_at(const struct lbl_cold *cold, enum lbl_carry level, uint32_t i)
 {
-	const uint32_t *carries = __atomic_load_n(array, __ATOMIC_ACQUIRE);
-	uint32_t i;
+	struct lbl_page **pages = __atomic_load_n(&cold->pages[level], __ATOMIC_ACQUIRE);
+	const struct lbl_page *page = pages ? __atomic_load_n(&pages[i], __ATOMIC_ACQUIRE) : NULL;
 
-	for (i = 0; carries && i < len; i++)
-		look->slots[i] += (uint64_t)lbl_load(&carries[i]) << shift;
+	return page ? page->count : NULL;
 }
 
-static void look_at(const struct lbl_hot *hot, const struct lbl_cold *cold, struct look *look)
+static bool is_zero(const uint8_t *line)
 {
-	const struct lbl_window *window = __atomic_load_n(&cold->window, __ATOMIC_ACQUIRE);
+	const uint64_t *word = (const void *)line;
+	uint64_t any = 0;
 	uint32_t i;
 
-	look->window = window;
+	for (i = 0; i < LBL_PAGE_SLOTS / sizeof(*word); i++)
+		any |= lbl_load(&word[i]);
+	return !any;
+}
+
+static void add_page(uint64_t *slots, const uint32_t *page, int shift)
+{
+	uint32_t i;
+
+	for (i = 0; page && i < LBL_PAGE_SLOTS; i++)
+		slots[i] += (uint64_t)lbl_load(&page[i]) << shift;
+}
+
+/* A cache line of counters, and what they were carried into. */
+static void look_at_line(const uint8_t *line, const struct lbl_cold *cold, uint32_t number,
+			 struct look *look)
+{
+	const uint32_t *low = page_at(cold, LBL_LOW, number);
+	const uint32_t *high = page_at(cold, LBL_HIGH, number);
+	uint32_t first = number * LBL_PAGE_SLOTS, i;
+
+	if (!low && is_zero(line))
+		return;
+	if (!look->end)
+		look->first = look->end = first;
+	memset(&look->slots[look->end], 0, (first - look->end) * sizeof(*look->slots));
+	for (i = 0; i < LBL_PAGE_SLOTS; i++)
+		look->slots[first + i] = lbl_load(&line[i]);
+	add_page(&look->slots[first], low, 7);
+	add_page(&look->slots[first], high, 39);
+	look->end = first + LBL_PAGE_SLOTS;
+}
+
+static void look_at(const struct lbl_table *table, uint32_t index, struct look *look)
+{
+	const struct lbl_cold *cold = &table->cold[index];
+	const struct lbl_hot *hot = &table->hot[index];
+	uint32_t i;
+
 	look->sum = lbl_load(&hot->sum);
 	look->sum_carry = lbl_load(&cold->sum_carry);
 	for (i = 0; i < LBL_HOT_REASONS; i++)
 		look->closed[i] = lbl_load(&hot->closed[i]) +
-				  ((uint64_t)lbl_load(&cold->closed_carry[i]) << 32);
-	if (!window)
-		return;
-	for (i = 0; i < window->len; i++)
-		look->slots[i] = lbl_load(&window->recent[i]);
-	add_carries(look, &window->low, window->len, 8);
-	add_carries(look, &window->high, window->len, 40);
-}
-
-void lbl_table_read_begin(struct lbl_table *table)
-{
-	table->is_read = true;
-}
-
-void lbl_table_read_end(struct lbl_table *table)
-{
-	table->is_read = false;
-	free_retired(table);
+				  ((uint64_t)lbl_load(&cold->closed_carry[i]) << 31);
+	look->first = look->end = 0;
+	for (i = 0; i < n_pages(table); i++)
+		look_at_line(lbl_table_counter(table, index, i * LBL_PAGE_SLOTS), cold, i, look);
 }
 
 void lbl_totals_clear(struct lbl_totals *totals)
@@ -426,15 +374,13 @@ static int64_t ended(const struct lbl_cold *cold, const struct look *look)
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals)
 {
 	const struct lbl_cold *cold = &table->cold[index];
-	const struct lbl_hot *hot = &table->hot[index];
-	const struct lbl_window *window;
 	struct look look;
 	uint32_t carries, i;
 
 	/* Most events carry nothing, so this ends. Pairs with carry_begin(). */
 	do {
 		carries = __atomic_load_n(&cold->carries, __ATOMIC_ACQUIRE);
-		look_at(hot, cold, &look);
+		look_at(table, index, &look);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	} while (carries & 1 || carries != lbl_load(&cold->carries));
 
@@ -446,15 +392,12 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 		totals->closed[i] += look.closed[i];
 	if (table->sees_opens)
 		totals->open += (int64_t)lbl_load(&cold->opened) - ended(cold, &look);
-	window = look.window;
-	if (!window)
-		return;
-	for (i = 0; i < window->len; i++)
-		totals->slots[window->base + i] += look.slots[i];
-	if (window->base < totals->first)
-		totals->first = window->base;
-	if (window->base + (uint32_t)window->len > totals->end)
-		totals->end = window->base + (uint32_t)window->len;
+	for (i = look.first; i < look.end; i++)
+		totals->slots[i] += look.slots[i];
+	if (look.end && look.first < totals->first)
+		totals->first = look.first;
+	if (look.end > totals->end)
+		totals->end = look.end;
 }
 
 /* What is open stays open, where the closing will be seen. */
@@ -467,9 +410,10 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	struct look look;
 	int64_t open;
 
-	look_at(hot, cold, &look);
+	look_at(table, index, &look);
 	open = (int64_t)cold->opened - ended(cold, &look);
-	free_window(table, cold->window);
+	free_pages(table, cold);
+	memset(lbl_table_counter(table, index, 0), 0, table->row_bytes);
 	memset(hot, 0, sizeof(*hot));
 	memset(cold, 0, sizeof(*cold));
 	hot->key = key;

@@ -169,8 +169,7 @@ static uint64_t fold_backend(struct lbl_shard *into, const struct lbl_table *fro
 		to = lbl_shard_backend(into, &key);
 	}
 	for (i = totals->first; i < totals->end; i++) {
-		if (totals->slots[i] &&
-		    lbl_table_count(table, into->layout, to, i, totals->slots[i]))
+		if (totals->slots[i] && lbl_table_count(table, to, i, totals->slots[i]))
 			lost += totals->slots[i];
 	}
 	lbl_table_add_sum(table, to, totals->sum);

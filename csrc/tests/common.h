@@ -8,6 +8,17 @@
 
 #define SECOND 1000000000ULL
 
+/* While set, calloc() fails: the tests are linked with --wrap=calloc. */
+static __attribute__((unused)) bool no_memory;
+
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return no_memory ? NULL : __real_calloc(n, size);
+}
+
 static inline struct lbl_layout *make_layout(void)
 {
 	static const uint64_t bounds[] = { SECOND / 1000, SECOND, 3600 * SECOND };

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* A run of events on its way into the counters, and the steps that vectors make quicker. */
+#ifndef LBL_RUN_H
+#define LBL_RUN_H
+
+#include "lbl_count.h"
+
+/*
+ * What is known of each event. The first arrays are filled by decoding; `plain` has a bit for each
+ * event that is closed, no probe's, was a connection, and whose creation is known and not in the
+ * future. What is not plain has the lifetime 0, and lbl_shard_record() sees to it.
+ */
+struct lbl_run {
+	const char *first;
+	uint32_t n;
+	uint64_t plain;
+	uint64_t ns[LBL_RUN_MAX] __attribute__((aligned(64)));
+	struct lbl_decoded {
+		uint32_t cell; /* see struct lbl_layout */
+		uint32_t id;
+	} decoded[LBL_RUN_MAX];
+	struct lbl_hot *hot[LBL_RUN_MAX];
+	uint8_t *counter[LBL_RUN_MAX];
+};
+
+static inline const struct lbl_event *lbl_run_event(const struct lbl_run *run, uint32_t i)
+{
+	return (const void *)(run->first + i * 64UL);
+}
+
+static inline const struct lbl_event *lbl_run_next(const struct lbl_event *event)
+{
+	return (const void *)((const char *)event + 64);
+}
+
+/* lbl_run_avx512.c: eight events at a time; only where lbl_has_avx512() says that it can be. */
+bool lbl_has_avx512(void);
+/* Decode events up to a multiple of 8, and return how many. */
+uint32_t lbl_run_decode_avx512(struct lbl_run *run);
+/* Whether the keys of all events are those of their backends. */
+bool lbl_run_same_keys_avx512(const struct lbl_run *run);
+
+/* Use it: as the processor says, or as a test wants it. */
+extern bool lbl_use_avx512;
+
+#endif

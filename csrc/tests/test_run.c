@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+/* Runs of events come to what they would one by one, however they are decoded. */
+#include "common.h"
+#include "lbl_run.h"
+
+enum { BACKENDS = 24, ROUNDS = 4000, ROOM = 100000 };
+
+static uint64_t state = 0x9e3779b97f4a7c15;
+
+static uint64_t random_below(uint64_t n)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state % n;
+}
+
+/* Records as they stand in a ring. */
+struct record {
+	uint64_t header;
+	struct lbl_event event;
+};
+
+/* Now and then something is odd: unknown, hostile, or just another kind of event. */
+static struct lbl_event make_event(bool with_ids)
+{
+	static const uint64_t times[] = {
+		0, 1, LBL_TOP_NS, LBL_TOP_NS + 1, 1ULL << 63, UINT64_MAX - 1, UINT64_MAX
+	};
+	uint8_t backend = (uint8_t)(1 + random_below(BACKENDS));
+	struct lbl_event event = closed_event(random_below(1ULL << random_below(60)), backend);
+
+	event.reason = (uint8_t)random_below(LBL_REASONS);
+	event.backend_id = with_ids ? backend : 0;
+	switch (random_below(40)) {
+	case 0:
+		event.created_ns = times[random_below(7)];
+		break;
+	case 1:
+		event.timestamp_ns = times[random_below(7)];
+		break;
+	case 2:
+		((uint8_t *)&event)[random_below(8)] = (uint8_t)random_below(256);
+		break;
+	case 3:
+		event.backend_id = (uint32_t)random_below(1ULL << 32);
+		break;
+	case 4:
+		((uint8_t *)&event)[36 + random_below(20)] ^= (uint8_t)(1 << random_below(8));
+		break;
+	}
+	return event;
+}
+
+static struct lbl_shard *make_shard(struct lbl_layout *layout, struct lbl_names *names)
+{
+	struct lbl_shard *shard;
+
+	REQUIRE(!lbl_shard_new(layout, ROOM, names, &shard));
+	return shard;
+}
+
+static void check_backend(const struct lbl_shard *a, uint32_t index_a, const struct lbl_shard *b,
+			  uint32_t index_b)
+{
+	static struct lbl_totals totals[2];
+
+	lbl_totals_clear(&totals[0]);
+	lbl_totals_clear(&totals[1]);
+	lbl_table_read(&a->table, index_a, &totals[0]);
+	lbl_table_read(&b->table, index_b, &totals[1]);
+	CHECK(!memcmp(&totals[0], &totals[1], sizeof(totals[0])));
+}
+
+/* But for the overflow backend, what is where depends on who came first. */
+static void check_equal(const struct lbl_shard *a, const struct lbl_shard *b)
+{
+	uint32_t i;
+
+	CHECK(!memcmp(&a->stats, &b->stats, sizeof(a->stats)));
+	REQUIRE(a->table.n == b->table.n);
+	check_backend(a, 0, b, 0);
+	for (i = 1; i < a->table.n; i++) {
+		uint32_t other = lbl_table_find(&b->table, &a->table.hot[i].key);
+
+		REQUIRE(other);
+		check_backend(a, i, b, other);
+	}
+}
+
+static void check_runs(bool with_ids)
+{
+	struct lbl_layout *layout = make_layout();
+	struct lbl_names *names = lbl_names_new();
+	struct lbl_shard *by_run = make_shard(layout, names);
+	struct lbl_shard *one_by_one = make_shard(layout, names);
+	int round;
+
+	for (round = 0; round < ROUNDS; round++) {
+		uint32_t n = 1 + (uint32_t)random_below(LBL_RUN_MAX), i;
+		/* Of just this size, so that a sanitizer sees what is read behind it. */
+		struct record *records = calloc(n, sizeof(*records));
+
+		REQUIRE(records);
+		for (i = 0; i < n; i++)
+			records[i].event = make_event(with_ids);
+		lbl_shard_record_run(by_run, &records[0].event, n);
+		for (i = 0; i < n; i++)
+			lbl_shard_record(one_by_one, &records[i].event, LBL_EVENT_BYTES);
+		free(records);
+	}
+	CHECK(accounted(&by_run->stats) && by_run->stats.recorded > ROUNDS * 20);
+	CHECK(by_run->stats.ignored && by_run->stats.unmatched && by_run->stats.rejected);
+	check_equal(by_run, one_by_one);
+	lbl_shard_free(by_run);
+	lbl_shard_free(one_by_one);
+	lbl_names_free(names);
+	lbl_layout_free(layout);
+}
+
+static void test_by_id(void)
+{
+	check_runs(true);
+}
+
+static void test_by_hash(void)
+{
+	check_runs(false);
+}
+
+static void test_by_id_without_vectors(void)
+{
+	bool use = lbl_use_avx512;
+
+	lbl_use_avx512 = false;
+	check_runs(true);
+	lbl_use_avx512 = use;
+}
+
+/* A counter that cannot carry for lack of memory goes on as long as it can, and says so then. */
+static void test_out_of_memory(void)
+{
+	struct lbl_event event = closed_event(SECOND, 1);
+	struct record records[LBL_RUN_MAX];
+	struct lbl_layout *layout = make_layout();
+	struct lbl_names *names = lbl_names_new();
+	struct lbl_shard *shard = make_shard(layout, names);
+	static struct lbl_totals totals;
+	uint32_t i;
+
+	for (i = 0; i < LBL_RUN_MAX; i++)
+		records[i].event = event;
+	lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
+	no_memory = true;
+	for (i = 0; i < 10; i++)
+		lbl_shard_record_run(shard, &records[0].event, LBL_RUN_MAX);
+	for (i = 0; i < 10; i++)
+		lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
+	CHECK(shard->stats.recorded == UINT8_MAX - 1);
+	CHECK(shard->stats.rejected == 1 + 10 * LBL_RUN_MAX + 10 - (UINT8_MAX - 1));
+	no_memory = false;
+	for (i = 0; i < 10; i++)
+		lbl_shard_record_run(shard, &records[0].event, LBL_RUN_MAX);
+	CHECK(shard->stats.recorded == UINT8_MAX - 1 + 10 * LBL_RUN_MAX);
+	CHECK(accounted(&shard->stats));
+	lbl_totals_clear(&totals);
+	lbl_table_read(&shard->table, 1, &totals);
+	CHECK(totals.slots[lbl_slot(layout, SECOND)] == shard->stats.recorded);
+	CHECK(totals.sum == (lbl_u128)shard->stats.recorded * SECOND);
+	CHECK(totals.closed[LBL_REASON_FIN] == shard->stats.closed);
+	lbl_shard_free(shard);
+	lbl_names_free(names);
+	lbl_layout_free(layout);
+}
+
+int main(void)
+{
+	RUN(test_by_id);
+	RUN(test_by_hash);
+	RUN(test_by_id_without_vectors);
+	RUN(test_out_of_memory);
+	return checks_done();
+}
