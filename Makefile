@@ -14,9 +14,11 @@ APT_BENCH := g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
 C_FILES := $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c bpf/*.c bpf/*.h tests/bpf/*.c)
 OURS := $(filter-out %.skel.h,$(C_FILES))
 
-STRICT := -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf -Icsrc -Wall -Wextra -Wpedantic -Wconversion -Werror
+PYTHON_INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf -Icsrc -isystem$(PYTHON_INCLUDE) -Wall \
+	-Wextra -Wpedantic -Wconversion -Werror
 # libbpf options are statement expressions.
-STRICT_CLANG := $(STRICT) -Wno-gnu-statement-expression
+STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 
 .PHONY: build demo test bench bench-smoke lint format clean
 .DELETE_ON_ERROR:
@@ -64,8 +66,8 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(OURS)
-	clang $(STRICT_CLANG) $(filter csrc/lbl_%.c,$(OURS))
-	gcc $(STRICT) $(filter csrc/lbl_%.c,$(OURS))
+	clang $(STRICT_CLANG) $(filter csrc/lbl_%.c csrc/py_%.c,$(OURS))
+	gcc $(STRICT) $(filter csrc/lbl_%.c csrc/py_%.c,$(OURS))
 
 format: build
 	$(call install,$(APT_LINT))

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import cffi  # noqa: F401  (without it setuptools would quietly build an empty wheel)
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
@@ -57,6 +57,14 @@ class BuildExt(build_ext):
 
 
 setup(
+    ext_modules=[
+        Extension(
+            "lblatency._observe",
+            ["csrc/py_observe.c"],
+            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
+            py_limited_api=True,
+        )
+    ],
     cffi_modules=["csrc/build_native.py:ffibuilder"],
     cmdclass={"build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

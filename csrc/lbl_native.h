@@ -224,6 +224,8 @@ void lbl_backend_free(struct lbl_backend *backend);
 
 /* Record seconds. -EINVAL for NaN, infinities, negatives and more than 2^62 ns; -ENOMEM. */
 int lbl_backend_observe(struct lbl_backend *backend, double seconds);
+/* The same, but -EBUSY if another thread records just now. */
+int lbl_backend_try_observe(struct lbl_backend *backend, double seconds);
 
 /*
  * Record all of `seconds`, or none if one of them is invalid: then -EINVAL, and which in `ret`.

@@ -256,11 +256,27 @@ void lbl_backend_free(struct lbl_backend *backend)
 	free(backend);
 }
 
+static int observe_one(struct lbl_backend *backend, double seconds, int (*lock)(pthread_mutex_t *))
+{
+	size_t observed;
+
+	if (unlikely(!lbl_is_duration(seconds)))
+		return -EINVAL;
+	if (lock(&backend->shard->lock))
+		return -EBUSY;
+	observed = lbl_shard_observe(backend->shard, backend->index, &seconds, 1);
+	pthread_mutex_unlock(&backend->shard->lock);
+	return observed ? 0 : -ENOMEM;
+}
+
 int lbl_backend_observe(struct lbl_backend *backend, double seconds)
 {
-	size_t bad;
+	return observe_one(backend, seconds, pthread_mutex_lock);
+}
 
-	return lbl_backend_observe_many(backend, &seconds, 1, &bad);
+int lbl_backend_try_observe(struct lbl_backend *backend, double seconds)
+{
+	return observe_one(backend, seconds, pthread_mutex_trylock);
 }
 
 int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,

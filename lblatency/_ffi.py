@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import _native
 from .errors import BpfError
 
 ffi = _native.ffi
 lib = _native.lib
 
-__all__ = ["check", "ffi", "lib"]
+__all__ = ["address", "check", "ffi", "lib"]
+
+
+def address(pointer: Any) -> int:
+    """Where a pointer points to."""
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 def check(rc: int, what: str) -> int:

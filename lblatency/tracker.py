@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ._address import format_ip, format_target, parse_target
-from ._ffi import check, ffi, lib
+from ._ffi import address, check, ffi, lib
 from ._fork import new_lock
+from ._observe import bind
 from .conntrack import ConntrackMap
 from .histogram import DEFAULT_BUCKETS, HistogramSnapshot, Layout
 from .stats import REASONS, EventStream, check_room
 
 __all__ = ["Backend", "BackendRow", "LatencyTracker"]
 
-_observe = lib.lbl_backend_observe
+_TRY_OBSERVE = address(ffi.addressof(lib, "lbl_backend_try_observe"))
+_OBSERVE = address(ffi.addressof(lib, "lbl_backend_observe"))
 _OVERFLOW = "overflow"
 _MOST = 2**62 / 1e9  # seconds; 146 years
 _OVERFLOW_TARGET = "overflow:0"
@@ -39,6 +41,10 @@ def _refusal(rc: int, seconds: object) -> Exception:
     return ValueError(f"latency must be seconds from 0 to {_MOST:.0f}, not {seconds!r}")
 
 
+def _refuse(rc: int, seconds: object) -> NoReturn:
+    raise _refusal(rc, seconds)
+
+
 def _check_name(name: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"proxy name must be a string, not {type(name).__name__}")
@@ -58,18 +64,13 @@ class Backend:
             infinities and negatives.
     """
 
-    __slots__ = ("observe",)
+    __slots__ = ("_ptr", "observe")
 
     def __init__(self, tracker: Any, ptr: Any) -> None:
-        def observe(seconds: float, _keep: Any = tracker) -> None:
-            try:
-                refused = _observe(ptr, seconds)
-            except OverflowError:
-                refused = -errno.EINVAL
-            if refused:
-                raise _refusal(refused, seconds)
-
-        self.observe: Callable[[float], None] = observe
+        self._ptr = ptr
+        self.observe: Callable[[float], None] = bind(
+            address(ptr), _TRY_OBSERVE, _OBSERVE, (tracker, ptr), _refuse
+        )
 
 
 class BackendRow(NamedTuple):
@@ -171,8 +172,8 @@ class LatencyTracker:
         self._past = _Flow(0, 0, 0, 0, 0)
         self._proxy_name: str | None = None
         self._names: dict[int, str] = {0: _OVERFLOW}
-        self._bound: dict[tuple[str, str], Any] = {}
-        self._max_bound = max_backends
+        self._backends: dict[tuple[str, str], Backend] = {}
+        self._max_backends = max_backends
 
     # ---- start and stop ----
 
@@ -270,15 +271,15 @@ class LatencyTracker:
 
     # ---- recording by hand ----
 
-    def _bind(self, proxy_name: str, target_id: str) -> Any:
+    def _backend(self, proxy_name: str, target_id: str) -> Backend:
         number = self._name_number(proxy_name)
-        address, port = parse_target(target_id)
+        ip, port = parse_target(target_id)
         out = ffi.new("struct lbl_backend **")
-        check(lib.lbl_tracker_backend(self._ptr, number, address, port, out), "adding a backend")
-        bound = ffi.gc(out[0], lib.lbl_backend_free)
-        if len(self._bound) < self._max_bound:
-            self._bound[proxy_name, target_id] = bound
-        return bound
+        check(lib.lbl_tracker_backend(self._ptr, number, ip, port, out), "adding a backend")
+        backend = Backend(self._ptr, ffi.gc(out[0], lib.lbl_backend_free))
+        if len(self._backends) < self._max_backends:
+            self._backends[proxy_name, target_id] = backend
+        return backend
 
     def record_latency(self, proxy_name: str, target_id: str, latency_sec: float) -> None:
         """Record one connection.
@@ -293,15 +294,10 @@ class LatencyTracker:
             ValueError: a name or the latency is not as above.
         """
         try:
-            bound = self._bound[proxy_name, target_id]
+            backend = self._backends[proxy_name, target_id]
         except (KeyError, TypeError):
-            bound = self._bind(proxy_name, target_id)
-        try:
-            refused = _observe(bound, latency_sec)
-        except OverflowError:
-            refused = -errno.EINVAL
-        if refused:
-            raise _refusal(refused, latency_sec)
+            backend = self._backend(proxy_name, target_id)
+        backend.observe(latency_sec)
 
     def record_many(self, proxy_name: str, target_id: str, seconds: Any) -> int:
         """Record all durations of a contiguous buffer of doubles, or none if one is invalid.
@@ -320,14 +316,11 @@ class LatencyTracker:
                 "seconds must be a contiguous buffer of native doubles, not of format"
                 f" {view.format!r}"
             )
-        try:
-            bound = self._bound[proxy_name, target_id]
-        except (KeyError, TypeError):
-            bound = self._bind(proxy_name, target_id)
+        backend = self.backend(proxy_name, target_id)
         n = view.nbytes // 8
         doubles = ffi.from_buffer("double[]", view)
         bad = ffi.new("size_t *")
-        refused = lib.lbl_backend_observe_many(bound, doubles, n, bad)
+        refused = lib.lbl_backend_observe_many(backend._ptr, doubles, n, bad)
         if refused == -errno.EINVAL:
             raise ValueError(f"item {bad[0]}: {_refusal(refused, doubles[bad[0]])}")
         if refused:
@@ -336,7 +329,10 @@ class LatencyTracker:
 
     def backend(self, proxy_name: str, target_id: str) -> Backend:
         """The backend as an object whose `observe(seconds)` records quickest."""
-        return Backend(self._ptr, self._bind(proxy_name, target_id))
+        try:
+            return self._backends[proxy_name, target_id]
+        except (KeyError, TypeError):
+            return self._backend(proxy_name, target_id)
 
     # ---- reading ----
 

@@ -52,8 +52,8 @@ def test_wheel_is_abi3_and_typed(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     assert "-cp311-abi3-linux_" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
-    assert "lblatency/_native.abi3.so" in names
-    assert "lblatency/py.typed" in names
+    assert {"lblatency/_native.abi3.so", "lblatency/_observe.abi3.so"} <= set(names)
+    assert {"lblatency/py.typed", "lblatency/_observe.pyi"} <= set(names)
     assert not [name for name in names if name.startswith(("csrc/", "tests/", "bpf/"))]
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from array import array
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,27 @@ def test_every_observation_is_counted_once() -> None:
     everything = rig.tracker.get_all_histograms().values()
     assert sum(histogram["count"] for histogram in everything) == 40_000 + counts["recorded"]  # type: ignore[operator]
     assert assert_accounted(other)["recorded"] == counts["recorded"]
+
+
+def test_one_is_observed_while_many_are_recorded() -> None:
+    """Who records one waits for who records many, and is not lost."""
+    tracker = LatencyTracker()
+    backend, many = tracker.backend("web", "10.0.0.1:80"), array("d", [0.5]) * 200_000
+    recorded = itertools.count()
+
+    def record_many() -> None:
+        tracker.record_many("web", "10.0.0.1:80", many)
+        next(recorded)
+
+    with meanwhile(record_many):
+        for _ in range(300_000):
+            backend.observe(0.25)
+    n = next(recorded)
+    histogram = tracker.get_histogram("web", "10.0.0.1:80")
+    assert histogram is not None
+    assert histogram["count"] == 300_000 + n * len(many)
+    assert histogram["sum"] == 300_000 * 0.25 + n * len(many) * 0.5
+    assert n
 
 
 def test_the_sum_closes_while_events_fly() -> None:
@@ -249,6 +271,7 @@ atexit.register(tracker.stop)
 }
 PREAMBLE = """
 import threading
+from array import array
 import lblatency
 from lblatency import stats
 ring = stats.MemoryRing(1 << 16)

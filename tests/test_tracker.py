@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections.abc import Callable
 from fractions import Fraction
@@ -204,6 +205,19 @@ def test_a_bound_backend_records_for_its_tracker() -> None:
     assert tracker.get_all_histograms()["web", TARGET]["sum"] == 2
     del tracker
     backend.observe(3)
+
+
+def test_what_a_bound_backend_keeps_is_let_go_with_it() -> None:
+    """Also if its function was taken out of it."""
+    tracker = LatencyTracker()
+    pointer = tracker._ptr
+    before = sys.getrefcount(pointer)
+    observe = tracker.backend("web", TARGET).observe
+    tracker._backends.clear()
+    observe(1)
+    assert sys.getrefcount(pointer) > before
+    del observe
+    assert sys.getrefcount(pointer) == before
 
 
 def test_trackers_share_nothing() -> None:
