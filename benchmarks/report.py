@@ -13,6 +13,8 @@ HERE = Path(__file__).parent
 REFERENCES = {  # topic: contenders that all others of a case are divided by
     "drain, after others": ["memory floor", *ORDERS.values()],
     "drain, back to back": ["memory floor", *ORDERS.values()],
+    "drain, back to back, two decades": ["memory floor", *ORDERS.values()],
+    "drain, back to back, half of them opened": ["memory floor"],
     "drain thread": ["lbl_stream_drain()"],
     "python per event": ["lblatency"],
     "record": ["record_latency()", "backend().observe()"],

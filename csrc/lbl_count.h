@@ -61,11 +61,11 @@ static inline void lbl_sum(struct lbl_table *table, struct lbl_hot *hot, uint64_
 		lbl_table_add_sum(table, lbl_index_of(table, hot), 0);
 }
 
-/* For reasons below LBL_HOT_REASONS. */
-static inline void lbl_count_closed(struct lbl_table *table, struct lbl_hot *hot, uint32_t reason)
+/* A reason below LBL_HOT_REASONS or LBL_HOT_OPENED. */
+static inline void lbl_count_one(struct lbl_table *table, struct lbl_hot *hot, uint32_t which)
 {
-	if (unlikely(lbl_bump32(&hot->closed[reason], 1)))
-		lbl_table_add_closed(table, lbl_index_of(table, hot), reason, 0);
+	if (unlikely(lbl_bump32(&hot->counts[which], 1)))
+		lbl_table_add_count(table, lbl_index_of(table, hot), which, 0);
 }
 
 /* Count a duration, but do not sum it up; false if there was no memory to count it in. */

@@ -173,7 +173,7 @@ static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_seen *s
 static void opened(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_t index)
 {
 	lbl_add(&shard->stats.opened, 1);
-	lbl_add(&shard->table.cold[index].opened, 1);
+	lbl_count_one(&shard->table, &shard->table.hot[index], LBL_HOT_OPENED);
 	if (seen->has_client) {
 		struct lbl_flow_key key = flow_key(seen);
 

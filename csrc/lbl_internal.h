@@ -115,7 +115,8 @@ _Static_assert(sizeof(struct lbl_key) ==
 		       sizeof(struct lbl_event) - offsetof(struct lbl_event, port),
 	       "lbl_key is the tail of lbl_event");
 
-enum { LBL_HOT_REASONS = 6 };
+/* Counts that are often needed: connections closed for the first reasons, and opened ones. */
+enum { LBL_HOT_REASONS = 6, LBL_HOT_OPENED = LBL_HOT_REASONS, LBL_HOT_COUNTS };
 
 /*
  * What an event touches beside its slot's counter: one cache line, written by the shard's owner
@@ -123,8 +124,8 @@ enum { LBL_HOT_REASONS = 6 };
  */
 struct lbl_hot {
 	uint64_t sum; /* ns, low 63 bits */
-	uint32_t closed[LBL_HOT_REASONS]; /* low 31 bits */
-	uint32_t unused[3];
+	uint32_t counts[LBL_HOT_COUNTS]; /* low 31 bits */
+	uint32_t unused[2];
 	struct lbl_key key;
 } __attribute__((aligned(64)));
 
@@ -146,9 +147,8 @@ struct lbl_page {
 struct lbl_cold {
 	struct lbl_page **pages[LBL_CARRIES];
 	uint64_t sum_carry; /* in units of 2^63 ns */
-	uint64_t opened;
 	uint32_t carries;
-	uint32_t closed_carry[LBL_HOT_REASONS]; /* in units of 2^31 */
+	uint32_t count_carry[LBL_HOT_COUNTS]; /* in units of 2^31 */
 	uint16_t name;
 	uint64_t connect_failed;
 	uint64_t probes;
@@ -237,6 +237,8 @@ static inline uint8_t *lbl_table_counter(const struct lbl_table *table, uint32_t
  */
 int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint64_t n);
 void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns);
+void lbl_table_add_count(struct lbl_table *table, uint32_t index, uint32_t which, uint64_t n);
+/* For any reason, the seldom ones included. */
 void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n);
 
 /* Make a backend as new. Only while no reader is at work. */

@@ -33,7 +33,7 @@ static inline uint32_t plain_reason(const struct lbl_event *event)
 }
 
 /* One compare tells that the creation is known, since 0 - 1 is the largest number, and not late. */
-static inline bool is_plain(const struct lbl_event *event)
+static inline bool is_closed(const struct lbl_event *event)
 {
 	return plain_reason(event) < LBL_HOT_REASONS &&
 	       event->timestamp_ns - event->created_ns <= LBL_TOP_NS &&
@@ -46,12 +46,13 @@ static void decode(struct lbl_run *run, uint32_t from)
 
 	for (i = from; i < run->n; i++) {
 		const struct lbl_event *event = lbl_run_event(run, i);
-		bool plain = is_plain(event);
+		bool closed = is_closed(event);
 
-		run->ns[i] = plain ? event->timestamp_ns - event->created_ns : 0;
+		run->ns[i] = closed ? event->timestamp_ns - event->created_ns : 0;
 		run->decoded[i].cell = lbl_cell(run->ns[i]);
 		run->decoded[i].id = event->backend_id;
-		run->plain |= (uint64_t)plain << i;
+		run->closed |= (uint64_t)closed << i;
+		run->opened |= (uint64_t)(event->type == LBL_OPENED) << i;
 	}
 }
 
@@ -119,25 +120,43 @@ static inline bool guessed_right(const struct lbl_run *run, uint32_t i)
 	return same_key(&run->hot[i]->key, lbl_key_of(lbl_run_event(run, i)));
 }
 
-static bool same_keys(const struct lbl_run *run)
+static uint64_t wrong_guesses(const struct lbl_run *run)
 {
-	bool same = true;
+	uint64_t wrong = 0;
 	uint32_t i;
 
 	for (i = 0; i < run->n; i++)
-		same &= guessed_right(run, i);
-	return same;
+		wrong |= (uint64_t)!guessed_right(run, i) << i;
+	return wrong;
 }
 
 /* ---- counting ---- */
 
+/* The number of the first in a set, which is taken out of it. */
+static inline uint32_t take(uint64_t *set)
+{
+	uint32_t i = (uint32_t)__builtin_ctzll(*set);
+
+	*set &= *set - 1;
+	return i;
+}
+
+static void count_opened(struct lbl_shard *shard, const struct lbl_run *run)
+{
+	uint64_t left = run->opened;
+
+	lbl_add(&shard->stats.opened, (uint64_t)__builtin_popcountll(left));
+	while (left)
+		lbl_count_one(&shard->table, run->hot[take(&left)], LBL_HOT_OPENED);
+}
+
 /* False if there was no memory for it. */
-static inline bool count(struct lbl_table *table, const struct lbl_run *run, uint32_t i,
-			 const struct lbl_event *event)
+static inline bool count_one_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t i,
+				    const struct lbl_event *event)
 {
 	struct lbl_hot *hot = run->hot[i];
 
-	lbl_count_closed(table, hot, event->reason);
+	lbl_count_one(table, hot, event->reason);
 	if (unlikely(lbl_bump8(run->counter[i], 1))) {
 		uint32_t index = lbl_index_of(table, hot);
 		const uint8_t *row = lbl_table_counter(table, index, 0);
@@ -149,59 +168,66 @@ static inline bool count(struct lbl_table *table, const struct lbl_run *run, uin
 	return true;
 }
 
-static void account(struct lbl_shard *shard, uint32_t counted, uint32_t failed)
+static uint32_t count_closed(struct lbl_table *table, const struct lbl_run *run)
 {
-	lbl_add(&shard->stats.closed, counted);
-	lbl_add(&shard->stats.recorded, counted - failed);
-	lbl_add(&shard->stats.rejected, failed);
+	uint64_t left = run->closed;
+	uint32_t failed = 0;
+
+	while (left) {
+		uint32_t i = take(&left);
+
+		failed += !count_one_closed(table, run, i, lbl_run_event(run, i));
+	}
+	return failed;
 }
 
-static void count_all(struct lbl_shard *shard, const struct lbl_run *run)
+/* The same if that is all of them, which is quicker one after the other. */
+static uint32_t count_all_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t n)
 {
 	const struct lbl_event *event = lbl_run_event(run, 0);
-	uint32_t n = run->n, failed = 0, i;
+	uint32_t failed = 0, i;
 
 	for (i = 0; i < n; i++) {
-		failed += !count(&shard->table, run, i, event);
+		failed += !count_one_closed(table, run, i, event);
 		event = lbl_run_next(event);
 	}
-	account(shard, n, failed);
+	return failed;
 }
 
-static void count_each(struct lbl_shard *shard, const struct lbl_run *run)
+static void account(struct lbl_shard *shard, uint64_t closed, uint32_t failed)
 {
-	uint32_t counted = 0, failed = 0, i;
+	uint64_t n = (uint64_t)__builtin_popcountll(closed);
 
-	for (i = 0; i < run->n; i++) {
-		const struct lbl_event *event = lbl_run_event(run, i);
-
-		if (run->plain >> i & 1 && guessed_right(run, i)) {
-			failed += !count(&shard->table, run, i, event);
-			counted++;
-		} else {
-			lbl_shard_record(shard, event, LBL_EVENT_BYTES);
-		}
-	}
-	account(shard, counted, failed);
+	lbl_add(&shard->stats.closed, n);
+	lbl_add(&shard->stats.recorded, n - failed);
+	lbl_add(&shard->stats.rejected, failed);
 }
 
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
 {
+	uint64_t all = UINT64_MAX >> (64 - n), odd;
+	struct lbl_table *table = &shard->table;
 	struct lbl_run run;
-	bool same;
 
 	run.first = first;
 	run.n = n;
-	run.plain = 0;
+	run.closed = run.opened = 0;
 	decode(&run, lbl_use_avx512 ? lbl_run_decode_avx512(&run) : 0);
 	/* A producer gives ids or it does not. */
 	if (lbl_run_event(&run, 0)->backend_id)
 		find_by_id(shard, &run);
 	else
 		find_by_hash(shard, &run);
-	same = lbl_use_avx512 ? lbl_run_same_keys_avx512(&run) : same_keys(&run);
-	if (likely(same && run.plain == UINT64_MAX >> (64 - n)))
-		count_all(shard, &run);
-	else
-		count_each(shard, &run);
+	odd = lbl_use_avx512 && lbl_run_same_keys_avx512(&run) ? 0 : wrong_guesses(&run);
+	run.closed &= ~odd;
+	run.opened &= ~odd;
+	if (likely(run.closed == all)) {
+		account(shard, all, count_all_closed(table, &run, n));
+		return;
+	}
+	count_opened(shard, &run);
+	account(shard, run.closed, count_closed(table, &run));
+	odd = all & ~(run.closed | run.opened);
+	while (odd)
+		lbl_shard_record(shard, lbl_run_event(&run, take(&odd)), LBL_EVENT_BYTES);
 }

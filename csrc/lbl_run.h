@@ -6,14 +6,14 @@
 #include "lbl_count.h"
 
 /*
- * What is known of each event. The first arrays are filled by decoding; `plain` has a bit for each
- * event that is closed, no probe's, was a connection, and whose creation is known and not in the
- * future. What is not plain has the lifetime 0, and lbl_shard_record() sees to it.
+ * What is known of each event. The first arrays are filled by decoding. Sets have a bit for each
+ * event: `closed` those that closed a connection, no probe's, whose creation is known and not in
+ * the future. All others have the lifetime 0; lbl_shard_record() sees to what is in neither set.
  */
 struct lbl_run {
 	const char *first;
 	uint32_t n;
-	uint64_t plain;
+	uint64_t closed, opened;
 	uint64_t ns[LBL_RUN_MAX] __attribute__((aligned(64)));
 	struct lbl_decoded {
 		uint32_t cell; /* see struct lbl_layout */

@@ -44,19 +44,19 @@ AVX512 static inline struct columns load_columns(const char *event)
 	};
 }
 
-/* As is_plain() in lbl_run.c. */
-AVX512 static inline __mmask8 are_plain(const struct columns *events, __m512i ns)
+/* As is_closed() in lbl_run.c. */
+AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i ns)
 {
 	const __m512i must_match = _mm512_set1_epi64(0xff | (uint64_t)LBL_FLAG_PROBE << 24);
 	const __m512i reason_mask = _mm512_set1_epi64(0xff00);
 	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_CLOSED));
 	__m512i before = _mm512_sub_epi64(events->created, _mm512_set1_epi64(1));
-	__mmask8 plain = _mm512_testn_epi64_mask(differs, must_match);
+	__mmask8 closed = _mm512_testn_epi64_mask(differs, must_match);
 
-	plain = _mm512_mask_cmplt_epu64_mask(plain, _mm512_and_si512(events->word, reason_mask),
-					     _mm512_set1_epi64(LBL_HOT_REASONS << 8));
-	plain = _mm512_mask_cmple_epu64_mask(plain, ns, _mm512_set1_epi64(LBL_TOP_NS));
-	return _mm512_mask_cmplt_epu64_mask(plain, before, events->timestamp);
+	closed = _mm512_mask_cmplt_epu64_mask(closed, _mm512_and_si512(events->word, reason_mask),
+					      _mm512_set1_epi64(LBL_HOT_REASONS << 8));
+	closed = _mm512_mask_cmple_epu64_mask(closed, ns, _mm512_set1_epi64(LBL_TOP_NS));
+	return _mm512_mask_cmplt_epu64_mask(closed, before, events->timestamp);
 }
 
 /* As lbl_cell(). */
@@ -68,22 +68,31 @@ AVX512 static inline __m512i cells(__m512i ns)
 	return _mm512_sub_epi64(top, _mm512_set1_epi64(1023 << LBL_CELL_BITS));
 }
 
+AVX512 static inline __mmask8 are_opened(const struct columns *events)
+{
+	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_OPENED));
+
+	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
+}
+
 AVX512 uint32_t lbl_run_decode_avx512(struct lbl_run *run)
 {
 	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
+	uint8_t *closed_sets = (uint8_t *)&run->closed, *opened_sets = (uint8_t *)&run->opened;
 	uint32_t n = run->n & ~7U, i;
 
 	for (i = 0; i < n; i += 8) {
 		struct columns events = load_columns(run->first + i * 64UL);
 		__m512i ns = _mm512_sub_epi64(events.timestamp, events.created);
-		__mmask8 plain = are_plain(&events, ns);
+		__mmask8 closed = are_closed(&events, ns);
 
-		ns = _mm512_maskz_mov_epi64(plain, ns);
+		ns = _mm512_maskz_mov_epi64(closed, ns);
 		_mm512_storeu_si512(&run->ns[i], ns);
 		_mm512_storeu_si512(
 			&run->decoded[i],
 			_mm512_or_si512(cells(ns), _mm512_and_si512(events.word, id_mask)));
-		run->plain |= (uint64_t)plain << i;
+		closed_sets[i / 8] = closed;
+		opened_sets[i / 8] = are_opened(&events);
 	}
 	return n;
 }

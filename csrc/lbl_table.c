@@ -198,26 +198,28 @@ void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns)
 	carry_end(cold);
 }
 
-void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n)
+void lbl_table_add_count(struct lbl_table *table, uint32_t index, uint32_t which, uint64_t n)
 {
 	struct lbl_cold *cold = &table->cold[index];
-	uint32_t *low;
-	uint64_t sum;
+	uint32_t *low = &table->hot[index].counts[which];
+	uint64_t sum = *low + n;
 
-	if (reason >= LBL_HOT_REASONS) {
-		lbl_add(&cold->connect_failed, n);
-		return;
-	}
-	low = &table->hot[index].closed[reason];
-	sum = *low + n;
 	if (likely(!(sum >> 31))) {
 		lbl_store(low, (uint32_t)sum);
 		return;
 	}
 	carry_begin(cold);
 	lbl_store(low, (uint32_t)sum & (UINT32_MAX >> 1));
-	lbl_add(&cold->closed_carry[reason], (uint32_t)(sum >> 31));
+	lbl_add(&cold->count_carry[which], (uint32_t)(sum >> 31));
 	carry_end(cold);
+}
+
+void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n)
+{
+	if (reason < LBL_HOT_REASONS)
+		lbl_table_add_count(table, index, reason, n);
+	else
+		lbl_add(&table->cold[index].connect_failed, n);
 }
 
 /* Allocate what an array has not yet; readers may look at it meanwhile. */
@@ -283,7 +285,7 @@ int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint
 /* One look at a backend, to be repeated if a carry was under way. */
 struct look {
 	uint64_t sum, sum_carry;
-	uint64_t closed[LBL_HOT_REASONS];
+	uint64_t counts[LBL_HOT_COUNTS];
 	uint32_t first, end; /* slots outside are 0, and those that are not counted here */
 	uint64_t slots[LBL_ROW_MAX];
 };
@@ -343,9 +345,9 @@ static void look_at(const struct lbl_table *table, uint32_t index, struct look *
 
 	look->sum = lbl_load(&hot->sum);
 	look->sum_carry = lbl_load(&cold->sum_carry);
-	for (i = 0; i < LBL_HOT_REASONS; i++)
-		look->closed[i] = lbl_load(&hot->closed[i]) +
-				  ((uint64_t)lbl_load(&cold->closed_carry[i]) << 31);
+	for (i = 0; i < LBL_HOT_COUNTS; i++)
+		look->counts[i] = lbl_load(&hot->counts[i]) +
+				  ((uint64_t)lbl_load(&cold->count_carry[i]) << 31);
 	look->first = look->end = 0;
 	for (i = 0; i < n_pages(table); i++)
 		look_at_line(lbl_table_counter(table, index, i * LBL_PAGE_SLOTS), cold, i, look);
@@ -367,7 +369,7 @@ static int64_t ended(const struct lbl_cold *cold, const struct look *look)
 	uint32_t i;
 
 	for (i = 0; i < LBL_HOT_REASONS; i++)
-		n += look->closed[i];
+		n += look->counts[i];
 	return (int64_t)n;
 }
 
@@ -385,13 +387,13 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 	} while (carries & 1 || carries != lbl_load(&cold->carries));
 
 	totals->sum += look.sum + ((lbl_u128)look.sum_carry << 63);
-	totals->opened += lbl_load(&cold->opened);
+	totals->opened += look.counts[LBL_HOT_OPENED];
 	totals->probes += lbl_load(&cold->probes);
 	totals->closed[LBL_REASON_CONNECT_FAILED] += lbl_load(&cold->connect_failed);
 	for (i = 0; i < LBL_HOT_REASONS; i++)
-		totals->closed[i] += look.closed[i];
+		totals->closed[i] += look.counts[i];
 	if (table->sees_opens)
-		totals->open += (int64_t)lbl_load(&cold->opened) - ended(cold, &look);
+		totals->open += (int64_t)look.counts[LBL_HOT_OPENED] - ended(cold, &look);
 	for (i = look.first; i < look.end; i++)
 		totals->slots[i] += look.slots[i];
 	if (look.end && look.first < totals->first)
@@ -411,12 +413,13 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	int64_t open;
 
 	look_at(table, index, &look);
-	open = (int64_t)cold->opened - ended(cold, &look);
+	open = (int64_t)look.counts[LBL_HOT_OPENED] - ended(cold, &look);
 	free_pages(table, cold);
 	memset(lbl_table_counter(table, index, 0), 0, table->row_bytes);
 	memset(hot, 0, sizeof(*hot));
 	memset(cold, 0, sizeof(*cold));
 	hot->key = key;
 	cold->name = name;
-	cold->opened = table->sees_opens && open > 0 ? (uint64_t)open : 0;
+	if (table->sees_opens && open > 0)
+		lbl_table_add_count(table, index, LBL_HOT_OPENED, (uint64_t)open);
 }

@@ -175,7 +175,7 @@ static uint64_t fold_backend(struct lbl_shard *into, const struct lbl_table *fro
 	lbl_table_add_sum(table, to, totals->sum);
 	for (i = 0; i < LBL_REASONS; i++)
 		lbl_table_add_closed(table, to, i, totals->closed[i]);
-	lbl_add(&table->cold[to].opened, totals->opened);
+	lbl_table_add_count(table, to, LBL_HOT_OPENED, totals->opened);
 	lbl_add(&table->cold[to].probes, totals->probes);
 	return lost;
 }

@@ -16,6 +16,7 @@ struct bench_spec {
 	__u32 backends;
 	__u32 with_ids; /* whether they tell the backend's index */
 	__u32 in_turn; /* one backend after the other, not at random */
+	__u32 with_opened; /* whether every other event, at random, opens a connection */
 	__u32 octave, octaves; /* lifetimes are 2^octave ns to 2^(octave + octaves), log-uniform */
 };
 /* cdef: end */
@@ -38,7 +39,7 @@ static inline __attribute__((always_inline)) void bench_event(const struct bench
 
 	lifetime += (random * 0xa0761d6478bd642f) & (lifetime - 1);
 	*event = (struct lbl_event){
-		.type = LBL_CLOSED,
+		.type = spec->with_opened && random & 1 << 20 ? LBL_OPENED : LBL_CLOSED,
 		.reason = LBL_REASON_FIN,
 		.protocol = 6,
 		.flags = LBL_FLAG_IPV4,

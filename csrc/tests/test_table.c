@@ -47,6 +47,7 @@ static void add(struct subject *subject, uint64_t n)
 		lbl_table_add_sum(&own->table, subject->index, 1ULL << 62);
 	lbl_table_add_sum(&own->table, subject->index, (uint64_t)sum);
 	lbl_table_add_closed(&own->table, subject->index, LBL_REASON_UNKNOWN, n);
+	lbl_table_add_count(&own->table, subject->index, LBL_HOT_OPENED, n);
 	pthread_mutex_unlock(&own->lock);
 }
 
@@ -74,6 +75,7 @@ static void check_counts(struct subject *subject, uint64_t n)
 	CHECK(row.count == n);
 	CHECK(row.closed[LBL_REASON_UNKNOWN] == n);
 	CHECK(sum_of(&row) == (lbl_u128)n << 30);
+	CHECK(row.opened >= n - 2 && row.opened <= n); /* by hand, two more are closed */
 }
 
 static void test_counters_carry_past_32_bits(void)
@@ -150,6 +152,7 @@ static void *read_on(void *arg)
 		most = __atomic_load_n(&subject->most, __ATOMIC_ACQUIRE);
 		CHECK(row.count >= least && row.count <= most && row.count >= last);
 		CHECK(row.closed[0] >= least && row.closed[0] <= most);
+		CHECK(row.opened >= least && row.opened <= most);
 		CHECK(sum_of(&row) >= (lbl_u128)least << 30 && sum_of(&row) <= (lbl_u128)most
 										       << 30);
 		CHECK(sum_of(&row) >= last_sum);
