@@ -1,4 +1,4 @@
-"""Build the extension: BPF programs to skeletons, then C and skeletons to one abi3 module."""
+"""Build the extension: BPF programs to skeletons, then C and skeletons to abi3 modules."""
 
 import importlib.util
 import shutil

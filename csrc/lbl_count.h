@@ -15,12 +15,21 @@ static inline uint32_t lbl_index_of(const struct lbl_table *table, const struct 
 	return (uint32_t)(hot - table->hot);
 }
 
+#ifdef __has_feature /* clang */
+#if __has_feature(thread_sanitizer)
+#define LBL_TSAN
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__ /* gcc */
+#define LBL_TSAN
+#endif
+
 /*
  * Add to a counter that readers look at, and tell whether its sign bit is set now: then it is time
  * to carry. On x86-64 one instruction, and no atomic one, since there is one writer; but
  * ThreadSanitizer needs to see what happens.
  */
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && !defined(LBL_TSAN)
 #define LBL_BUMP(bits, suffix)                                                                     \
 	static inline bool lbl_bump##bits(uint##bits##_t *p, uint##bits##_t v)                     \
 	{                                                                                          \
@@ -44,7 +53,10 @@ LBL_BUMP(8, "b")
 LBL_BUMP(32, "l")
 LBL_BUMP(64, "q")
 
-/* Carry out of a counter; false if it is full and there is no memory for more. */
+/*
+ * Carry out of a counter; false if it is full and there is no memory for more. Then what was added
+ * is taken back, and a reader may have seen it.
+ */
 static inline bool lbl_carry(struct lbl_table *table, uint32_t index, uint32_t slot)
 {
 	uint8_t *counter = lbl_table_counter(table, index, slot);

@@ -222,7 +222,10 @@ static inline uint32_t lbl_table_guess(const struct lbl_table *table, uint64_t h
 /* Index of the backend, or 0. */
 uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key);
 
-/* Add a backend that is not there; 0, the overflow backend, if there is no room. */
+/*
+ * Add a backend that is not there; 0, the overflow backend, if there is no room or the key is all
+ * ones, which index 0 has.
+ */
 uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, uint16_t name);
 
 static inline uint8_t *lbl_table_counter(const struct lbl_table *table, uint32_t index,

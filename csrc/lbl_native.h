@@ -224,7 +224,7 @@ void lbl_backend_free(struct lbl_backend *backend);
 
 /* Record seconds. -EINVAL for NaN, infinities, negatives and more than 2^62 ns; -ENOMEM. */
 int lbl_backend_observe(struct lbl_backend *backend, double seconds);
-/* The same, but -EBUSY if another thread records just now. */
+/* The same, but -EBUSY if it would have to wait for another thread. */
 int lbl_backend_try_observe(struct lbl_backend *backend, double seconds);
 
 /*

@@ -22,22 +22,18 @@ __attribute__((constructor)) static void choose(void)
  * in one compare: type, reason and flags are the first word's bytes, and what is not the reason is
  * rotated to where only 0 is small.
  */
-static inline uint32_t plain_reason(const struct lbl_event *event)
+static inline uint32_t plain_reason(uint32_t word)
 {
 	const uint32_t mask = 0xffffU | (uint32_t)LBL_FLAG_PROBE << 24;
-	uint32_t word;
 
-	memcpy(&word, event, sizeof(word));
 	word = (le32toh(word) ^ LBL_CLOSED) & mask;
 	return word >> 8 | word << 24;
 }
 
 /* One compare tells that the creation is known, since 0 - 1 is the largest number, and not late. */
-static inline bool is_closed(const struct lbl_event *event)
+static inline bool is_lifetime(uint64_t created, uint64_t ended)
 {
-	return plain_reason(event) < LBL_HOT_REASONS &&
-	       event->timestamp_ns - event->created_ns <= LBL_TOP_NS &&
-	       event->created_ns - 1 < event->timestamp_ns;
+	return created - 1 < ended && ended - created <= LBL_TOP_NS;
 }
 
 static void decode(struct lbl_run *run, uint32_t from)
@@ -46,13 +42,18 @@ static void decode(struct lbl_run *run, uint32_t from)
 
 	for (i = from; i < run->n; i++) {
 		const struct lbl_event *event = lbl_run_event(run, i);
-		bool closed = is_closed(event);
+		uint32_t word = lbl_load((const uint32_t *)(const void *)event);
+		uint64_t created = lbl_load(&event->created_ns);
+		uint64_t ended = lbl_load(&event->timestamp_ns);
+		uint32_t reason = plain_reason(word);
+		bool closed = reason < LBL_HOT_REASONS && is_lifetime(created, ended);
 
-		run->ns[i] = closed ? event->timestamp_ns - event->created_ns : 0;
-		run->decoded[i].cell = lbl_cell(run->ns[i]);
+		run->ns[i] = closed ? ended - created : 0;
+		run->decoded[i].cell = (uint16_t)lbl_cell(run->ns[i]);
+		run->decoded[i].reason = (uint16_t)reason;
 		run->decoded[i].id = event->backend_id;
 		run->closed |= (uint64_t)closed << i;
-		run->opened |= (uint64_t)(event->type == LBL_OPENED) << i;
+		run->opened |= (uint64_t)((le32toh(word) & 0xff) == LBL_OPENED) << i;
 	}
 }
 
@@ -151,12 +152,11 @@ static void count_opened(struct lbl_shard *shard, const struct lbl_run *run)
 }
 
 /* False if there was no memory for it. */
-static inline bool count_one_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t i,
-				    const struct lbl_event *event)
+static inline bool count_one_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t i)
 {
 	struct lbl_hot *hot = run->hot[i];
 
-	lbl_count_one(table, hot, event->reason);
+	lbl_count_one(table, hot, run->decoded[i].reason);
 	if (unlikely(lbl_bump8(run->counter[i], 1))) {
 		uint32_t index = lbl_index_of(table, hot);
 		const uint8_t *row = lbl_table_counter(table, index, 0);
@@ -173,24 +173,18 @@ static uint32_t count_closed(struct lbl_table *table, const struct lbl_run *run)
 	uint64_t left = run->closed;
 	uint32_t failed = 0;
 
-	while (left) {
-		uint32_t i = take(&left);
-
-		failed += !count_one_closed(table, run, i, lbl_run_event(run, i));
-	}
+	while (left)
+		failed += !count_one_closed(table, run, take(&left));
 	return failed;
 }
 
 /* The same if that is all of them, which is quicker one after the other. */
 static uint32_t count_all_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t n)
 {
-	const struct lbl_event *event = lbl_run_event(run, 0);
 	uint32_t failed = 0, i;
 
-	for (i = 0; i < n; i++) {
-		failed += !count_one_closed(table, run, i, event);
-		event = lbl_run_next(event);
-	}
+	for (i = 0; i < n; i++)
+		failed += !count_one_closed(table, run, i);
 	return failed;
 }
 

@@ -6,7 +6,8 @@
 #include "lbl_count.h"
 
 /*
- * What is known of each event. The first arrays are filled by decoding. Sets have a bit for each
+ * What is known of each event. All that is checked is kept here and not read from the ring again,
+ * since others can write there. The first arrays are filled by decoding. Sets have a bit for each
  * event: `closed` those that closed a connection, no probe's, whose creation is known and not in
  * the future. All others have the lifetime 0; lbl_shard_record() sees to what is in neither set.
  */
@@ -16,7 +17,8 @@ struct lbl_run {
 	uint64_t closed, opened;
 	uint64_t ns[LBL_RUN_MAX] __attribute__((aligned(64)));
 	struct lbl_decoded {
-		uint32_t cell; /* see struct lbl_layout */
+		uint16_t cell; /* see struct lbl_layout */
+		uint16_t reason;
 		uint32_t id;
 	} decoded[LBL_RUN_MAX];
 	struct lbl_hot *hot[LBL_RUN_MAX];
@@ -26,11 +28,6 @@ struct lbl_run {
 static inline const struct lbl_event *lbl_run_event(const struct lbl_run *run, uint32_t i)
 {
 	return (const void *)(run->first + i * 64UL);
-}
-
-static inline const struct lbl_event *lbl_run_next(const struct lbl_event *event)
-{
-	return (const void *)((const char *)event + 64);
 }
 
 /* lbl_run_avx512.c: eight events at a time; only where lbl_has_avx512() says that it can be. */

@@ -44,19 +44,30 @@ AVX512 static inline struct columns load_columns(const char *event)
 	};
 }
 
-/* As is_closed() in lbl_run.c. */
+AVX512 static inline __m512i reasons(const struct columns *events)
+{
+	return _mm512_and_si512(_mm512_srli_epi64(events->word, 8), _mm512_set1_epi64(0xff));
+}
+
+/* As decode() in lbl_run.c has it. */
 AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i ns)
 {
 	const __m512i must_match = _mm512_set1_epi64(0xff | (uint64_t)LBL_FLAG_PROBE << 24);
-	const __m512i reason_mask = _mm512_set1_epi64(0xff00);
 	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_CLOSED));
 	__m512i before = _mm512_sub_epi64(events->created, _mm512_set1_epi64(1));
 	__mmask8 closed = _mm512_testn_epi64_mask(differs, must_match);
 
-	closed = _mm512_mask_cmplt_epu64_mask(closed, _mm512_and_si512(events->word, reason_mask),
-					      _mm512_set1_epi64(LBL_HOT_REASONS << 8));
+	closed = _mm512_mask_cmplt_epu64_mask(closed, reasons(events),
+					      _mm512_set1_epi64(LBL_HOT_REASONS));
 	closed = _mm512_mask_cmple_epu64_mask(closed, ns, _mm512_set1_epi64(LBL_TOP_NS));
 	return _mm512_mask_cmplt_epu64_mask(closed, before, events->timestamp);
+}
+
+AVX512 static inline __mmask8 are_opened(const struct columns *events)
+{
+	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_OPENED));
+
+	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
 }
 
 /* As lbl_cell(). */
@@ -68,16 +79,17 @@ AVX512 static inline __m512i cells(__m512i ns)
 	return _mm512_sub_epi64(top, _mm512_set1_epi64(1023 << LBL_CELL_BITS));
 }
 
-AVX512 static inline __mmask8 are_opened(const struct columns *events)
+/* As struct lbl_decoded. */
+AVX512 static inline __m512i decoded(const struct columns *events, __m512i ns)
 {
-	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_OPENED));
+	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
+	__m512i low = _mm512_or_si512(cells(ns), _mm512_slli_epi64(reasons(events), 16));
 
-	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
+	return _mm512_or_si512(low, _mm512_and_si512(events->word, id_mask));
 }
 
 AVX512 uint32_t lbl_run_decode_avx512(struct lbl_run *run)
 {
-	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
 	uint8_t *closed_sets = (uint8_t *)&run->closed, *opened_sets = (uint8_t *)&run->opened;
 	uint32_t n = run->n & ~7U, i;
 
@@ -88,9 +100,7 @@ AVX512 uint32_t lbl_run_decode_avx512(struct lbl_run *run)
 
 		ns = _mm512_maskz_mov_epi64(closed, ns);
 		_mm512_storeu_si512(&run->ns[i], ns);
-		_mm512_storeu_si512(
-			&run->decoded[i],
-			_mm512_or_si512(cells(ns), _mm512_and_si512(events.word, id_mask)));
+		_mm512_storeu_si512(&run->decoded[i], decoded(&events, ns));
 		closed_sets[i / 8] = closed;
 		opened_sets[i / 8] = are_opened(&events);
 	}

@@ -71,7 +71,7 @@ int lbl_table_init(struct lbl_table *table, uint32_t max, uint32_t n_slots)
 	table->recent = table->recent_memory.at;
 	table->hot = (struct lbl_hot *)(void *)table->hot_memory.at;
 	table->cold = (struct lbl_cold *)(void *)table->cold_memory.at;
-	/* No event has this key, so that none is taken for the overflow's own. */
+	/* No backend's key: who has it is the overflow backend's. */
 	memset(&table->hot[0].key, 0xff, sizeof(table->hot[0].key));
 	return 0;
 }
@@ -158,7 +158,8 @@ uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, ui
 {
 	uint32_t index = table->n;
 
-	if (index > table->max || grow(table, (size_t)index + 1))
+	if (index > table->max || key_equal(key, &table->hot[0].key) ||
+	    grow(table, (size_t)index + 1))
 		return 0;
 	if (index > table->hash_mask / 4 && hash_grow(table))
 		return 0;
@@ -282,13 +283,28 @@ int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint
 
 /* ---- reading ---- */
 
-/* One look at a backend, to be repeated if a carry was under way. */
+/* What a backend has counted. Each count is true of some time during the look. */
 struct look {
 	uint64_t sum, sum_carry;
 	uint64_t counts[LBL_HOT_COUNTS];
 	uint32_t first, end; /* slots outside are 0, and those that are not counted here */
 	uint64_t slots[LBL_ROW_MAX];
 };
+
+/*
+ * Around what must not be read while a counter in it carries. That is little at a time: a backend
+ * that is busy carries more often than all of it could be read. Pairs with carry_begin().
+ */
+static uint32_t read_begin(const struct lbl_cold *cold)
+{
+	return __atomic_load_n(&cold->carries, __ATOMIC_ACQUIRE);
+}
+
+static bool read_again(const struct lbl_cold *cold, uint32_t carries)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return carries & 1 || carries != lbl_load(&cold->carries);
+}
 
 static const uint32_t *page_at(const struct lbl_cold *cold, enum lbl_carry level, uint32_t i)
 {
@@ -317,40 +333,60 @@ static void add_page(uint64_t *slots, const uint32_t *page, int shift)
 		slots[i] += (uint64_t)lbl_load(&page[i]) << shift;
 }
 
-/* A cache line of counters, and what they were carried into. */
-static void look_at_line(const uint8_t *line, const struct lbl_cold *cold, uint32_t number,
-			 struct look *look)
+/* A cache line of counters, and what they were carried into. False if all is 0. */
+static bool look_at_line(const uint8_t *line, const struct lbl_cold *cold, uint32_t number,
+			 uint64_t *slots)
 {
-	const uint32_t *low = page_at(cold, LBL_LOW, number);
-	const uint32_t *high = page_at(cold, LBL_HIGH, number);
-	uint32_t first = number * LBL_PAGE_SLOTS, i;
+	const uint32_t *low, *high;
+	uint32_t carries, i;
+	bool any;
 
-	if (!low && is_zero(line))
-		return;
-	if (!look->end)
-		look->first = look->end = first;
-	memset(&look->slots[look->end], 0, (first - look->end) * sizeof(*look->slots));
-	for (i = 0; i < LBL_PAGE_SLOTS; i++)
-		look->slots[first + i] = lbl_load(&line[i]);
-	add_page(&look->slots[first], low, 7);
-	add_page(&look->slots[first], high, 39);
-	look->end = first + LBL_PAGE_SLOTS;
+	do {
+		carries = read_begin(cold);
+		low = page_at(cold, LBL_LOW, number);
+		high = page_at(cold, LBL_HIGH, number);
+		any = low || !is_zero(line);
+		for (i = 0; any && i < LBL_PAGE_SLOTS; i++)
+			slots[i] = lbl_load(&line[i]);
+		add_page(slots, low, 7);
+		add_page(slots, high, 39);
+	} while (read_again(cold, carries));
+	return any;
+}
+
+static void look_at_counts(const struct lbl_hot *hot, const struct lbl_cold *cold,
+			   struct look *look)
+{
+	uint32_t carries, i;
+
+	do {
+		carries = read_begin(cold);
+		look->sum = lbl_load(&hot->sum);
+		look->sum_carry = lbl_load(&cold->sum_carry);
+		for (i = 0; i < LBL_HOT_COUNTS; i++)
+			look->counts[i] = lbl_load(&hot->counts[i]) +
+					  ((uint64_t)lbl_load(&cold->count_carry[i]) << 31);
+	} while (read_again(cold, carries));
 }
 
 static void look_at(const struct lbl_table *table, uint32_t index, struct look *look)
 {
 	const struct lbl_cold *cold = &table->cold[index];
-	const struct lbl_hot *hot = &table->hot[index];
 	uint32_t i;
 
-	look->sum = lbl_load(&hot->sum);
-	look->sum_carry = lbl_load(&cold->sum_carry);
-	for (i = 0; i < LBL_HOT_COUNTS; i++)
-		look->counts[i] = lbl_load(&hot->counts[i]) +
-				  ((uint64_t)lbl_load(&cold->count_carry[i]) << 31);
+	look_at_counts(&table->hot[index], cold, look);
 	look->first = look->end = 0;
-	for (i = 0; i < n_pages(table); i++)
-		look_at_line(lbl_table_counter(table, index, i * LBL_PAGE_SLOTS), cold, i, look);
+	for (i = 0; i < n_pages(table); i++) {
+		uint32_t first = i * LBL_PAGE_SLOTS;
+
+		if (!look_at_line(lbl_table_counter(table, index, first), cold, i,
+				  &look->slots[first]))
+			continue;
+		if (!look->end)
+			look->first = look->end = first;
+		memset(&look->slots[look->end], 0, (first - look->end) * sizeof(*look->slots));
+		look->end = first + LBL_PAGE_SLOTS;
+	}
 }
 
 void lbl_totals_clear(struct lbl_totals *totals)
@@ -377,15 +413,9 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 {
 	const struct lbl_cold *cold = &table->cold[index];
 	struct look look;
-	uint32_t carries, i;
+	uint32_t i;
 
-	/* Most events carry nothing, so this ends. Pairs with carry_begin(). */
-	do {
-		carries = __atomic_load_n(&cold->carries, __ATOMIC_ACQUIRE);
-		look_at(table, index, &look);
-		__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	} while (carries & 1 || carries != lbl_load(&cold->carries));
-
+	look_at(table, index, &look);
 	totals->sum += look.sum + ((lbl_u128)look.sum_carry << 63);
 	totals->opened += look.counts[LBL_HOT_OPENED];
 	totals->probes += lbl_load(&cold->probes);

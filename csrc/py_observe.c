@@ -44,10 +44,9 @@ static PyObject *observe(PyObject *capsule, PyObject *seconds)
 	Py_RETURN_NONE;
 }
 
-static PyMethodDef observe_def = {
-	"observe", observe, METH_O,
-	"observe(seconds)\n--\n\nRecord a duration. ValueError for NaN, infinities and negatives."
-};
+static PyMethodDef observe_def = { "observe", observe, METH_O,
+				   "observe(seconds, /)\n--\n\nRecord a duration. ValueError for "
+				   "NaN, infinities and negatives." };
 
 static void unbind(PyObject *capsule)
 {
@@ -88,7 +87,7 @@ static PyObject *bind(PyObject *module, PyObject *args)
 
 static PyMethodDef functions[] = {
 	{ "bind", bind, METH_VARARGS,
-	  "bind(backend, try_observe, observe, keep, refuse)\n--\n\n"
+	  "bind(backend, try_observe, observe, keep, refuse, /)\n--\n\n"
 	  "A function observe(seconds). The first three are addresses." },
 	{ 0 },
 };

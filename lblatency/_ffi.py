@@ -1,4 +1,4 @@
-"""The only importer of the compiled module, and how its return codes become exceptions."""
+"""The only importer of cffi's module, and how its return codes become exceptions."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _ADVICE = {
     _errno.ENOENT: "no such BPF object; `bpftool map` lists what is loaded",
     _errno.ENOTUNIQ: "several maps have this name; tell it apart by id or pin path",
     _errno.ECHILD: "the stream is the parent process's; open one of your own after fork()",
-    _errno.ENOMEM: "out of memory, or RLIMIT_MEMLOCK is too low on this kernel",
+    _errno.ENOMEM: "out of memory or address space, or RLIMIT_MEMLOCK is too low on this kernel",
 }
 
 

@@ -154,8 +154,11 @@ class LatencyTracker:
     Args:
         buckets: upper bounds of the classic histogram, seconds, ascending.
         max_backends: how many backends to tell apart of each ring, and as many of those recorded by
-            hand; the rest share the one called "overflow", so that a flood of addresses costs
-            neither memory nor observations.
+            hand; the rest share the one called "overflow", so that a flood of addresses has an end.
+            6 KiB of address space each, 3 more of each ring; memory only for those that there are.
+
+    Raises:
+        MemoryError: there is not that much address space.
     """
 
     def __init__(
@@ -165,7 +168,13 @@ class LatencyTracker:
         if not 1 <= max_backends <= 1 << 24:
             raise ValueError(f"max_backends must be 1 to {1 << 24}, not {max_backends!r}")
         out = ffi.new("struct lbl_tracker **")
-        check(lib.lbl_tracker_new(self._layout.ptr, max_backends, out), "making a tracker")
+        rc = lib.lbl_tracker_new(self._layout.ptr, max_backends, out)
+        if rc == -errno.ENOMEM:
+            raise MemoryError(
+                f"no address space for {max_backends} backends; lower max_backends or raise the"
+                " limit (ulimit -v)"
+            )
+        check(rc, "making a tracker")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
         self._lock = new_lock()
         self._attached: list[_Attached] = []

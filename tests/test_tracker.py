@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
+import textwrap
 from array import array
 from collections.abc import Callable
 from fractions import Fraction
@@ -521,3 +523,20 @@ def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
         assert rig.counts("received") == {"received": 1}
 
     in_child(lambda: interrupt(rig.tracker.event_counts))
+
+
+def test_too_little_address_space_is_said() -> None:
+    """With what to do about it."""
+    script = """
+        import resource, lblatency
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
+        lblatency.LatencyTracker(max_backends=1000)
+        try:
+            lblatency.LatencyTracker(max_backends=1_000_000)
+        except MemoryError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("no address space for 1000000 backends; lower max_backends")

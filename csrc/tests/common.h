@@ -8,7 +8,7 @@
 
 #define SECOND 1000000000ULL
 
-/* While set, calloc() fails: the tests are linked with --wrap=calloc. */
+/* While set, calloc() and mprotect() fail: the tests are linked with --wrap for both. */
 static __attribute__((unused)) bool no_memory;
 
 void *__real_calloc(size_t n, size_t size);
@@ -17,6 +17,14 @@ void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_calloc(size_t n, size_t size)
 {
 	return no_memory ? NULL : __real_calloc(n, size);
+}
+
+int __real_mprotect(void *p, size_t size, int protection);
+int __wrap_mprotect(void *p, size_t size, int protection);
+
+int __wrap_mprotect(void *p, size_t size, int protection)
+{
+	return no_memory ? -1 : __real_mprotect(p, size, protection);
 }
 
 static inline struct lbl_layout *make_layout(void)

@@ -33,7 +33,7 @@ static struct lbl_event make_event(bool with_ids)
 	event.type = random_below(4) ? LBL_CLOSED : LBL_OPENED;
 	event.reason = (uint8_t)random_below(LBL_REASONS);
 	event.backend_id = with_ids ? backend : 0;
-	switch (random_below(40)) {
+	switch (random_below(48)) {
 	case 0:
 		event.created_ns = times[random_below(7)];
 		break;
@@ -46,7 +46,10 @@ static struct lbl_event make_event(bool with_ids)
 	case 3:
 		event.backend_id = (uint32_t)random_below(1ULL << 32);
 		break;
-	case 4:
+	case 4: /* the overflow backend's key */
+		memset(&event.port, 0xff, sizeof(event) - offsetof(struct lbl_event, port));
+		break;
+	case 5:
 		((uint8_t *)&event)[36 + random_below(20)] ^= (uint8_t)(1 << random_below(8));
 		break;
 	}
@@ -175,11 +178,105 @@ static void test_out_of_memory(void)
 	lbl_layout_free(layout);
 }
 
+static uint64_t overflowed(const struct lbl_shard *shard)
+{
+	return shard->table.hot[0].counts[LBL_REASON_FIN];
+}
+
+/* Backends that there is no memory for are the overflow backend's, until there is some. */
+static void test_no_memory_for_backends(void)
+{
+	struct lbl_layout *layout = make_layout();
+	struct lbl_names *names = lbl_names_new();
+	struct lbl_shard *shard = make_shard(layout, names);
+	struct lbl_event event = closed_event(SECOND, 1);
+	uint64_t before;
+	uint32_t i;
+
+	no_memory = true;
+	for (i = 0; i < 2000; i++) {
+		memcpy(event.addr + 12, &i, sizeof(i));
+		lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
+	}
+	before = overflowed(shard);
+	CHECK(before && before + shard->table.n - 1 == 2000);
+	no_memory = false;
+	for (i = 0; i < 2000; i++) {
+		memcpy(event.addr + 12, &i, sizeof(i));
+		lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
+	}
+	CHECK(overflowed(shard) == before && shard->table.n == 2001);
+	CHECK(accounted(&shard->stats) && shard->stats.closed == 4000);
+	lbl_shard_free(shard);
+	lbl_names_free(names);
+	lbl_layout_free(layout);
+}
+
+#ifndef LBL_TSAN
+struct flipping {
+	struct record records[LBL_RUN_MAX];
+	bool done;
+};
+
+static void *flip(void *arg)
+{
+	struct flipping *flipping = arg;
+	uint32_t n = 0;
+
+	while (!__atomic_load_n(&flipping->done, __ATOMIC_RELAXED)) {
+		uint8_t *reason = &flipping->records[n % LBL_RUN_MAX].event.reason;
+
+		__atomic_store_n(reason, n / LBL_RUN_MAX & 1 ? 255 : LBL_REASON_FIN,
+				 __ATOMIC_RELAXED);
+		n++;
+	}
+	return NULL;
+}
+
+/* What is in the ring may change while it is read: then counts are wrong, but of their backend. */
+static void test_events_that_change(void)
+{
+	struct lbl_layout *layout = make_layout();
+	struct lbl_names *names = lbl_names_new();
+	struct lbl_shard *shard = make_shard(layout, names);
+	struct lbl_event other;
+	static struct flipping flipping;
+	pthread_t thread;
+	uint32_t i;
+
+	for (i = 0; i < LBL_RUN_MAX; i++)
+		flipping.records[i].event = closed_event(SECOND, 1);
+	lbl_shard_record(shard, &flipping.records[0].event, LBL_EVENT_BYTES);
+	for (i = 2; i < 100; i++) {
+		other = closed_event(SECOND, (uint8_t)i);
+		lbl_shard_record(shard, &other, LBL_EVENT_BYTES);
+	}
+	REQUIRE(!pthread_create(&thread, NULL, flip, &flipping));
+	for (i = 0; i < 200000; i++)
+		lbl_shard_record_run(shard, &flipping.records[0].event, LBL_RUN_MAX);
+	__atomic_store_n(&flipping.done, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	CHECK(accounted(&shard->stats) && shard->stats.recorded > 1000);
+	for (i = 2; i < 100; i++) {
+		other = closed_event(SECOND, (uint8_t)i);
+		CHECK(lbl_table_find(&shard->table, lbl_key_of(&other)) == i);
+		CHECK(shard->table.hot[i].sum == SECOND);
+	}
+	lbl_shard_free(shard);
+	lbl_names_free(names);
+	lbl_layout_free(layout);
+}
+#endif
+
 int main(void)
 {
 	RUN(test_by_id);
 	RUN(test_by_hash);
 	RUN(test_by_id_without_vectors);
 	RUN(test_out_of_memory);
+	RUN(test_no_memory_for_backends);
+#ifndef LBL_TSAN /* to which such a change is an error */
+	RUN(test_events_that_change);
+#endif
 	return checks_done();
 }
