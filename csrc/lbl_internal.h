@@ -94,6 +94,7 @@ struct lbl_array {
 	size_t reserved, usable; /* bytes */
 };
 
+/* Address space for `bytes`, none of it usable yet. -ENOMEM if there is not that much. */
 int lbl_array_reserve(struct lbl_array *array, size_t bytes);
 /* Have the first `bytes` usable, zeroed if they were not before. -ENOMEM if there are none. */
 int lbl_array_grow(struct lbl_array *array, size_t bytes);
@@ -137,7 +138,7 @@ _Static_assert(sizeof(struct lbl_hot) == 64, "lbl_hot is one cache line");
  * those exceed into others: count = recent + (low << 7) + (high << 39). Pages come when needed.
  */
 enum { LBL_PAGE_SLOTS = 64, LBL_ROW_MAX = LBL_SLOTS_MAX + LBL_PAGE_SLOTS - 1 };
-enum lbl_carry { LBL_LOW, LBL_HIGH, LBL_CARRIES };
+enum lbl_level { LBL_LOW, LBL_HIGH, LBL_LEVELS };
 
 struct lbl_page {
 	uint32_t count[LBL_PAGE_SLOTS];
@@ -145,7 +146,7 @@ struct lbl_page {
 
 /* The rest of a backend. `carries` is odd while a counter carries into the next. */
 struct lbl_cold {
-	struct lbl_page **pages[LBL_CARRIES];
+	struct lbl_page **pages[LBL_LEVELS];
 	uint64_t sum_carry; /* in units of 2^63 ns */
 	uint32_t carries;
 	uint32_t count_carry[LBL_HOT_COUNTS]; /* in units of 2^31 */

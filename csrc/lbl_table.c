@@ -85,7 +85,7 @@ static void free_pages(const struct lbl_table *table, struct lbl_cold *cold)
 {
 	uint32_t level, i;
 
-	for (level = 0; level < LBL_CARRIES; level++) {
+	for (level = 0; level < LBL_LEVELS; level++) {
 		for (i = 0; cold->pages[level] && i < n_pages(table); i++)
 			free(cold->pages[level][i]);
 		free(cold->pages[level]);
@@ -237,7 +237,7 @@ static void *need(void *array, size_t bytes)
 }
 
 /* What a slot's counter is carried into, made if need be. */
-static uint32_t *carried(const struct lbl_table *table, struct lbl_cold *cold, enum lbl_carry level,
+static uint32_t *carried(const struct lbl_table *table, struct lbl_cold *cold, enum lbl_level level,
 			 uint32_t slot)
 {
 	struct lbl_page **pages, *page;
@@ -306,7 +306,7 @@ static bool read_again(const struct lbl_cold *cold, uint32_t carries)
 	return carries & 1 || carries != lbl_load(&cold->carries);
 }
 
-static const uint32_t *page_at(const struct lbl_cold *cold, enum lbl_carry level, uint32_t i)
+static const uint32_t *page_at(const struct lbl_cold *cold, enum lbl_level level, uint32_t i)
 {
 	struct lbl_page **pages = __atomic_load_n(&cold->pages[level], __ATOMIC_ACQUIRE);
 	const struct lbl_page *page = pages ? __atomic_load_n(&pages[i], __ATOMIC_ACQUIRE) : NULL;
