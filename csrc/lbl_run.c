@@ -36,25 +36,33 @@ static inline bool is_lifetime(uint64_t created, uint64_t ended)
 	return created - 1 < ended && ended - created <= LBL_TOP_NS;
 }
 
-static void decode(struct lbl_run *run, uint32_t from)
+/* Decode events from a number on. */
+static void decode(struct lbl_run *restrict run, uint32_t from)
 {
-	uint32_t i;
+	uint64_t closed = lbl_run_all(run->n) & ~lbl_run_all(from), opened = 0;
+	const char *at = run->first + from * 64UL;
+	uint32_t n = run->n, i;
 
-	for (i = from; i < run->n; i++) {
-		const struct lbl_event *event = lbl_run_event(run, i);
+	for (i = from; i < n; i++, at += 64) {
+		const struct lbl_event *event = (const void *)at;
 		uint32_t word = lbl_load((const uint32_t *)(const void *)event);
 		uint64_t created = lbl_load(&event->created_ns);
 		uint64_t ended = lbl_load(&event->timestamp_ns);
+		uint64_t ns = ended - created;
 		uint32_t reason = plain_reason(word);
-		bool closed = reason < LBL_HOT_REASONS && is_lifetime(created, ended);
 
-		run->ns[i] = closed ? ended - created : 0;
-		run->decoded[i].cell = (uint16_t)lbl_cell(run->ns[i]);
+		if (unlikely(reason >= LBL_HOT_REASONS || !is_lifetime(created, ended))) {
+			closed &= ~(1ULL << i);
+			opened |= (uint64_t)((le32toh(word) & 0xff) == LBL_OPENED) << i;
+			ns = 0;
+		}
+		run->ns[i] = ns;
+		run->decoded[i].cell = (uint16_t)lbl_cell(ns);
 		run->decoded[i].reason = (uint16_t)reason;
 		run->decoded[i].id = event->backend_id;
-		run->closed |= (uint64_t)closed << i;
-		run->opened |= (uint64_t)((le32toh(word) & 0xff) == LBL_OPENED) << i;
 	}
+	run->closed |= closed;
+	run->opened |= opened;
 }
 
 /* ---- finding the counters ---- */
@@ -101,8 +109,11 @@ static void find_by_hash(const struct lbl_shard *shard, struct lbl_run *restrict
 		aim(shard, run, i, lbl_table_guess(table, hash[i]));
 }
 
-/* Two long words and a short one without a branch: what memcmp() would be too careful for. */
-static inline bool same_key(const struct lbl_key *a, const struct lbl_key *b)
+/*
+ * 0 if they are the same. Two long words and a short one without a branch: what memcmp() would be
+ * too careful for.
+ */
+static inline uint64_t difference(const struct lbl_key *a, const struct lbl_key *b)
 {
 	uint64_t a0, a1, b0, b1;
 	uint32_t a2, b2;
@@ -113,12 +124,22 @@ static inline bool same_key(const struct lbl_key *a, const struct lbl_key *b)
 	memcpy(&b1, (const char *)b + 8, 8);
 	memcpy(&a2, (const char *)a + 16, 4);
 	memcpy(&b2, (const char *)b + 16, 4);
-	return !((a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2));
+	return (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2);
 }
 
-static inline bool guessed_right(const struct lbl_run *run, uint32_t i)
+static inline uint64_t wrongness(const struct lbl_run *run, uint32_t i)
 {
-	return same_key(&run->hot[i]->key, lbl_key_of(lbl_run_event(run, i)));
+	return difference(&run->hot[i]->key, lbl_key_of(lbl_run_event(run, i)));
+}
+
+static bool same_keys(const struct lbl_run *run)
+{
+	uint64_t wrong = 0;
+	uint32_t i;
+
+	for (i = 0; i < run->n; i++)
+		wrong |= wrongness(run, i);
+	return !wrong;
 }
 
 static uint64_t wrong_guesses(const struct lbl_run *run)
@@ -127,7 +148,7 @@ static uint64_t wrong_guesses(const struct lbl_run *run)
 	uint32_t i;
 
 	for (i = 0; i < run->n; i++)
-		wrong |= (uint64_t)!guessed_right(run, i) << i;
+		wrong |= (uint64_t)(wrongness(run, i) != 0) << i;
 	return wrong;
 }
 
@@ -199,9 +220,10 @@ static void account(struct lbl_shard *shard, uint64_t closed, uint32_t failed)
 
 void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
 {
-	uint64_t all = UINT64_MAX >> (64 - n), odd;
+	uint64_t all = lbl_run_all(n), odd;
 	struct lbl_table *table = &shard->table;
 	struct lbl_run run;
+	bool same;
 
 	run.first = first;
 	run.n = n;
@@ -212,7 +234,8 @@ void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n
 		find_by_id(shard, &run);
 	else
 		find_by_hash(shard, &run);
-	odd = lbl_use_avx512 && lbl_run_same_keys_avx512(&run) ? 0 : wrong_guesses(&run);
+	same = lbl_use_avx512 ? lbl_run_same_keys_avx512(&run) : same_keys(&run);
+	odd = same ? 0 : wrong_guesses(&run);
 	run.closed &= ~odd;
 	run.opened &= ~odd;
 	if (likely(run.closed == all)) {

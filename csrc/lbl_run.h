@@ -30,6 +30,12 @@ static inline const struct lbl_event *lbl_run_event(const struct lbl_run *run, u
 	return (const void *)(run->first + i * 64UL);
 }
 
+/* The set of the first `n` events. */
+static inline uint64_t lbl_run_all(uint32_t n)
+{
+	return n < 64 ? (1ULL << n) - 1 : UINT64_MAX;
+}
+
 /* lbl_run_avx512.c: eight events at a time; only where lbl_has_avx512() says that it can be. */
 bool lbl_has_avx512(void);
 /* Decode events up to a multiple of 8, and return how many. */
