@@ -16,8 +16,8 @@ static size_t round_up(size_t bytes)
 }
 
 /*
- * Inaccessible memory, so that it is neither accounted nor locked. Small arrays make do with small
- * pages; of large ones, those would not fit into the TLB.
+ * Inaccessible at first: then it is not accounted, and gets no pages even under mlockall(). Small
+ * arrays make do with small pages; of large ones, those would not fit into the TLB.
  */
 int lbl_array_reserve(struct lbl_array *array, size_t bytes)
 {

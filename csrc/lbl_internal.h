@@ -131,6 +131,8 @@ struct lbl_hot {
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct lbl_hot) == 64, "lbl_hot is one cache line");
+_Static_assert(offsetof(struct lbl_hot, key) + sizeof(struct lbl_key) == sizeof(struct lbl_hot),
+	       "lbl_hot ends as lbl_event does");
 
 /*
  * A slot's counter is a byte, of which its owner lets 7 bits stand, so that an octave's counters

@@ -67,12 +67,6 @@ static void decode(struct lbl_run *restrict run, uint32_t from)
 
 /* ---- finding the counters ---- */
 
-/* A guess, to be checked: an id leads to the backend that it led to last. */
-static inline uint32_t guess_by_id(const struct lbl_table *table, uint32_t id)
-{
-	return *lbl_table_by_id(table, id);
-}
-
 static inline void aim(const struct lbl_shard *shard, struct lbl_run *restrict run, uint32_t i,
 		       uint32_t index)
 {
@@ -85,13 +79,14 @@ static inline void aim(const struct lbl_shard *shard, struct lbl_run *restrict r
 	__builtin_prefetch(run->counter[i], 1);
 }
 
+/* A guess, to be checked: an id leads to the backend that it led to last. */
 static void find_by_id(const struct lbl_shard *shard, struct lbl_run *restrict run)
 {
 	uint32_t i;
 
 #pragma GCC unroll 4
 	for (i = 0; i < run->n; i++)
-		aim(shard, run, i, guess_by_id(&shard->table, run->decoded[i].id));
+		aim(shard, run, i, *lbl_table_by_id(&shard->table, run->decoded[i].id));
 }
 
 /* Another guess: a hash leads to the first entry that may be the key's. */

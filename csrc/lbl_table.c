@@ -223,28 +223,26 @@ void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reas
 		lbl_add(&table->cold[index].connect_failed, n);
 }
 
-/* Allocate what an array has not yet; readers may look at it meanwhile. */
-static void *need(void *array, size_t bytes)
-{
-	void **p = array, *made;
-
-	if (*p)
-		return *p;
-	made = calloc(1, bytes);
-	if (made)
-		__atomic_store_n(p, made, __ATOMIC_RELEASE);
-	return made;
-}
-
-/* What a slot's counter is carried into, made if need be. */
+/* What a slot's counter is carried into, made if need be. Readers may look at it meanwhile. */
 static uint32_t *carried(const struct lbl_table *table, struct lbl_cold *cold, enum lbl_level level,
 			 uint32_t slot)
 {
-	struct lbl_page **pages, *page;
+	struct lbl_page **pages = cold->pages[level], *page;
 
-	pages = need(&cold->pages[level], n_pages(table) * sizeof(*pages));
-	page = pages ? need(&pages[slot / LBL_PAGE_SLOTS], sizeof(*page)) : NULL;
-	return page ? &page->count[slot % LBL_PAGE_SLOTS] : NULL;
+	if (!pages) {
+		pages = calloc(n_pages(table), sizeof(*pages));
+		if (!pages)
+			return NULL;
+		__atomic_store_n(&cold->pages[level], pages, __ATOMIC_RELEASE);
+	}
+	page = pages[slot / LBL_PAGE_SLOTS];
+	if (!page) {
+		page = calloc(1, sizeof(*page));
+		if (!page)
+			return NULL;
+		__atomic_store_n(&pages[slot / LBL_PAGE_SLOTS], page, __ATOMIC_RELEASE);
+	}
+	return &page->count[slot % LBL_PAGE_SLOTS];
 }
 
 static int carry(const struct lbl_table *table, struct lbl_cold *cold, uint8_t *recent,
@@ -283,12 +281,10 @@ int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint
 
 /* ---- reading ---- */
 
-/* What a backend has counted. Each count is true of some time during the look. */
+/* What a backend has counted beside its slots. */
 struct look {
-	uint64_t sum, sum_carry;
+	lbl_u128 sum;
 	uint64_t counts[LBL_HOT_COUNTS];
-	uint32_t first, end; /* slots outside are 0, and those that are not counted here */
-	uint64_t slots[LBL_ROW_MAX];
 };
 
 /*
@@ -354,39 +350,19 @@ static bool look_at_line(const uint8_t *line, const struct lbl_cold *cold, uint3
 	return any;
 }
 
-static void look_at_counts(const struct lbl_hot *hot, const struct lbl_cold *cold,
-			   struct look *look)
+static void look_at_counts(const struct lbl_table *table, uint32_t index, struct look *look)
 {
+	const struct lbl_cold *cold = &table->cold[index];
+	const struct lbl_hot *hot = &table->hot[index];
 	uint32_t carries, i;
 
 	do {
 		carries = read_begin(cold);
-		look->sum = lbl_load(&hot->sum);
-		look->sum_carry = lbl_load(&cold->sum_carry);
+		look->sum = lbl_load(&hot->sum) + ((lbl_u128)lbl_load(&cold->sum_carry) << 63);
 		for (i = 0; i < LBL_HOT_COUNTS; i++)
 			look->counts[i] = lbl_load(&hot->counts[i]) +
 					  ((uint64_t)lbl_load(&cold->count_carry[i]) << 31);
 	} while (read_again(cold, carries));
-}
-
-static void look_at(const struct lbl_table *table, uint32_t index, struct look *look)
-{
-	const struct lbl_cold *cold = &table->cold[index];
-	uint32_t i;
-
-	look_at_counts(&table->hot[index], cold, look);
-	look->first = look->end = 0;
-	for (i = 0; i < n_pages(table); i++) {
-		uint32_t first = i * LBL_PAGE_SLOTS;
-
-		if (!look_at_line(lbl_table_counter(table, index, first), cold, i,
-				  &look->slots[first]))
-			continue;
-		if (!look->end)
-			look->first = look->end = first;
-		memset(&look->slots[look->end], 0, (first - look->end) * sizeof(*look->slots));
-		look->end = first + LBL_PAGE_SLOTS;
-	}
 }
 
 void lbl_totals_clear(struct lbl_totals *totals)
@@ -409,14 +385,32 @@ static int64_t ended(const struct lbl_cold *cold, const struct look *look)
 	return (int64_t)n;
 }
 
+static void add_line(const struct lbl_table *table, uint32_t index, uint32_t number,
+		     struct lbl_totals *totals)
+{
+	uint32_t first = number * LBL_PAGE_SLOTS, i;
+	uint64_t slots[LBL_PAGE_SLOTS];
+
+	if (!look_at_line(lbl_table_counter(table, index, first), &table->cold[index], number,
+			  slots))
+		return;
+	for (i = 0; i < LBL_PAGE_SLOTS; i++)
+		totals->slots[first + i] += slots[i];
+	if (first < totals->first)
+		totals->first = first;
+	if (first + LBL_PAGE_SLOTS > totals->end)
+		totals->end = first + LBL_PAGE_SLOTS;
+}
+
+/* Each count is true of some time during the read. */
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals)
 {
 	const struct lbl_cold *cold = &table->cold[index];
 	struct look look;
 	uint32_t i;
 
-	look_at(table, index, &look);
-	totals->sum += look.sum + ((lbl_u128)look.sum_carry << 63);
+	look_at_counts(table, index, &look);
+	totals->sum += look.sum;
 	totals->opened += look.counts[LBL_HOT_OPENED];
 	totals->probes += lbl_load(&cold->probes);
 	totals->closed[LBL_REASON_CONNECT_FAILED] += lbl_load(&cold->connect_failed);
@@ -424,12 +418,8 @@ void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_to
 		totals->closed[i] += look.counts[i];
 	if (table->sees_opens)
 		totals->open += (int64_t)look.counts[LBL_HOT_OPENED] - ended(cold, &look);
-	for (i = look.first; i < look.end; i++)
-		totals->slots[i] += look.slots[i];
-	if (look.end && look.first < totals->first)
-		totals->first = look.first;
-	if (look.end > totals->end)
-		totals->end = look.end;
+	for (i = 0; i < n_pages(table); i++)
+		add_line(table, index, i, totals);
 }
 
 /* What is open stays open, where the closing will be seen. */
@@ -442,7 +432,7 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	struct look look;
 	int64_t open;
 
-	look_at(table, index, &look);
+	look_at_counts(table, index, &look);
 	open = (int64_t)look.counts[LBL_HOT_OPENED] - ended(cold, &look);
 	free_pages(table, cold);
 	memset(lbl_table_counter(table, index, 0), 0, table->row_bytes);

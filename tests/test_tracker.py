@@ -525,12 +525,26 @@ def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
     in_child(lambda: interrupt(rig.tracker.event_counts))
 
 
-def test_too_little_address_space_is_said() -> None:
-    """With what to do about it."""
+def test_address_space_is_what_the_readme_says() -> None:
+    """600 MB, and 300 more a ring; where that is too much, the error says what to do."""
     script = """
-        import resource, lblatency
+        import resource
+        from pathlib import Path
+        import lblatency
+        from lblatency import stats
+
+        def megabytes():
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            return pages * resource.getpagesize() / 1e6
+
+        before = megabytes()
+        tracker = lblatency.LatencyTracker()
+        made = megabytes()
+        tracker.start(stats.create_event_stream(stats.MemoryRing(4096)), None, "web")
+        print(made - before)
+        print(megabytes() - made)
+        tracker.stop()
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
-        lblatency.LatencyTracker(max_backends=1000)
         try:
             lblatency.LatencyTracker(max_backends=1_000_000)
         except MemoryError as error:
@@ -539,4 +553,7 @@ def test_too_little_address_space_is_said() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("no address space for 1000000 backends; lower max_backends")
+    made, started, error = done.stdout.splitlines()
+    assert float(made) == pytest.approx(600, rel=0.1)
+    assert 270 < float(started) < 450  # with a thread's stack and its heap
+    assert error.startswith("no address space for 1000000 backends; lower max_backends")
