@@ -11,11 +11,12 @@ APT_TEST := prometheus nftables clang-19
 APT_LINT := clang-format
 APT_BENCH := g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
 	golang-github-prometheus-client-golang-dev
-C_FILES := $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c bpf/*.c bpf/*.h tests/bpf/*.c)
+C_FILES := $(wildcard csrc/*/*.[ch] bpf/*.[ch] bpf/*/*.h tests/bpf/*.c)
 OURS := $(filter-out %.skel.h,$(C_FILES))
+STRICTLY := $(filter-out csrc/tests/%,$(filter csrc/%.c,$(OURS)))
 
 PYTHON_INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
-STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf -Icsrc -isystem$(PYTHON_INCLUDE) -Wall \
+STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf/include -Icsrc -isystem$(PYTHON_INCLUDE) -Wall \
 	-Wextra -Wpedantic -Wconversion -Werror
 # libbpf options are statement expressions.
 STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
@@ -66,8 +67,8 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(OURS)
-	clang $(STRICT_CLANG) $(filter csrc/lbl_%.c csrc/py_%.c,$(OURS))
-	gcc $(STRICT) $(filter csrc/lbl_%.c csrc/py_%.c,$(OURS))
+	clang $(STRICT_CLANG) $(STRICTLY)
+	gcc $(STRICT) $(STRICTLY)
 
 format: build
 	$(call install,$(APT_LINT))
@@ -76,4 +77,4 @@ format: build
 	clang-format -i $(OURS)
 
 clean:
-	rm -rf $(VENV) build benchmarks/build dist *.egg-info lblatency/*.so csrc/*.skel.h lblatency/_native.c
+	rm -rf $(VENV) build benchmarks/build dist *.egg-info lblatency/*.so csrc/*/*.skel.h lblatency/_native.c

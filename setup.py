@@ -36,13 +36,13 @@ def require_tools() -> None:
 
 
 def build_skeletons() -> None:
-    """Compile every bpf/*.bpf.c into csrc/*.skel.h."""
+    """Compile every bpf/*.bpf.c into csrc/demo/*.skel.h."""
     spec = importlib.util.spec_from_file_location("build_bpf", ROOT / "csrc" / "build_bpf.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.build(ROOT)
+    module.build(ROOT / "bpf", ROOT / "csrc" / "demo")
 
 
 class BuildExt(build_ext):
@@ -60,7 +60,7 @@ setup(
     ext_modules=[
         Extension(
             "lblatency._observe",
-            ["csrc/py_observe.c"],
+            ["csrc/python/observe.c"],
             extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
             py_limited_api=True,
         )

@@ -50,7 +50,12 @@ def native() -> ModuleType:
     """The benchmarks' own C."""
     BUILD.mkdir(exist_ok=True)
     builder = HERE / "csrc" / "build_bench.py"
-    sources = [*HERE.glob("bpf/*"), *HERE.glob("csrc/*.[ch]"), builder, *HERE.glob("../bpf/lbl*.h")]
+    sources = [
+        *HERE.glob("bpf/*"),
+        *HERE.glob("csrc/*.[ch]"),
+        builder,
+        *HERE.glob("../bpf/include/*.h"),
+    ]
     sources = [source for source in sources if not source.name.endswith(".skel.h")]
     built = sorted(BUILD.glob("_bench.*.so"))
     if not built or not _is_newer(built[0], sources):

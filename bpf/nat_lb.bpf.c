@@ -33,7 +33,7 @@
 
 #include "lblatency.bpf.h"
 #include "nat_lb.h"
-#include "nat_lb_packet.h"
+#include "lib/packet.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

@@ -1,17 +1,18 @@
-"""Compile bpf/*.bpf.c and turn each into a skeleton header: csrc/<name>.skel.h."""
+"""Compile bpf/*.bpf.c and turn each into a skeleton header: csrc/demo/<name>.skel.h."""
 
 import platform
 import subprocess
 from pathlib import Path
 
+INCLUDE = Path(__file__).resolve().parent.parent / "bpf" / "include"
 
-def build(root: Path) -> None:
+
+def build(bpf: Path, skeletons: Path) -> None:
     """Write the skeletons that are older than their sources. Needs clang, llvm-strip, bpftool."""
-    bpf = root / "bpf"
-    newest_header = max(header.stat().st_mtime for header in bpf.glob("*.h"))
+    newest_header = max(header.stat().st_mtime for header in bpf.glob("**/*.h"))
     for source in sorted(bpf.glob("*.bpf.c")):
         name = source.name.removesuffix(".bpf.c")
-        skeleton = root / "csrc" / f"{name}.skel.h"
+        skeleton = skeletons / f"{name}.skel.h"
         if skeleton.exists() and skeleton.stat().st_mtime > max(
             source.stat().st_mtime, newest_header
         ):
@@ -21,7 +22,7 @@ def build(root: Path) -> None:
             [
                 "clang", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf",
                 "-mcpu=v3",
-                f"-I/usr/include/{platform.machine()}-linux-gnu",
+                f"-I{INCLUDE}", f"-I/usr/include/{platform.machine()}-linux-gnu",
                 "-c", str(source), "-o", str(compiled),
             ],
             check=True,

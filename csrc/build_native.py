@@ -7,11 +7,34 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADERS = ["bpf/lbl_abi.h", "csrc/lbl_native.h", "csrc/lbl_natlb.h"]
-SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("lbl_*.c"))
+# The whole C interface that Python sees, from the ground floor up.
+HEADERS = [
+    "bpf/include/lbl_abi.h",
+    "csrc/kernel/maps.h",
+    "csrc/kernel/log.h",
+    "csrc/event/event.h",
+    "csrc/hist/buckets.h",
+    "csrc/hist/read.h",
+    "csrc/stream/open.h",
+    "csrc/stream/stream.h",
+    "csrc/stream/queue.h",
+    "csrc/record/shard.h",
+    "csrc/source/conntrack.h",
+    "csrc/track/tracker.h",
+    "csrc/track/backend.h",
+    "csrc/track/snapshot.h",
+    "csrc/demo/nat_lb.h",
+]
+INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "bpf" / "include")]
+NOT_OURS = {"tests", "python"}  # programs of their own, and the other extension
+SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "csrc").glob("*/*.c")
+    if path.parent.name not in NOT_OURS
+)
 DEPENDS = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("csrc/*.h", "bpf/*.h", "bpf/*.bpf.c")
+    for pattern in ("csrc/*/*.h", "bpf/**/*.h", "bpf/*.bpf.c")
     for path in ROOT.glob(pattern)
 )
 CFLAGS = ["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"]
@@ -32,10 +55,10 @@ ffibuilder = FFI()
 ffibuilder.cdef(KERNEL_TYPES + "".join(declarations(ROOT / header) for header in HEADERS))
 ffibuilder.set_source(
     "lblatency._native",
-    "".join(f'#include "{header}"\n' for header in HEADERS),
+    "".join(f'#include "{ROOT / header}"\n' for header in HEADERS),
     sources=SOURCES,
     depends=DEPENDS,
-    include_dirs=[str(ROOT), str(ROOT / "bpf"), str(ROOT / "csrc")],
+    include_dirs=INCLUDE_DIRS,
     libraries=["bpf"],
     extra_compile_args=[*CFLAGS, *os.environ.get("LBLATENCY_CFLAGS", "").split()],
     extra_link_args=os.environ.get("LBLATENCY_LDFLAGS", "").split(),

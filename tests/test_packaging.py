@@ -43,7 +43,7 @@ def test_sdist_has_the_sources_and_nothing_generated(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"csrc/build_native.py", "csrc/lbl_native.h", "bpf/nat_lb.bpf.c", "LICENSE"} <= names
+    assert {"csrc/build_native.py", "csrc/track/tracker.h", "bpf/nat_lb.bpf.c", "LICENSE"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".skel.h"))]
 
 

@@ -3,7 +3,7 @@
 #ifndef BENCH_EVENTS_H
 #define BENCH_EVENTS_H
 
-#include "../../bpf/lbl_abi.h"
+#include "../../bpf/include/lbl_abi.h"
 
 /* cdef: begin */
 enum { BENCH_EVENTS_MAX = 4000 }; /* a run of the BPF program */

@@ -4,7 +4,7 @@
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
-#include "../../bpf/lblatency.bpf.h"
+#include "../../bpf/include/lblatency.bpf.h"
 #include "events.h"
 
 /* Have the compiler think that it is used. */

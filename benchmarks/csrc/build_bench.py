@@ -9,7 +9,11 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parents[1]
 ROOT = HERE.parent
-HEADERS = [ROOT / "bpf" / "lbl_abi.h", HERE / "bpf" / "events.h", HERE / "csrc" / "bench.h"]
+HEADERS = [
+    ROOT / "bpf" / "include" / "lbl_abi.h",
+    HERE / "bpf" / "events.h",
+    HERE / "csrc" / "bench.h",
+]
 
 
 def load(path: Path) -> ModuleType:
@@ -25,7 +29,7 @@ def load(path: Path) -> ModuleType:
 def build(into: Path) -> Path:
     """Compile the BPF programs and the extension; give where it is."""
     (HERE / "csrc" / "filler.skel.h").unlink(missing_ok=True)  # older than headers unknown to it
-    load(ROOT / "csrc" / "build_bpf.py").build(HERE)
+    load(ROOT / "csrc" / "build_bpf.py").build(HERE / "bpf", HERE / "csrc")
     native = load(ROOT / "csrc" / "build_native.py")
     builder = FFI()
     builder.cdef(

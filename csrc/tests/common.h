@@ -4,7 +4,10 @@
 #define LBL_COMMON_H
 
 #include "check.h"
-#include "lbl_tracker.h"
+#include "stream/drain.h"
+#include "stream/queue.h"
+#include "track/backend.h"
+#include "track/snapshot.h"
 
 #define SECOND 1000000000ULL
 

@@ -5,6 +5,7 @@
  * same ones each time.
  */
 #include "common.h"
+#include "event/decode.h"
 
 static struct lbl_layout *layout;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Runs of events come to what they would one by one, however they are decoded. */
 #include "common.h"
-#include "lbl_run.h"
+#include "record/burst.h"
 
 enum { BACKENDS = 24, ROUNDS = 4000, ROOM = 100000 };
 

@@ -39,7 +39,7 @@ def load(compiler: str, bpffs: tuple[int, str], out: Path, *options: str) -> str
     source, compiled = str(ROOT / "tests/bpf/producers.bpf.c"), str(out / "producers.o")
     subprocess.run(
         [compiler, "-g", "-O2", *warnings, "-target", "bpf", "-mcpu=v3", include, *options,
-         f"-I{ROOT / 'bpf'}", "-c", source, "-o", compiled],
+         f"-I{ROOT / 'bpf/include'}", "-c", source, "-o", compiled],
         check=True,
     )  # fmt: skip
     mounted, at = bpffs

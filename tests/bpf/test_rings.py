@@ -49,7 +49,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = str(tmp_path_factory.mktemp("filler") / "filler.o")
     subprocess.run(
         ["clang", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3",
-         f"-I/usr/include/{platform.machine()}-linux-gnu", f"-I{ROOT / 'bpf'}",
+         f"-I/usr/include/{platform.machine()}-linux-gnu", f"-I{ROOT / 'bpf/include'}",
          "-c", str(ROOT / "tests/bpf/filler.bpf.c"), "-o", out],
         check=True,
     )  # fmt: skip

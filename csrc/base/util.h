@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* What every file uses: integers, single-writer loads and stores, references. */
+#ifndef LBL_BASE_UTIL_H
+#define LBL_BASE_UTIL_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+__extension__ typedef unsigned __int128 lbl_u128;
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Owner threads write and readers read these without a lock: plain moves, but never torn. */
+#define lbl_load(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+#define lbl_store(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define lbl_add(p, v) lbl_store(p, *(p) + (v))
+
+/* Objects that others need are freed with the last of them. */
+static inline void lbl_get(int *refs)
+{
+	__atomic_add_fetch(refs, 1, __ATOMIC_RELAXED);
+}
+
+static inline bool lbl_put(int *refs)
+{
+	return !__atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
+}
+
+static inline uint64_t lbl_mix(uint64_t a, uint64_t b)
+{
+	lbl_u128 product = (lbl_u128)a * b;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* From a record to a decoded event. */
+#ifndef LBL_EVENT_DECODE_H
+#define LBL_EVENT_DECODE_H
+
+#include "event/event.h"
+
+/* 0, or -EINVAL for a record of no known length or type. */
+int lbl_decode(const void *data, uint32_t len, struct lbl_seen *ret);
+
+#endif

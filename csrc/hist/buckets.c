@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+/* Pure bucketing. No libbpf, no locks. */
+#include <stdlib.h>
+
+#include "hist/buckets.h"
+
+/* floor(2^63 * 2^(k/64)): one octave of native bounds. */
+static const uint64_t octave[LBL_NATIVE_PER_OCTAVE] = {
+	0x8000000000000000, 0x8164d1f3bc030773, 0x82cd8698ac2ba1d7, 0x843a28c3acde4046,
+	0x85aac367cc487b14, 0x871f61969e8d1010, 0x88980e8092da8527, 0x8a14d575496efd9a,
+	0x8b95c1e3ea8bd6e6, 0x8d1adf5b7e5ba9e5, 0x8ea4398b45cd53c0, 0x9031dc431466b1dc,
+	0x91c3d373ab11c336, 0x935a2b2f13e6e92b, 0x94f4efa8fef70961, 0x96942d3720185a00,
+	0x9837f0518db8a96f, 0x99e0459320b7fa64, 0x9b8d39b9d54e5538, 0x9d3ed9a72cffb750,
+	0x9ef5326091a111ad, 0xa0b0510fb9714fc2, 0xa27043030c496818, 0xa43515ae09e6809e,
+	0xa5fed6a9b15138ea, 0xa7cd93b4e9653569, 0xa9a15ab4ea7c0ef8, 0xab7a39b5a93ed337,
+	0xad583eea42a14ac6, 0xaf3b78ad690a4374, 0xb123f581d2ac258f, 0xb311c412a9112489,
+	0xb504f333f9de6484, 0xb6fd91e328d17791, 0xb8fbaf4762fb9ee9, 0xbaff5ab2133e45fb,
+	0xbd08a39f580c36be, 0xbf1799b67a731082, 0xc12c4cca66709456, 0xc346ccda24976407,
+	0xc5672a115506dadd, 0xc78d74c8abb9b15c, 0xc9b9bd866e2f27a2, 0xcbec14fef2727c5c,
+	0xce248c151f8480e3, 0xd06333daef2b2594, 0xd2a81d91f12ae45a, 0xd4f35aabcfedfa1f,
+	0xd744fccad69d6af4, 0xd99d15c278afd7b5, 0xdbfbb797daf23755, 0xde60f4825e0e9123,
+	0xe0ccdeec2a94e111, 0xe33f8972be8a5a51, 0xe5b906e77c8348a8, 0xe8396a503c4bdc68,
+	0xeac0c6e7dd24392e, 0xed4f301ed9942b84, 0xefe4b99bdcdaf5cb, 0xf281773c59ffb139,
+	0xf5257d152486cc2c, 0xf7d0df730ad13bb8, 0xfa83b2db722a033a, 0xfd3e0c0cf486c174,
+};
+
+/* floor(1e9 * 2^(i/64)): a whole ns is at most the bound if and only if it is at most this. */
+static uint64_t native_bound(int i)
+{
+	int exponent = i >> LBL_NATIVE_SCHEMA;
+
+	return (uint64_t)(((lbl_u128)1000000000 * octave[i & (LBL_NATIVE_PER_OCTAVE - 1)]) >>
+			  (63 - exponent));
+}
+
+static int check_bounds(const uint64_t *bounds, size_t n)
+{
+	size_t i;
+
+	if (n > LBL_CLASSIC_MAX)
+		return -EINVAL;
+	for (i = 0; i < n; i++) {
+		if (bounds[i] < 1000 || bounds[i] > LBL_TOP_NS)
+			return -EINVAL;
+		if (i && bounds[i] <= bounds[i - 1])
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static void merge_bounds(struct lbl_layout *layout, const uint64_t *bounds, size_t n)
+{
+	int native = LBL_NATIVE_FIRST;
+	uint32_t slot = 0;
+	size_t i = 0;
+
+	while (native <= LBL_NATIVE_LAST) {
+		uint64_t upper = native_bound(native);
+
+		layout->native[slot] = native;
+		if (i < n && bounds[i] <= upper) {
+			layout->classic[i] = (uint16_t)slot;
+			layout->upper[slot] = bounds[i];
+			native += bounds[i++] == upper;
+		} else {
+			layout->upper[slot] = upper;
+			native++;
+		}
+		slot++;
+	}
+	layout->native[slot] = LBL_NATIVE_LAST + 1;
+	layout->n_slots = slot + 1;
+	layout->n_classic = (uint32_t)n;
+	for (; slot < LBL_SLOTS_MAX + 2; slot++)
+		layout->upper[slot] = UINT64_MAX;
+}
+
+/* The smallest whole ns in a cell. */
+static uint64_t cell_start(uint32_t cell)
+{
+	uint64_t mantissa = 1ULL << LBL_CELL_BITS | (cell & ((1U << LBL_CELL_BITS) - 1));
+	uint32_t octave_of = cell >> LBL_CELL_BITS;
+
+	if (octave_of >= LBL_CELL_BITS)
+		return mantissa << (octave_of - LBL_CELL_BITS);
+	return mantissa >> (LBL_CELL_BITS - octave_of);
+}
+
+static void fill_cells(struct lbl_layout *layout)
+{
+	uint32_t cell, slot = 0;
+
+	for (cell = 0; cell < LBL_CELLS; cell++) {
+		while (layout->upper[slot] < cell_start(cell))
+			slot++;
+		layout->cell[cell] = (uint16_t)slot;
+	}
+}
+
+/* The index must be right on both sides of every bound, or the bounds are too close together. */
+static bool index_is_exact(const struct lbl_layout *layout)
+{
+	uint32_t slot;
+
+	for (slot = 0; slot + 1 < layout->n_slots; slot++) {
+		uint64_t upper = layout->upper[slot];
+
+		if (lbl_slot(layout, upper) != slot || lbl_slot(layout, upper + 1) != slot + 1)
+			return false;
+	}
+	return true;
+}
+
+int lbl_layout_new(const uint64_t *bounds, size_t n, struct lbl_layout **ret)
+{
+	struct lbl_layout *layout;
+	int err;
+
+	err = check_bounds(bounds, n);
+	if (err)
+		return err;
+	layout = calloc(1, sizeof(*layout));
+	if (!layout)
+		return -ENOMEM;
+	layout->refs = 1;
+	merge_bounds(layout, bounds, n);
+	fill_cells(layout);
+	if (!index_is_exact(layout)) {
+		free(layout);
+		return -ERANGE;
+	}
+	*ret = layout;
+	return 0;
+}
+
+void lbl_layout_free(struct lbl_layout *layout)
+{
+	if (layout && lbl_put(&layout->refs))
+		free(layout);
+}
+
+uint32_t lbl_layout_slots(const struct lbl_layout *layout)
+{
+	return layout->n_slots;
+}
+
+uint32_t lbl_layout_index(const struct lbl_layout *layout, uint64_t ns)
+{
+	return lbl_slot(layout, ns);
+}
+
+uint64_t lbl_layout_upper(const struct lbl_layout *layout, uint32_t slot)
+{
+	return slot + 1 < layout->n_slots ? layout->upper[slot] : UINT64_MAX;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Where one histogram bucket ends and the next begins. Immutable once made. */
+#ifndef LBL_HIST_BUCKETS_H
+#define LBL_HIST_BUCKETS_H
+
+#include "base/util.h"
+
+/* cdef: begin */
+struct lbl_layout;
+
+/*
+ * Merge `n` classic bounds (ns, ascending, each 1 us to 2^24 s) with the bounds of the native
+ * histogram schema 6 into one set of slots. -EINVAL if the bounds are not ascending or out of
+ * range, -ERANGE if more than two fall so close together that the index cannot tell them apart.
+ */
+int lbl_layout_new(const uint64_t *bounds, size_t n, struct lbl_layout **ret);
+void lbl_layout_free(struct lbl_layout *layout);
+
+/* How many slots there are; the last one is what lies above 2^24 s. */
+uint32_t lbl_layout_slots(const struct lbl_layout *layout);
+
+/* The slot that a duration falls into: upper bounds are inclusive, as `le` is. */
+uint32_t lbl_layout_index(const struct lbl_layout *layout, uint64_t ns);
+
+/* The slot's inclusive upper bound; UINT64_MAX for the last. */
+uint64_t lbl_layout_upper(const struct lbl_layout *layout, uint32_t slot);
+/* cdef: end */
+
+enum {
+	LBL_NATIVE_SCHEMA = 6,
+	LBL_NATIVE_PER_OCTAVE = 1 << LBL_NATIVE_SCHEMA,
+	LBL_NATIVE_FIRST = -20 * LBL_NATIVE_PER_OCTAVE, /* 2^-20 s: the zero bucket's bound */
+	LBL_NATIVE_LAST = 24 * LBL_NATIVE_PER_OCTAVE, /* 2^24 s, 194 days */
+	LBL_NATIVE_BOUNDS = LBL_NATIVE_LAST - LBL_NATIVE_FIRST + 1,
+	LBL_CLASSIC_MAX = 512,
+	LBL_SLOTS_MAX = LBL_NATIVE_BOUNDS + LBL_CLASSIC_MAX + 1,
+	LBL_CELL_BITS = 7,
+	LBL_CELLS = 54 << LBL_CELL_BITS,
+};
+
+#define LBL_TOP_NS (1000000000ULL << 24)
+#define LBL_LIFETIME_MAX (1ULL << 58) /* nine years: no kernel has been up that long */
+#define LBL_OBSERVE_MAX (1ULL << 62)
+
+struct lbl_layout {
+	int refs;
+	uint32_t n_slots;
+	uint32_t n_classic;
+	uint64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; UINT64_MAX behind the last bound */
+	uint16_t cell[LBL_CELLS]; /* how many bounds lie below the cell */
+	int32_t native[LBL_SLOTS_MAX]; /* schema-6 index of the slot */
+	uint16_t classic[LBL_CLASSIC_MAX]; /* the slot that ends at the classic bound */
+};
+
+/*
+ * A cell is 1/128 of an octave, found from the exponent and top mantissa bits of the duration as a
+ * double (clz would need lzcnt to be as quick). The 1 keeps 0 out of the exponents; cells are wider
+ * where it counts. For durations of at most LBL_TOP_NS.
+ */
+static inline uint32_t lbl_cell(uint64_t ns)
+{
+	union {
+		double d;
+		uint64_t u;
+	} x = { .d = (double)(int64_t)(ns | 1) };
+
+	return (uint32_t)(x.u >> (52 - LBL_CELL_BITS)) - (1023U << LBL_CELL_BITS);
+}
+
+/* A cell holds two bounds at the most, so two branchless compares finish the search. */
+static inline uint32_t lbl_slot_in_cell(const struct lbl_layout *layout, uint32_t cell, uint64_t ns)
+{
+	uint32_t first = layout->cell[cell];
+
+	return first + (layout->upper[first] < ns) + (layout->upper[first + 1] < ns);
+}
+
+static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
+{
+	return ns > LBL_TOP_NS ? layout->n_slots - 1 : lbl_slot_in_cell(layout, lbl_cell(ns), ns);
+}
+
+#endif

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+/* Finding BPF maps: by pin, id or name, and the counters that belong to a ring. */
+#include <bpf/bpf.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "kernel/maps.h"
+#include "base/util.h"
+
+enum { MAPS_OF_PROGRAM = 64 };
+
+int lbl_map_info(int fd, struct bpf_map_info *info)
+{
+	uint32_t len = sizeof(*info);
+
+	memset(info, 0, sizeof(*info));
+	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
+}
+
+int64_t lbl_map_id(int fd)
+{
+	struct bpf_map_info info;
+	int err = lbl_map_info(fd, &info);
+
+	return err ? err : (int64_t)info.id;
+}
+
+bool lbl_map_is_called(int fd, const char *name)
+{
+	struct bpf_map_info info;
+
+	return !lbl_map_info(fd, &info) && !strncmp(info.name, name, sizeof(info.name) - 1);
+}
+
+int lbl_map_by_path(const char *path)
+{
+	struct statfs where;
+	int fd = bpf_obj_get(path), err = errno;
+
+	if (fd >= 0)
+		return fd;
+	/* The kernel's EACCES for any other file would send people after capabilities. */
+	return !statfs(path, &where) && where.f_type != BPF_FS_MAGIC ? -EINVAL : -err;
+}
+
+int lbl_map_by_id(uint32_t id)
+{
+	int fd = bpf_map_get_fd_by_id(id);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int lbl_map_inner(int fd, uint32_t index)
+{
+	struct bpf_map_info info;
+	uint32_t id;
+	int err;
+
+	err = lbl_map_info(fd, &info);
+	if (err)
+		return err;
+	if (info.type != BPF_MAP_TYPE_ARRAY_OF_MAPS)
+		return -EINVAL;
+	if (index >= info.max_entries)
+		return -ERANGE;
+	if (bpf_map_lookup_elem(fd, &index, &id))
+		return -errno;
+	return lbl_map_by_id(id);
+}
+
+int lbl_map_by_name(const char *name)
+{
+	int found = -ENOENT, fd;
+	uint32_t id = 0;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd < 0) {
+			if (errno == ENOENT) /* gone meanwhile */
+				continue;
+			if (found >= 0)
+				close(found);
+			return -errno;
+		}
+		if (!lbl_map_is_called(fd, name)) {
+			close(fd);
+		} else if (found >= 0) {
+			close(fd);
+			close(found);
+			return -ENOTUNIQ;
+		} else {
+			found = fd;
+		}
+	}
+	if (found == -ENOENT && errno != ENOENT)
+		return -errno;
+	return found;
+}
+
+/* The program's map of that name, if the ring is among its maps too. */
+static int counters_in(int prog_fd, uint32_t ring_id)
+{
+	uint32_t ids[MAPS_OF_PROGRAM], len = sizeof(struct bpf_prog_info), i;
+	struct bpf_prog_info info = { .nr_map_ids = MAPS_OF_PROGRAM,
+				      .map_ids = (uint64_t)(uintptr_t)ids };
+	int found = -ENOENT;
+	bool writes = false;
+
+	if (bpf_obj_get_info_by_fd(prog_fd, &info, &len))
+		return -errno;
+	for (i = 0; i < info.nr_map_ids && i < MAPS_OF_PROGRAM; i++)
+		writes |= ids[i] == ring_id;
+	for (i = 0; writes && i < info.nr_map_ids && i < MAPS_OF_PROGRAM && found < 0; i++) {
+		int fd = bpf_map_get_fd_by_id(ids[i]);
+
+		if (fd < 0)
+			continue;
+		if (lbl_map_is_called(fd, "lbl_counters"))
+			found = fd;
+		else
+			close(fd);
+	}
+	return found;
+}
+
+int lbl_counters_of(int ring_fd)
+{
+	struct bpf_map_info ring;
+	int found = -ENOENT;
+	uint32_t id = 0;
+	int err;
+
+	err = lbl_map_info(ring_fd, &ring);
+	if (err)
+		return err;
+	while (found < 0 && !bpf_prog_get_next_id(id, &id)) {
+		int fd = bpf_prog_get_fd_by_id(id);
+
+		if (fd < 0)
+			continue;
+		found = counters_in(fd, ring.id);
+		close(fd);
+	}
+	return found;
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+/* Steps of a run eight events at a time, on processors that have AVX-512. */
+#include "record/burst.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#define AVX512 __attribute__((target("avx512f,avx512dq,avx512vl")))
+
+bool lbl_has_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+	       __builtin_cpu_supports("avx512vl");
+}
+
+/* Eight events by column: a lane for each. */
+struct columns {
+	__m512i word; /* type, reason, protocol, flags, backend_id */
+	__m512i timestamp, created;
+};
+
+/* The first 32 bytes of two events, one behind the other. */
+AVX512 static inline __m512i load_two(const char *a, const char *b)
+{
+	__m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)a));
+
+	return _mm512_inserti64x4(low, _mm256_loadu_si256((const void *)b), 1);
+}
+
+/* A transposition: in pairs within 128 bits, then those by their parity. */
+AVX512 static inline struct columns load_columns(const char *event)
+{
+	__m512i even = load_two(event, event + 128), odd = load_two(event + 64, event + 192);
+	__m512i even4 = load_two(event + 256, event + 384);
+	__m512i odd4 = load_two(event + 320, event + 448);
+	__m512i low = _mm512_unpacklo_epi64(even, odd), high = _mm512_unpackhi_epi64(even, odd);
+	__m512i low4 = _mm512_unpacklo_epi64(even4, odd4);
+	__m512i high4 = _mm512_unpackhi_epi64(even4, odd4);
+
+	return (struct columns){
+		.word = _mm512_shuffle_i64x2(low, low4, 0x88),
+		.timestamp = _mm512_shuffle_i64x2(high, high4, 0x88),
+		.created = _mm512_shuffle_i64x2(low, low4, 0xdd),
+	};
+}
+
+AVX512 static inline __m512i reasons(const struct columns *events)
+{
+	return _mm512_and_si512(_mm512_srli_epi64(events->word, 8), _mm512_set1_epi64(0xff));
+}
+
+/* As decode() in lbl_run.c has it. */
+AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i ns)
+{
+	const __m512i must_match = _mm512_set1_epi64(0xff | (uint64_t)LBL_FLAG_PROBE << 24);
+	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_CLOSED));
+	__m512i before = _mm512_sub_epi64(events->created, _mm512_set1_epi64(1));
+	__mmask8 closed = _mm512_testn_epi64_mask(differs, must_match);
+
+	closed = _mm512_mask_cmplt_epu64_mask(closed, reasons(events),
+					      _mm512_set1_epi64(LBL_HOT_REASONS));
+	closed = _mm512_mask_cmple_epu64_mask(closed, ns, _mm512_set1_epi64(LBL_TOP_NS));
+	return _mm512_mask_cmplt_epu64_mask(closed, before, events->timestamp);
+}
+
+AVX512 static inline __mmask8 are_opened(const struct columns *events)
+{
+	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_OPENED));
+
+	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
+}
+
+/* As lbl_cell(). */
+AVX512 static inline __m512i cells(__m512i ns)
+{
+	__m512d x = _mm512_cvtepi64_pd(_mm512_or_si512(ns, _mm512_set1_epi64(1)));
+	__m512i top = _mm512_srli_epi64(_mm512_castpd_si512(x), 52 - LBL_CELL_BITS);
+
+	return _mm512_sub_epi64(top, _mm512_set1_epi64(1023 << LBL_CELL_BITS));
+}
+
+/* As struct lbl_decoded. */
+AVX512 static inline __m512i decoded(const struct columns *events, __m512i ns)
+{
+	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
+	__m512i low = _mm512_or_si512(cells(ns), _mm512_slli_epi64(reasons(events), 16));
+
+	return _mm512_or_si512(low, _mm512_and_si512(events->word, id_mask));
+}
+
+AVX512 uint32_t lbl_run_decode_avx512(struct lbl_run *run)
+{
+	uint8_t *closed_sets = (uint8_t *)&run->closed, *opened_sets = (uint8_t *)&run->opened;
+	uint32_t n = run->n & ~7U, i;
+
+	for (i = 0; i < n; i += 8) {
+		struct columns events = load_columns(run->first + i * 64UL);
+		__m512i ns = _mm512_sub_epi64(events.timestamp, events.created);
+		__mmask8 closed = are_closed(&events, ns);
+
+		ns = _mm512_maskz_mov_epi64(closed, ns);
+		_mm512_storeu_si512(&run->ns[i], ns);
+		_mm512_storeu_si512(&run->decoded[i], decoded(&events, ns));
+		closed_sets[i / 8] = closed;
+		opened_sets[i / 8] = are_opened(&events);
+	}
+	return n;
+}
+
+enum { KEY_LANES = 0xf8, VECTOR = 32 }; /* the last 20 of 32 bytes */
+
+AVX512 static inline __m256i load_end(const void *p, size_t size)
+{
+	return _mm256_loadu_si256((const void *)((const char *)p + size - VECTOR));
+}
+
+AVX512 bool lbl_run_same_keys_avx512(const struct lbl_run *run)
+{
+	__m256i differ = _mm256_setzero_si256();
+	uint32_t i;
+
+#pragma GCC unroll 4
+	for (i = 0; i < run->n; i++) {
+		__m256i hot = load_end(run->hot[i], sizeof(*run->hot[i]));
+		__m256i event = load_end(lbl_run_event(run, i), sizeof(struct lbl_event));
+
+		differ = _mm256_or_si256(differ, _mm256_xor_si256(hot, event));
+	}
+	return !_mm256_mask_test_epi32_mask(KEY_LANES, differ, differ);
+}
+
+#else
+
+bool lbl_has_avx512(void)
+{
+	return false;
+}
+
+uint32_t lbl_run_decode_avx512(struct lbl_run *run)
+{
+	(void)run;
+	return 0;
+}
+
+bool lbl_run_same_keys_avx512(const struct lbl_run *run)
+{
+	(void)run;
+	return false;
+}
+
+#endif

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/* Connection tracking maps of other balancers: two key layouts, plain or per-CPU hashes. */
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "source/conntrack.h"
+#include "base/util.h"
+#include "kernel/maps.h"
+
+struct lbl_conntrack {
+	int refs;
+	int fd;
+	bool unified;
+	size_t value_bytes; /* of one CPU's value, rounded up as the kernel copies it */
+	size_t n_values;
+	uint32_t max_entries;
+};
+
+enum { VALUE_BYTES_MAX = 4096 };
+
+static bool is_per_cpu(uint32_t type)
+{
+	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
+}
+
+int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
+{
+	struct lbl_conntrack *conntrack;
+	struct bpf_map_info info;
+	bool unified;
+	int err;
+
+	err = lbl_map_info(fd, &info);
+	if (err)
+		return err;
+	unified = info.key_size == sizeof(struct lbl_ct_key);
+	if (info.type != BPF_MAP_TYPE_HASH && info.type != BPF_MAP_TYPE_LRU_HASH &&
+	    !is_per_cpu(info.type))
+		return -EINVAL;
+	if (!unified && info.key_size != sizeof(struct lbl_ct_key4))
+		return -EINVAL;
+	if (info.value_size > VALUE_BYTES_MAX ||
+	    info.value_size <
+		    (unified ? sizeof(struct lbl_ct_value) : sizeof(struct lbl_ct_value4)))
+		return -EINVAL;
+
+	conntrack = calloc(1, sizeof(*conntrack));
+	if (!conntrack)
+		return -ENOMEM;
+	conntrack->refs = 1;
+	conntrack->unified = unified;
+	conntrack->value_bytes = (info.value_size + 7) & ~7UL;
+	conntrack->n_values = is_per_cpu(info.type) ? (size_t)libbpf_num_possible_cpus() : 1;
+	conntrack->max_entries = info.max_entries;
+	conntrack->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (conntrack->fd < 0) {
+		err = -errno;
+		free(conntrack);
+		return err;
+	}
+	*ret = conntrack;
+	return 0;
+}
+
+struct lbl_conntrack *lbl_conntrack_get_ref(struct lbl_conntrack *conntrack)
+{
+	if (conntrack)
+		lbl_get(&conntrack->refs);
+	return conntrack;
+}
+
+void lbl_conntrack_free(struct lbl_conntrack *conntrack)
+{
+	if (!conntrack || !lbl_put(&conntrack->refs))
+		return;
+	close(conntrack->fd);
+	free(conntrack);
+}
+
+/* ---- keys: ours have IPv4 as ::ffff:a.b.c.d and ports in host order ---- */
+
+union key {
+	struct lbl_ct_key4 v4;
+	struct lbl_ct_key unified;
+};
+
+static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
+
+static bool is_mapped(const uint8_t *addr)
+{
+	return !memcmp(addr, mapped_prefix, sizeof(mapped_prefix));
+}
+
+static void to_unified(uint8_t *to, const uint8_t *addr)
+{
+	memcpy(to, addr, 16);
+	if (is_mapped(addr))
+		memset(to, 0, sizeof(mapped_prefix));
+}
+
+static void from_unified(uint8_t *addr, const uint8_t *from)
+{
+	static const uint8_t zeros[12];
+
+	memcpy(addr, from, 16);
+	if (!memcmp(from, zeros, sizeof(zeros)))
+		memcpy(addr, mapped_prefix, sizeof(mapped_prefix));
+}
+
+/* False if the map cannot hold such a connection at all: IPv6 in a map of IPv4. */
+static bool make_key(const struct lbl_conntrack *conntrack, const struct lbl_connection *of,
+		     union key *key)
+{
+	memset(key, 0, sizeof(*key));
+	if (conntrack->unified) {
+		to_unified(key->unified.src, of->client_addr);
+		to_unified(key->unified.dst, of->backend_addr);
+		key->unified.sport = htons(of->client_port);
+		key->unified.dport = htons(of->backend_port);
+		key->unified.protocol = of->protocol;
+		return true;
+	}
+	memcpy(&key->v4.src, of->client_addr + 12, sizeof(key->v4.src));
+	memcpy(&key->v4.dst, of->backend_addr + 12, sizeof(key->v4.dst));
+	key->v4.sport = htons(of->client_port);
+	key->v4.dport = htons(of->backend_port);
+	key->v4.protocol = of->protocol;
+	return is_mapped(of->client_addr) && is_mapped(of->backend_addr);
+}
+
+static void read_key(const struct lbl_conntrack *conntrack, const union key *key,
+		     struct lbl_connection *ret)
+{
+	if (conntrack->unified) {
+		from_unified(ret->client_addr, key->unified.src);
+		from_unified(ret->backend_addr, key->unified.dst);
+		ret->client_port = ntohs(key->unified.sport);
+		ret->backend_port = ntohs(key->unified.dport);
+		ret->protocol = key->unified.protocol;
+		return;
+	}
+	memcpy(ret->client_addr, mapped_prefix, sizeof(mapped_prefix));
+	memcpy(ret->client_addr + 12, &key->v4.src, sizeof(key->v4.src));
+	memcpy(ret->backend_addr, mapped_prefix, sizeof(mapped_prefix));
+	memcpy(ret->backend_addr + 12, &key->v4.dst, sizeof(key->v4.dst));
+	ret->client_port = ntohs(key->v4.sport);
+	ret->backend_port = ntohs(key->v4.dport);
+	ret->protocol = key->v4.protocol;
+}
+
+/* ---- values ---- */
+
+/* The six numbers stand in a row in both layouts. */
+struct numbers {
+	uint64_t created_ns, last_seen_ns;
+	uint64_t packets_fwd, packets_rev, bytes_fwd, bytes_rev;
+};
+
+_Static_assert(offsetof(struct lbl_ct_value, bytes_rev) -
+			       offsetof(struct lbl_ct_value, created_ns) ==
+		       offsetof(struct numbers, bytes_rev),
+	       "lbl_ct_value has the numbers in this order");
+_Static_assert(offsetof(struct lbl_ct_value4, bytes_rev) -
+			       offsetof(struct lbl_ct_value4, created_ns) ==
+		       offsetof(struct numbers, bytes_rev),
+	       "lbl_ct_value4 has the numbers in this order");
+
+/* Each CPU has written what it saw; a slot it never wrote is zero. */
+static void add_value(struct lbl_connection *ret, const uint8_t *value, size_t offset)
+{
+	struct numbers from;
+
+	memcpy(&from, value + offset, sizeof(from));
+	if (from.created_ns && (!ret->created_ns || from.created_ns < ret->created_ns))
+		ret->created_ns = from.created_ns;
+	if (from.last_seen_ns > ret->last_seen_ns)
+		ret->last_seen_ns = from.last_seen_ns;
+	ret->packets_fwd += from.packets_fwd;
+	ret->packets_rev += from.packets_rev;
+	ret->bytes_fwd += from.bytes_fwd;
+	ret->bytes_rev += from.bytes_rev;
+}
+
+static int look_up(const struct lbl_conntrack *conntrack, const union key *key,
+		   struct lbl_connection *ret)
+{
+	size_t offset = conntrack->unified ? offsetof(struct lbl_ct_value, created_ns)
+					   : offsetof(struct lbl_ct_value4, created_ns);
+	uint8_t *values;
+	int err = 0;
+	size_t i;
+
+	values = malloc(conntrack->value_bytes * conntrack->n_values);
+	if (!values)
+		return -ENOMEM;
+	if (bpf_map_lookup_elem(conntrack->fd, key, values)) {
+		err = -errno;
+		goto out;
+	}
+	ret->created_ns = 0;
+	ret->last_seen_ns = 0;
+	ret->packets_fwd = ret->packets_rev = ret->bytes_fwd = ret->bytes_rev = 0;
+	for (i = 0; i < conntrack->n_values; i++)
+		add_value(ret, values + i * conntrack->value_bytes, offset);
+out:
+	free(values);
+	return err;
+}
+
+int lbl_conntrack_get(const struct lbl_conntrack *conntrack, struct lbl_connection *ret)
+{
+	union key key;
+
+	return make_key(conntrack, ret, &key) ? look_up(conntrack, &key, ret) : -ENOENT;
+}
+
+int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_connection **ret)
+{
+	struct lbl_connection *found = NULL;
+	size_t n = 0, room = 0;
+	union key key, *previous = NULL;
+	uint32_t seen;
+
+	/* A key deleted meanwhile starts the walk anew, so it is the map's size that bounds it. */
+	for (seen = 0; seen < conntrack->max_entries; seen++) {
+		if (bpf_map_get_next_key(conntrack->fd, previous, &key))
+			break;
+		previous = &key;
+		if (n == room) {
+			size_t larger = room ? 2 * room : 64;
+			struct lbl_connection *grown = reallocarray(found, larger, sizeof(*found));
+
+			if (!grown) {
+				free(found);
+				return -ENOMEM;
+			}
+			found = grown;
+			room = larger;
+		}
+		memset(&found[n], 0, sizeof(found[n]));
+		read_key(conntrack, &key, &found[n]);
+		n += !look_up(conntrack, &key, &found[n]);
+	}
+	*ret = found;
+	return (int64_t)n;
+}
+
+void lbl_connections_free(struct lbl_connection *connections)
+{
+	free(connections);
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The memory of a ring buffer, as the kernel lays it out: a page with the consumer's position, one
+ * with the producer's, and the data twice in a row, so that no record is ever split. A ring in our
+ * own memory looks the same, so all that is done with one is done with the other.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "stream/ring.h"
+
+int lbl_ring_map(struct lbl_ring *ring, int fd, uint32_t bytes)
+{
+	void *consumer, *producer;
+
+	memset(ring, 0, sizeof(*ring));
+	ring->page = (size_t)sysconf(_SC_PAGESIZE);
+	ring->mask = bytes - 1;
+	consumer = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (consumer == MAP_FAILED)
+		return -errno;
+	producer = mmap(NULL, ring->page + 2 * (size_t)bytes, PROT_READ, MAP_SHARED, fd,
+			(off_t)ring->page);
+	if (producer == MAP_FAILED) {
+		int err = -errno;
+
+		munmap(consumer, ring->page);
+		return err;
+	}
+	ring->consumer_pos = consumer;
+	ring->producer_pos = producer;
+	ring->data = (const uint8_t *)producer + ring->page;
+	return 0;
+}
+
+/* Map the file's data a second time behind the first. */
+static uint8_t *map_twice(int fd, size_t page, size_t bytes)
+{
+	uint8_t *base, *again;
+
+	base = mmap(NULL, 2 * page + 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (base == MAP_FAILED)
+		return NULL;
+	again = base + 2 * page + bytes;
+	if (mmap(base, 2 * page + bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !=
+		    MAP_FAILED &&
+	    mmap(again, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		 (off_t)(2 * page)) != MAP_FAILED)
+		return base;
+	munmap(base, 2 * page + 2 * bytes);
+	return NULL;
+}
+
+int lbl_ring_memory(struct lbl_ring *ring, uint32_t bytes)
+{
+	int err, fd;
+
+	memset(ring, 0, sizeof(*ring));
+	ring->page = (size_t)sysconf(_SC_PAGESIZE);
+	if (bytes < ring->page || bytes & (bytes - 1))
+		return -EINVAL;
+	fd = memfd_create("lbl-ring", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)(2 * ring->page + bytes)) == 0)
+		ring->memory = map_twice(fd, ring->page, bytes);
+	err = ring->memory ? 0 : -errno;
+	close(fd);
+	if (err)
+		return err;
+	ring->mask = bytes - 1;
+	ring->consumer_pos = (uint64_t *)ring->memory;
+	ring->producer_pos = (uint64_t *)(ring->memory + ring->page);
+	ring->data = ring->memory + 2 * ring->page;
+	return 0;
+}
+
+void lbl_ring_unmap(struct lbl_ring *ring)
+{
+	size_t bytes = ring->mask + 1;
+
+	if (ring->memory) {
+		munmap(ring->memory, 2 * ring->page + 2 * bytes);
+	} else if (ring->consumer_pos) {
+		munmap(ring->consumer_pos, ring->page);
+		munmap(ring->producer_pos, ring->page + 2 * bytes);
+	}
+	memset(ring, 0, sizeof(*ring));
+}
+
+int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len)
+{
+	uint64_t at = *ring->producer_pos, stride = lbl_ring_stride(len);
+	uint8_t *record;
+
+	if (!ring->memory || stride > ring->mask)
+		return -EINVAL;
+	if (at + stride - __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE) > ring->mask + 1)
+		return -ENOSPC;
+	record = (uint8_t *)ring->data + (at & ring->mask);
+	memcpy(record, &(struct lbl_ring_header){ .len = len }, sizeof(struct lbl_ring_header));
+	memcpy(record + sizeof(struct lbl_ring_header), data, len);
+	__atomic_store_n(ring->producer_pos, at + stride, __ATOMIC_RELEASE);
+	return 0;
+}
+
+uint64_t lbl_ring_waiting(const struct lbl_ring *ring)
+{
+	uint64_t at = __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
+	uint64_t end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
+	uint64_t walked, n = 0;
+
+	if (!lbl_ring_sane(ring, at, end))
+		return 0;
+	for (walked = 0; at < end && walked < LBL_WALK_MAX; walked++) {
+		uint32_t len = lbl_ring_len(ring, at);
+
+		n += !(len & LBL_RING_DISCARDED);
+		at += lbl_ring_stride(len & LBL_RING_LEN);
+	}
+	return at < end ? n + (end - at) / (LBL_EVENT_BYTES + sizeof(struct lbl_ring_header)) : n;
+}
