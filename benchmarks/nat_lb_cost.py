@@ -164,7 +164,7 @@ def live(topology: Topology, version: int, load: Load) -> tuple[list[float], lis
         for protocol in ("tcp", "udp"):
             balancer.add_listener(1, VIP[version], 80, protocol, [(1, where, 1)])
         balancer.attach("c1", topology.balancer.fd)
-        fds = lib.lbl_natlb_ingress_fd(balancer._lb), lib.lbl_natlb_egress_fd(balancer._lb), empty
+        fds = lib.lbl_nat_lb_ingress_fd(balancer._lb), lib.lbl_nat_lb_egress_fd(balancer._lb), empty
         with statistics_on():
             load(topology, version)
             totals = [measured(fd) for fd in fds]

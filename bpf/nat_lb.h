@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What nat_lb.bpf.c and its loader (csrc/lbl_natlb.c) agree on: the configuration maps, the
+ * What nat_lb.bpf.c and its loader (csrc/demo/nat_lb.c) agree on: the configuration maps, the
  * balancer's own part of a conntrack entry and the argument of its sweep.
  *
  * As in lbl_abi.h, addresses and ports are in network order and IPv4 is 12 zero bytes, then the

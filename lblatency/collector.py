@@ -87,7 +87,7 @@ class LatencyCollector(Collector):
         for family, names in (
             (events, ("opened", "closed", "periodic", "malformed")),
             (outcome, ("recorded", "unmatched", "rejected", "ignored")),
-            (lost, ("dropped", "unmatched", "rejected", "malformed", "flows_full", "corrupt")),
+            (lost, ("dropped", "unmatched", "rejected", "malformed", "births_evicted", "corrupt")),
         ):
             for name in names:
                 if (count := counts.get(name)) is not None:

@@ -77,7 +77,7 @@ class ConntrackMap:
             setattr(found, f"{end}_addr", address)
             setattr(found, f"{end}_port", port)
         found.protocol = protocol
-        rc = lib.lbl_conntrack_get(self.ptr, found)
+        rc = lib.lbl_conntrack_lookup(self.ptr, found)
         return None if rc == -2 else _connection(check(rc, "reading the conntrack map") or found)
 
     def __iter__(self) -> Iterator[Connection]:

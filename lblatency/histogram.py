@@ -14,8 +14,8 @@ from ._ffi import ffi, lib
 __all__ = [
     "DEFAULT_BUCKETS",
     "REFERENCE_BUCKETS",
+    "Buckets",
     "HistogramSnapshot",
-    "Layout",
     "NativeHistogram",
 ]
 
@@ -58,7 +58,7 @@ def _bound_ns(bound: float) -> int:
     return ns
 
 
-class Layout:
+class Buckets:
     """Where buckets end: the classic bounds merged with those of native schema 6.
 
     Args:
@@ -67,12 +67,12 @@ class Layout:
     """
 
     def __init__(self, buckets: Sequence[float]) -> None:
-        self.buckets = tuple(float(bound) for bound in buckets)
-        bounds = [_bound_ns(bound) for bound in self.buckets]
+        self.bounds = tuple(float(bound) for bound in buckets)
+        bounds = [_bound_ns(bound) for bound in self.bounds]
         if any(b <= a for a, b in pairwise(bounds)):
             raise ValueError("bucket bounds must be ascending, each greater than the one before")
-        out = ffi.new("struct lbl_layout **")
-        rc = lib.lbl_layout_new(ffi.new("uint64_t[]", bounds), len(bounds), out)
+        out = ffi.new("struct lbl_buckets **")
+        rc = lib.lbl_buckets_new(ffi.new("uint64_t[]", bounds), len(bounds), out)
         if rc == -12:
             raise MemoryError
         if rc:
@@ -80,13 +80,13 @@ class Layout:
                 "bucket bounds are more than 512, or too many lie within half a percent of each"
                 " other"
             )
-        self.ptr = ffi.gc(out[0], lib.lbl_layout_free)
+        self.ptr = ffi.gc(out[0], lib.lbl_buckets_free)
 
     @staticmethod
     @lru_cache(maxsize=64)
-    def of(buckets: tuple[float, ...]) -> Layout:
-        """The layout of these bounds; the same object for the same bounds."""
-        return Layout(buckets)
+    def of(buckets: tuple[float, ...]) -> Buckets:
+        """The buckets of these bounds; the same object for the same bounds."""
+        return Buckets(buckets)
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ class HistogramSnapshot(Mapping[str, Any]):
     (cumulative, one a bound, `<=`; without +Inf, which is `count`), `sum` (seconds) and `count`.
     """
 
-    __slots__ = ("_counts", "_layout", "_n", "_slots", "_sum_ns", "_total")
+    __slots__ = ("_buckets", "_counts", "_n", "_slots", "_sum_ns", "_total")
 
     _KEYS = ("buckets", "counts", "sum", "count")
 
-    def __init__(self, layout: Layout, slots: bytes, counts: bytes, sum_ns: int) -> None:
+    def __init__(self, buckets: Buckets, slots: bytes, counts: bytes, sum_ns: int) -> None:
         """Take over (slot, count) pairs: `slots` as uint16, ascending, `counts` as uint64."""
-        self._layout = layout
+        self._buckets = buckets
         self._slots = slots
         self._counts = counts
         self._sum_ns = sum_ns
@@ -132,7 +132,7 @@ class HistogramSnapshot(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key == "buckets":
-            return self._layout.buckets
+            return self._buckets.bounds
         if key == "counts":
             return self._classic()
         if key == "sum":
@@ -148,7 +148,7 @@ class HistogramSnapshot(Mapping[str, Any]):
         return len(self._KEYS)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self._layout.buckets, self._slots, self._counts, self._sum_ns)
+        return _unpickle, (self._buckets.bounds, self._slots, self._counts, self._sum_ns)
 
     def __repr__(self) -> str:
         return f"<HistogramSnapshot count={self._total} sum={self['sum']!r}>"
@@ -160,8 +160,8 @@ class HistogramSnapshot(Mapping[str, Any]):
         )
 
     def _classic(self) -> tuple[int, ...]:
-        out = ffi.new("uint64_t[]", len(self._layout.buckets))
-        lib.lbl_hist_classic(self._layout.ptr, self._n, *self._pairs(), out)
+        out = ffi.new("uint64_t[]", len(self._buckets.bounds))
+        lib.lbl_hist_classic(self._buckets.ptr, self._n, *self._pairs(), out)
         return tuple(out)
 
     def percentile(self, q: float) -> float:
@@ -171,7 +171,7 @@ class HistogramSnapshot(Mapping[str, Any]):
         """
         if not 0 <= q <= 1:
             raise ValueError(f"q must be between 0 and 1, not {q!r}")
-        return float(lib.lbl_hist_percentile(self._layout.ptr, self._n, *self._pairs(), q))
+        return float(lib.lbl_hist_percentile(self._buckets.ptr, self._n, *self._pairs(), q))
 
     @property
     def mean(self) -> float:
@@ -186,7 +186,7 @@ class HistogramSnapshot(Mapping[str, Any]):
         """
         if not isinstance(other, HistogramSnapshot):
             raise TypeError(f"can only merge a HistogramSnapshot, not {type(other).__name__}")
-        if other._layout.buckets != self._layout.buckets:
+        if other._buckets.bounds != self._buckets.bounds:
             raise ValueError("histograms with different bucket bounds cannot be merged exactly")
         merged: dict[int, int] = {}
         for part in (self, other):
@@ -195,7 +195,7 @@ class HistogramSnapshot(Mapping[str, Any]):
                 merged[slot] = merged.get(slot, 0) + count
         ordered = sorted(merged)
         return HistogramSnapshot(
-            self._layout,
+            self._buckets,
             bytes(ffi.buffer(ffi.new("uint16_t[]", ordered))),
             bytes(ffi.buffer(ffi.new("uint64_t[]", [merged[slot] for slot in ordered]))),
             self._sum_ns + other._sum_ns,
@@ -212,7 +212,7 @@ class HistogramSnapshot(Mapping[str, Any]):
         index, count = ffi.new("int32_t[]", self._n), ffi.new("uint64_t[]", self._n)
         zero = ffi.new("uint64_t *")
         n = lib.lbl_hist_native(
-            self._layout.ptr, schema, self._n, *self._pairs(), index, count, zero
+            self._buckets.ptr, schema, self._n, *self._pairs(), index, count, zero
         )
         return NativeHistogram(
             schema=schema,
@@ -227,4 +227,4 @@ class HistogramSnapshot(Mapping[str, Any]):
 def _unpickle(
     buckets: tuple[float, ...], slots: bytes, counts: bytes, sum_ns: int
 ) -> HistogramSnapshot:
-    return HistogramSnapshot(Layout.of(buckets), slots, counts, sum_ns)
+    return HistogramSnapshot(Buckets.of(buckets), slots, counts, sum_ns)

@@ -159,7 +159,7 @@ class Subscription:
     def get(self, timeout: float | None = None) -> Event | None:
         """The next event; None if none came within `timeout` seconds, or the queue is closed."""
         left = None if timeout is None else max(0, round(timeout * 1000))
-        seen = ffi.new("struct lbl_seen *")
+        seen = ffi.new("struct lbl_decoded_event *")
         while True:
             ptr = self._ptr
             if ptr is None:

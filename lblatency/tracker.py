@@ -11,7 +11,7 @@ from ._ffi import address, check, ffi, lib
 from ._fork import new_lock
 from ._observe import bind
 from .conntrack import ConntrackMap
-from .histogram import DEFAULT_BUCKETS, HistogramSnapshot, Layout
+from .histogram import DEFAULT_BUCKETS, Buckets, HistogramSnapshot
 from .stats import REASONS, EventStream, check_room
 
 __all__ = ["Backend", "BackendRow", "LatencyTracker"]
@@ -30,7 +30,7 @@ _EVENT_COUNTS = (
     "unmatched",
     "rejected",
     "ignored",
-    "flows_full",
+    "births_evicted",
     "observed",
 )
 
@@ -164,11 +164,11 @@ class LatencyTracker:
     def __init__(
         self, *, buckets: Sequence[float] = DEFAULT_BUCKETS, max_backends: int = 100_000
     ) -> None:
-        self._layout = Layout.of(tuple(buckets))
+        self._buckets = Buckets.of(tuple(buckets))
         if not 1 <= max_backends <= 1 << 24:
             raise ValueError(f"max_backends must be 1 to {1 << 24}, not {max_backends!r}")
         out = ffi.new("struct lbl_tracker **")
-        rc = lib.lbl_tracker_new(self._layout.ptr, max_backends, out)
+        rc = lib.lbl_tracker_new(self._buckets.ptr, max_backends, out)
         if rc == -errno.ENOMEM:
             raise MemoryError(
                 f"no address space for {max_backends} backends; lower max_backends or raise the"
@@ -364,7 +364,7 @@ class LatencyTracker:
                 ip=format_ip(bytes(row.addr)) if row.name else _OVERFLOW,
                 port=row.port,
                 histogram=HistogramSnapshot(
-                    self._layout,
+                    self._buckets,
                     bytes(slots[2 * first : 2 * end]),
                     bytes(counts[8 * first : 8 * end]),
                     row.sum_lo + (row.sum_hi << 64),

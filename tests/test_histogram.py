@@ -14,11 +14,11 @@ from model import SECOND, Model, native_index, to_ns
 
 import lblatency
 from lblatency._ffi import lib
-from lblatency.histogram import DEFAULT_BUCKETS, REFERENCE_BUCKETS, Layout
+from lblatency.histogram import DEFAULT_BUCKETS, REFERENCE_BUCKETS, Buckets
 
 DAY = 86400 * SECOND
 WEB = ("web", "10.0.0.1:80")
-LAYOUT = Layout.of(DEFAULT_BUCKETS)
+LAYOUT = Buckets.of(DEFAULT_BUCKETS)
 EDGES = [to_ns(bound) + step for bound in DEFAULT_BUCKETS for step in (-1, 0, 1)]
 # Up to 26 days: from 2^22 s, 48 days, on a double of seconds does not tell each ns.
 SPREAD = st.builds(lambda octave, part: int(2**octave * part),
@@ -120,10 +120,10 @@ def test_native_buckets_equal_the_model(values: list[int], schema: int) -> None:
 
 
 def test_native_bounds_are_exact_roots() -> None:
-    """Each of the layout's native bounds is the last whole nanosecond of its bucket."""
+    """Each of the buckets's native bounds is the last whole nanosecond of its bucket."""
     classic = {to_ns(bound) for bound in DEFAULT_BUCKETS}
     bounds = [
-        lib.lbl_layout_upper(LAYOUT.ptr, slot) for slot in range(lib.lbl_layout_slots(LAYOUT.ptr))
+        lib.lbl_buckets_upper(LAYOUT.ptr, slot) for slot in range(lib.lbl_buckets_slots(LAYOUT.ptr))
     ]
     assert bounds.pop() == 2**64 - 1
     assert bounds == sorted(set(bounds))
@@ -135,9 +135,9 @@ def test_native_bounds_are_exact_roots() -> None:
 @given(st.one_of(SPREAD, st.integers(0, 2**64 - 1)))
 def test_index_agrees_with_the_bounds(ns: int) -> None:
     """The slot found is the first whose bound is not below the duration."""
-    slot = lib.lbl_layout_index(LAYOUT.ptr, ns)
-    assert ns <= lib.lbl_layout_upper(LAYOUT.ptr, slot)
-    assert slot == 0 or ns > lib.lbl_layout_upper(LAYOUT.ptr, slot - 1)
+    slot = lib.lbl_buckets_slot(LAYOUT.ptr, ns)
+    assert ns <= lib.lbl_buckets_upper(LAYOUT.ptr, slot)
+    assert slot == 0 or ns > lib.lbl_buckets_upper(LAYOUT.ptr, slot - 1)
 
 
 @settings(max_examples=100)
@@ -147,7 +147,7 @@ def test_any_bounds_that_are_accepted_count_exactly(bounds: set[int], values: li
     buckets = tuple(sorted({ns / SECOND for ns in bounds}))
     near = [ns + step for ns in sorted(bounds) for step in (-1, 0, 1)]
     try:
-        Layout.of(buckets)
+        Buckets.of(buckets)
     except ValueError as error:
         assert "half a percent" in str(error)  # noqa: PT017
         return

@@ -11,7 +11,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lbl_fork_entry *entries; /* ascending ranks */
 
-static void tell(enum lbl_fork_phase phase)
+static void notify(enum lbl_fork_phase phase)
 {
 	struct lbl_fork_entry *entry;
 
@@ -22,18 +22,18 @@ static void tell(enum lbl_fork_phase phase)
 static void prepare(void)
 {
 	pthread_mutex_lock(&lock);
-	tell(LBL_FORK_PREPARE);
+	notify(LBL_FORK_PREPARE);
 }
 
 static void parent(void)
 {
-	tell(LBL_FORK_PARENT);
+	notify(LBL_FORK_PARENT);
 	pthread_mutex_unlock(&lock);
 }
 
 static void child(void)
 {
-	tell(LBL_FORK_CHILD);
+	notify(LBL_FORK_CHILD);
 	pthread_mutex_unlock(&lock);
 }
 

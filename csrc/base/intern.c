@@ -14,7 +14,7 @@ struct name {
 	char text[];
 };
 
-struct lbl_names {
+struct lbl_intern {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
 	uint32_t n, capacity;
@@ -23,7 +23,7 @@ struct lbl_names {
 
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
-	struct lbl_names *names = (struct lbl_names *)entry;
+	struct lbl_intern *names = (struct lbl_intern *)entry;
 
 	if (phase == LBL_FORK_PREPARE)
 		pthread_mutex_lock(&names->lock);
@@ -31,9 +31,9 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 		pthread_mutex_unlock(&names->lock);
 }
 
-struct lbl_names *lbl_names_new(void)
+struct lbl_intern *lbl_intern_new(void)
 {
-	struct lbl_names *names = calloc(1, sizeof(*names));
+	struct lbl_intern *names = calloc(1, sizeof(*names));
 
 	if (!names)
 		return NULL;
@@ -41,13 +41,13 @@ struct lbl_names *lbl_names_new(void)
 	names->fork.rank = 2; /* drain threads take it while they hold a stream's locks */
 	names->fork.handle = handle_fork;
 	lbl_fork_register(&names->fork);
-	if (lbl_names_put(names, "overflow", strlen("overflow")) == 0)
+	if (lbl_intern_insert(names, "overflow", strlen("overflow")) == 0)
 		return names;
-	lbl_names_free(names);
+	lbl_intern_free(names);
 	return NULL;
 }
 
-void lbl_names_free(struct lbl_names *names)
+void lbl_intern_free(struct lbl_intern *names)
 {
 	uint32_t i;
 
@@ -61,7 +61,7 @@ void lbl_names_free(struct lbl_names *names)
 	free(names);
 }
 
-static int append(struct lbl_names *names, const char *text, size_t len)
+static int append(struct lbl_intern *names, const char *text, size_t len)
 {
 	struct name *name;
 
@@ -86,7 +86,7 @@ static int append(struct lbl_names *names, const char *text, size_t len)
 }
 
 /* Proxies are few and looked up once, when a backend is first seen: a list will do. */
-static int find(const struct lbl_names *names, const char *text, size_t len)
+static int find(const struct lbl_intern *names, const char *text, size_t len)
 {
 	uint32_t i;
 
@@ -97,7 +97,7 @@ static int find(const struct lbl_names *names, const char *text, size_t len)
 	return -ENOENT;
 }
 
-int lbl_names_find(struct lbl_names *names, const char *text, size_t len)
+int lbl_intern_find(struct lbl_intern *names, const char *text, size_t len)
 {
 	int found;
 
@@ -107,7 +107,7 @@ int lbl_names_find(struct lbl_names *names, const char *text, size_t len)
 	return found;
 }
 
-int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
+int lbl_intern_insert(struct lbl_intern *names, const char *text, size_t len)
 {
 	int found;
 
@@ -119,7 +119,7 @@ int lbl_names_put(struct lbl_names *names, const char *text, size_t len)
 	return found;
 }
 
-const char *lbl_names_get(struct lbl_names *names, uint16_t number, size_t *len)
+const char *lbl_intern_text(struct lbl_intern *names, uint16_t number, size_t *len)
 {
 	const struct name *name = NULL;
 

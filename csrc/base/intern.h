@@ -6,12 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct lbl_names;
+struct lbl_intern;
 
-struct lbl_names *lbl_names_new(void);
-void lbl_names_free(struct lbl_names *names);
-int lbl_names_put(struct lbl_names *names, const char *text, size_t len);
-int lbl_names_find(struct lbl_names *names, const char *text, size_t len);
-const char *lbl_names_get(struct lbl_names *names, uint16_t name, size_t *len);
+struct lbl_intern *lbl_intern_new(void);
+void lbl_intern_free(struct lbl_intern *names);
+int lbl_intern_insert(struct lbl_intern *names, const char *text, size_t len);
+int lbl_intern_find(struct lbl_intern *names, const char *text, size_t len);
+const char *lbl_intern_text(struct lbl_intern *names, uint16_t name, size_t *len);
 
 #endif

@@ -15,17 +15,17 @@ __extension__ typedef unsigned __int128 lbl_u128;
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* Owner threads write and readers read these without a lock: plain moves, but never torn. */
-#define lbl_load(p) __atomic_load_n(p, __ATOMIC_RELAXED)
-#define lbl_store(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
-#define lbl_add(p, v) lbl_store(p, *(p) + (v))
+#define READ_ONCE(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+#define WRITE_ONCE(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define lbl_owner_add(p, v) WRITE_ONCE(p, *(p) + (v))
 
 /* Objects that others need are freed with the last of them. */
-static inline void lbl_get(int *refs)
+static inline void lbl_ref(int *refs)
 {
 	__atomic_add_fetch(refs, 1, __ATOMIC_RELAXED);
 }
 
-static inline bool lbl_put(int *refs)
+static inline bool lbl_unref(int *refs)
 {
 	return !__atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
 }

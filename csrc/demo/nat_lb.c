@@ -19,22 +19,22 @@
 #include "../../bpf/nat_lb.h"
 #include "nat_lb.skel.h"
 
-#define LBL_NATLB_INTERFACES 8
+#define LBL_NAT_LB_INTERFACES 8
 /* Fixed, so that a successor replaces what a killed balancer left on the interface. */
-#define LBL_NATLB_TC_HANDLE 1
-#define LBL_NATLB_TC_PRIORITY 0x1b1
+#define LBL_NAT_LB_TC_HANDLE 1
+#define LBL_NAT_LB_TC_PRIORITY 0x1b1
 
 struct lbl_attachment {
 	int netns;
 	int ifindex;
 };
 
-struct lbl_natlb {
+struct lbl_nat_lb {
 	struct nat_lb *skel;
 	char *pinned;
 	uint32_t listeners;
 	uint32_t attachments;
-	struct lbl_attachment attachment[LBL_NATLB_INTERFACES];
+	struct lbl_attachment attachment[LBL_NAT_LB_INTERFACES];
 };
 
 static _Thread_local char error_text[4096];
@@ -78,17 +78,17 @@ static libbpf_print_fn_t listen_to_libbpf(void)
 	return libbpf_set_print(keep_text);
 }
 
-const char *lbl_natlb_error_text(void)
+const char *lbl_nat_lb_error_text(void)
 {
 	return error_text;
 }
 
 /* ---- load ---- */
 
-int lbl_natlb_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_natlb **ret)
+int lbl_nat_lb_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_nat_lb **ret)
 {
 	libbpf_print_fn_t before = listen_to_libbpf();
-	struct lbl_natlb *lb;
+	struct lbl_nat_lb *lb;
 	int rc;
 
 	if (ring_bytes < (uint32_t)getpagesize() || ring_bytes & (ring_bytes - 1) ||
@@ -128,44 +128,44 @@ out:
 	return rc;
 }
 
-void lbl_natlb_free(struct lbl_natlb *lb)
+void lbl_nat_lb_free(struct lbl_nat_lb *lb)
 {
 	if (!lb)
 		return;
-	lbl_natlb_detach(lb);
+	lbl_nat_lb_detach(lb);
 	nat_lb__destroy(lb->skel);
 	free(lb->pinned);
 	free(lb);
 }
 
-int lbl_natlb_ring_fd(const struct lbl_natlb *lb)
+int lbl_nat_lb_ring_fd(const struct lbl_nat_lb *lb)
 {
 	return bpf_map__fd(lb->skel->maps.lbl_events);
 }
 
-int lbl_natlb_counters_fd(const struct lbl_natlb *lb)
+int lbl_nat_lb_counters_fd(const struct lbl_nat_lb *lb)
 {
 	return bpf_map__fd(lb->skel->maps.lbl_counters);
 }
 
-int lbl_natlb_conntrack_fd(const struct lbl_natlb *lb)
+int lbl_nat_lb_conntrack_fd(const struct lbl_nat_lb *lb)
 {
 	return bpf_map__fd(lb->skel->maps.lbl_conntrack);
 }
 
-int lbl_natlb_ingress_fd(const struct lbl_natlb *lb)
+int lbl_nat_lb_ingress_fd(const struct lbl_nat_lb *lb)
 {
 	return bpf_program__fd(lb->skel->progs.nat_lb_ingress);
 }
 
-int lbl_natlb_egress_fd(const struct lbl_natlb *lb)
+int lbl_nat_lb_egress_fd(const struct lbl_nat_lb *lb)
 {
 	return bpf_program__fd(lb->skel->progs.nat_lb_egress);
 }
 
 /* ---- listeners ---- */
 
-static struct nat_endpoint endpoint(const struct lbl_natlb_endpoint *at, uint8_t protocol)
+static struct nat_endpoint endpoint(const struct lbl_nat_lb_endpoint *at, uint8_t protocol)
 {
 	struct nat_endpoint made = { .port = htons(at->port), .protocol = protocol };
 
@@ -177,7 +177,7 @@ static struct nat_endpoint endpoint(const struct lbl_natlb_endpoint *at, uint8_t
  * Share the slots out by weight: one for each backend that has a weight, so that none starves, and
  * of the rest what is proportional, where the running sum carries the fractions over.
  */
-static int fill_slots(const struct lbl_natlb_backend *backends, size_t count,
+static int fill_slots(const struct lbl_nat_lb_backend *backends, size_t count,
 		      uint32_t slots[NAT_SLOTS])
 {
 	uint64_t total = 0, so_far = 0, spare, given = 0;
@@ -211,9 +211,9 @@ static int update(struct bpf_map *map, const void *key, const void *value)
 	return bpf_map_update_elem(bpf_map__fd(map), key, value, BPF_ANY) ? -errno : 0;
 }
 
-int lbl_natlb_add_listener(struct lbl_natlb *lb, uint16_t proxy_id, uint8_t protocol,
-			   const struct lbl_natlb_endpoint *vip,
-			   const struct lbl_natlb_backend *backends, size_t count)
+int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t protocol,
+			    const struct lbl_nat_lb_endpoint *vip,
+			    const struct lbl_nat_lb_backend *backends, size_t count)
 {
 	struct nat_endpoint key = endpoint(vip, protocol);
 	struct nat_listener listener = { 0 };
@@ -285,7 +285,7 @@ static int attach_one(int ifindex, enum bpf_tc_attach_point point, int program)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = point);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = program, .flags = BPF_TC_F_REPLACE,
-		    .handle = LBL_NATLB_TC_HANDLE, .priority = LBL_NATLB_TC_PRIORITY);
+		    .handle = LBL_NAT_LB_TC_HANDLE, .priority = LBL_NAT_LB_TC_PRIORITY);
 	int rc = bpf_tc_hook_create(&hook);
 
 	if (rc && rc != -EEXIST)
@@ -296,15 +296,15 @@ static int attach_one(int ifindex, enum bpf_tc_attach_point point, int program)
 static int detach_one(int ifindex, enum bpf_tc_attach_point point)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = point);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = LBL_NATLB_TC_HANDLE,
-		    .priority = LBL_NATLB_TC_PRIORITY);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = LBL_NAT_LB_TC_HANDLE,
+		    .priority = LBL_NAT_LB_TC_PRIORITY);
 	int rc = bpf_tc_detach(&hook, &opts);
 
 	/* Gone: the filter, the qdisc or the interface itself. */
 	return rc == -ENOENT || rc == -EINVAL || rc == -ENODEV ? 0 : rc;
 }
 
-int lbl_natlb_attach(struct lbl_natlb *lb, const char *interface, int netns)
+int lbl_nat_lb_attach(struct lbl_nat_lb *lb, const char *interface, int netns)
 {
 	libbpf_print_fn_t before = listen_to_libbpf();
 	struct lbl_attachment *attachment;
@@ -317,7 +317,7 @@ int lbl_natlb_attach(struct lbl_natlb *lb, const char *interface, int netns)
 		return home;
 	}
 	rc = -ENOSPC;
-	if (lb->attachments == LBL_NATLB_INTERFACES)
+	if (lb->attachments == LBL_NAT_LB_INTERFACES)
 		goto err_out;
 	ifindex = if_nametoindex(interface);
 	if (!ifindex) {
@@ -330,10 +330,10 @@ int lbl_natlb_attach(struct lbl_natlb *lb, const char *interface, int netns)
 		goto err_out;
 	}
 	/* Replies first: from the first connection on, nothing goes back untranslated. */
-	rc = attach_one((int)ifindex, BPF_TC_EGRESS, lbl_natlb_egress_fd(lb));
+	rc = attach_one((int)ifindex, BPF_TC_EGRESS, lbl_nat_lb_egress_fd(lb));
 	if (rc)
 		goto err_out;
-	rc = attach_one((int)ifindex, BPF_TC_INGRESS, lbl_natlb_ingress_fd(lb));
+	rc = attach_one((int)ifindex, BPF_TC_INGRESS, lbl_nat_lb_ingress_fd(lb));
 	if (rc) {
 		detach_one((int)ifindex, BPF_TC_EGRESS);
 		goto err_out;
@@ -351,7 +351,7 @@ err_out:
 	return rc;
 }
 
-int lbl_natlb_detach(struct lbl_natlb *lb)
+int lbl_nat_lb_detach(struct lbl_nat_lb *lb)
 {
 	libbpf_print_fn_t before = listen_to_libbpf();
 	int first = 0;
@@ -382,7 +382,7 @@ static bool usable(double seconds)
 	return seconds >= 0 && seconds < 3e9;
 }
 
-int lbl_natlb_sweep(struct lbl_natlb *lb, const struct lbl_natlb_timeouts *timeouts)
+int lbl_nat_lb_sweep(struct lbl_nat_lb *lb, const struct lbl_nat_lb_timeouts *timeouts)
 {
 	struct nat_sweep sweep = { 0 };
 	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &sweep, .ctx_size_in = sizeof(sweep));
@@ -401,14 +401,14 @@ int lbl_natlb_sweep(struct lbl_natlb *lb, const struct lbl_natlb_timeouts *timeo
 }
 
 /* What is pinned, under the name that the map has. */
-static void public_maps(const struct lbl_natlb *lb, struct bpf_map *ret[3])
+static void public_maps(const struct lbl_nat_lb *lb, struct bpf_map *ret[3])
 {
 	ret[0] = lb->skel->maps.lbl_events;
 	ret[1] = lb->skel->maps.lbl_counters;
 	ret[2] = lb->skel->maps.lbl_conntrack;
 }
 
-static int unpin_first(struct lbl_natlb *lb, int count)
+static int unpin_first(struct lbl_nat_lb *lb, int count)
 {
 	struct bpf_map *maps[3];
 	int first = 0;
@@ -423,7 +423,7 @@ static int unpin_first(struct lbl_natlb *lb, int count)
 	return first;
 }
 
-int lbl_natlb_pin(struct lbl_natlb *lb, const char *directory)
+int lbl_nat_lb_pin(struct lbl_nat_lb *lb, const char *directory)
 {
 	libbpf_print_fn_t before = listen_to_libbpf();
 	struct bpf_map *maps[3];
@@ -462,7 +462,7 @@ out:
 	return rc;
 }
 
-int lbl_natlb_unpin(struct lbl_natlb *lb)
+int lbl_nat_lb_unpin(struct lbl_nat_lb *lb)
 {
 	libbpf_print_fn_t before = listen_to_libbpf();
 	int rc = lb->pinned ? unpin_first(lb, 3) : 0;
@@ -496,7 +496,7 @@ static int sum_counters(struct bpf_map *map, uint64_t *sums, size_t count)
 	return rc;
 }
 
-int lbl_natlb_counters(const struct lbl_natlb *lb, struct lbl_natlb_counters *ret)
+int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters *ret)
 {
 	struct lbl_counters events;
 	struct nat_counters packets;
@@ -509,7 +509,7 @@ int lbl_natlb_counters(const struct lbl_natlb *lb, struct lbl_natlb_counters *re
 				  sizeof(packets) / 8);
 	if (rc)
 		return rc;
-	*ret = (struct lbl_natlb_counters){
+	*ret = (struct lbl_nat_lb_counters){
 		.produced = events.produced,
 		.dropped = events.dropped,
 		.conntrack_full = packets.conntrack_full,

@@ -2,36 +2,36 @@
 /*
  * The demonstration balancer: loads bpf/nat_lb.bpf.c, gives it listeners and backends, attaches it
  * to interfaces and sweeps it. Not thread-safe: one balancer, one thread at a time. Every function
- * returns 0 or a count, or -errno; then lbl_natlb_error_text() has libbpf's and the kernel's words.
+ * returns 0 or a count, or -errno; then lbl_nat_lb_error_text() has libbpf's and the kernel's words.
  */
-#ifndef LBL_NATLB_H
-#define LBL_NATLB_H
+#ifndef LBL_NAT_LB_H
+#define LBL_NAT_LB_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 /* cdef: begin */
-struct lbl_natlb;
+struct lbl_nat_lb;
 
-struct lbl_natlb_endpoint {
+struct lbl_nat_lb_endpoint {
 	uint8_t addr[16]; /* network order; IPv4 is 12 zero bytes, then the address */
 	uint16_t port; /* host order */
 };
 
-struct lbl_natlb_backend {
-	struct lbl_natlb_endpoint at;
+struct lbl_nat_lb_backend {
+	struct lbl_nat_lb_endpoint at;
 	uint32_t id; /* 1 to 4095, in the events too */
 	uint32_t weight; /* 0: no new connections */
 };
 
-struct lbl_natlb_timeouts { /* seconds of silence, after which a connection is closed */
+struct lbl_nat_lb_timeouts { /* seconds of silence, after which a connection is closed */
 	double half_open; /* the handshake not completed */
 	double closing; /* a FIN seen */
 	double idle;
 	double udp_idle;
 };
 
-struct lbl_natlb_counters {
+struct lbl_nat_lb_counters {
 	uint64_t produced; /* events, the dropped ones included */
 	uint64_t dropped; /* events that the ring had no room for */
 	uint64_t conntrack_full;
@@ -45,19 +45,19 @@ struct lbl_natlb_counters {
  * least a page) and room for `max_connections` at once. -EINVAL for sizes that cannot be, -EPERM
  * without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
  */
-int lbl_natlb_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_natlb **ret);
+int lbl_nat_lb_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_nat_lb **ret);
 
 /* Detach from all interfaces and give everything back, but for what is pinned. NULL is legal. */
-void lbl_natlb_free(struct lbl_natlb *lb);
+void lbl_nat_lb_free(struct lbl_nat_lb *lb);
 
 /* Descriptors of the maps lbl_events, lbl_counters and lbl_conntrack; they stay the balancer's. */
-int lbl_natlb_ring_fd(const struct lbl_natlb *lb);
-int lbl_natlb_counters_fd(const struct lbl_natlb *lb);
-int lbl_natlb_conntrack_fd(const struct lbl_natlb *lb);
+int lbl_nat_lb_ring_fd(const struct lbl_nat_lb *lb);
+int lbl_nat_lb_counters_fd(const struct lbl_nat_lb *lb);
+int lbl_nat_lb_conntrack_fd(const struct lbl_nat_lb *lb);
 
 /* Descriptors of the two programs, for tests that hand them packets of their own making. */
-int lbl_natlb_ingress_fd(const struct lbl_natlb *lb);
-int lbl_natlb_egress_fd(const struct lbl_natlb *lb);
+int lbl_nat_lb_ingress_fd(const struct lbl_nat_lb *lb);
+int lbl_nat_lb_egress_fd(const struct lbl_nat_lb *lb);
 
 /*
  * Balance what comes to `vip` over `protocol` (6 TCP, 17 UDP) among `count` backends by weight, and
@@ -65,9 +65,9 @@ int lbl_natlb_egress_fd(const struct lbl_natlb *lb);
  * exist stay where they are. -EINVAL for an id out of range, a port of 0 or a protocol not known,
  * -E2BIG for more than 256 backends of a weight, -ENOSPC for more than 64 listeners.
  */
-int lbl_natlb_add_listener(struct lbl_natlb *lb, uint16_t proxy_id, uint8_t protocol,
-			   const struct lbl_natlb_endpoint *vip,
-			   const struct lbl_natlb_backend *backends, size_t count);
+int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t protocol,
+			    const struct lbl_nat_lb_endpoint *vip,
+			    const struct lbl_nat_lb_backend *backends, size_t count);
 
 /*
  * Attach to the interface that faces the clients, in the network namespace open as `netns` or with
@@ -75,31 +75,31 @@ int lbl_natlb_add_listener(struct lbl_natlb *lb, uint16_t proxy_id, uint8_t prot
  * -ENODEV for no such interface, -ENOSPC for more than 8. If the thread cannot be brought back to
  * its own namespace, the process is aborted: it must not go on in another one.
  */
-int lbl_natlb_attach(struct lbl_natlb *lb, const char *interface, int netns);
+int lbl_nat_lb_attach(struct lbl_nat_lb *lb, const char *interface, int netns);
 
 /*
  * Detach from all interfaces; connections then break. The empty clsact qdisc stays, for others may
  * use it by now. Returns the first error, having tried all; an interface that is gone is none.
  */
-int lbl_natlb_detach(struct lbl_natlb *lb);
+int lbl_nat_lb_detach(struct lbl_nat_lb *lb);
 
 /* Close the connections that have been silent for too long. Returns how many. */
-int lbl_natlb_sweep(struct lbl_natlb *lb, const struct lbl_natlb_timeouts *timeouts);
+int lbl_nat_lb_sweep(struct lbl_nat_lb *lb, const struct lbl_nat_lb_timeouts *timeouts);
 
 /*
  * Pin lbl_events, lbl_counters and lbl_conntrack in `directory`, made if missing, of a mounted BPF
  * file system. All or none. -EEXIST if they are there already, -EINVAL if it is not on such one.
  */
-int lbl_natlb_pin(struct lbl_natlb *lb, const char *directory);
+int lbl_nat_lb_pin(struct lbl_nat_lb *lb, const char *directory);
 
-/* Take the pins of lbl_natlb_pin() away; the directory stays. 0 if there are none. */
-int lbl_natlb_unpin(struct lbl_natlb *lb);
+/* Take the pins of lbl_nat_lb_pin() away; the directory stays. 0 if there are none. */
+int lbl_nat_lb_unpin(struct lbl_nat_lb *lb);
 
 /* The sums over all CPUs. */
-int lbl_natlb_counters(const struct lbl_natlb *lb, struct lbl_natlb_counters *ret);
+int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters *ret);
 
 /* What libbpf and the kernel said in this thread's last call that failed; never NULL. */
-const char *lbl_natlb_error_text(void);
+const char *lbl_nat_lb_error_text(void);
 /* cdef: end */
 
 #endif

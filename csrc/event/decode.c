@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The three event layouts, told apart by their length, into one form. */
+/* The three event formats, told apart by their length, into one form. */
 #include <arpa/inet.h>
 #include <endian.h>
 
@@ -13,7 +13,7 @@ static void map_ipv4(uint8_t *addr, uint32_t network_order)
 	memcpy(addr + 12, &network_order, sizeof(network_order));
 }
 
-static void decode64(const void *data, struct lbl_seen *ret)
+static void decode64(const void *data, struct lbl_decoded_event *ret)
 {
 	struct lbl_event64 from;
 
@@ -28,7 +28,7 @@ static void decode64(const void *data, struct lbl_seen *ret)
 	ret->vip_port = ntohs(from.dst_port);
 }
 
-static void decode72(const void *data, struct lbl_seen *ret)
+static void decode72(const void *data, struct lbl_decoded_event *ret)
 {
 	struct lbl_event72 from;
 
@@ -43,7 +43,7 @@ static void decode72(const void *data, struct lbl_seen *ret)
 	ret->vip_port = from.dst_port;
 }
 
-int lbl_decode(const void *data, uint32_t len, struct lbl_seen *ret)
+int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	switch (len) {

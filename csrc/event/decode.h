@@ -6,6 +6,6 @@
 #include "event/event.h"
 
 /* 0, or -EINVAL for a record of no known length or type. */
-int lbl_decode(const void *data, uint32_t len, struct lbl_seen *ret);
+int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret);
 
 #endif

@@ -8,8 +8,8 @@
 #include "lbl_abi.h"
 
 /* cdef: begin */
-/* A decoded event of any of the layouts. */
-struct lbl_seen {
+/* A decoded event of any of the formats. */
+struct lbl_decoded_event {
 	struct lbl_event event;
 	uint8_t has_client; /* 64- and 72-byte events only: who, and the address they asked for */
 	uint8_t client_addr[16];

@@ -48,7 +48,7 @@ static int check_bounds(const uint64_t *bounds, size_t n)
 	return 0;
 }
 
-static void merge_bounds(struct lbl_layout *layout, const uint64_t *bounds, size_t n)
+static void merge_bounds(struct lbl_buckets *buckets, const uint64_t *bounds, size_t n)
 {
 	int native = LBL_NATIVE_FIRST;
 	uint32_t slot = 0;
@@ -57,22 +57,22 @@ static void merge_bounds(struct lbl_layout *layout, const uint64_t *bounds, size
 	while (native <= LBL_NATIVE_LAST) {
 		uint64_t upper = native_bound(native);
 
-		layout->native[slot] = native;
+		buckets->native[slot] = native;
 		if (i < n && bounds[i] <= upper) {
-			layout->classic[i] = (uint16_t)slot;
-			layout->upper[slot] = bounds[i];
+			buckets->classic[i] = (uint16_t)slot;
+			buckets->upper[slot] = bounds[i];
 			native += bounds[i++] == upper;
 		} else {
-			layout->upper[slot] = upper;
+			buckets->upper[slot] = upper;
 			native++;
 		}
 		slot++;
 	}
-	layout->native[slot] = LBL_NATIVE_LAST + 1;
-	layout->n_slots = slot + 1;
-	layout->n_classic = (uint32_t)n;
+	buckets->native[slot] = LBL_NATIVE_LAST + 1;
+	buckets->n_slots = slot + 1;
+	buckets->n_classic = (uint32_t)n;
 	for (; slot < LBL_SLOTS_MAX + 2; slot++)
-		layout->upper[slot] = UINT64_MAX;
+		buckets->upper[slot] = UINT64_MAX;
 }
 
 /* The smallest whole ns in a cell. */
@@ -86,70 +86,70 @@ static uint64_t cell_start(uint32_t cell)
 	return mantissa >> (LBL_CELL_BITS - octave_of);
 }
 
-static void fill_cells(struct lbl_layout *layout)
+static void fill_cells(struct lbl_buckets *buckets)
 {
 	uint32_t cell, slot = 0;
 
 	for (cell = 0; cell < LBL_CELLS; cell++) {
-		while (layout->upper[slot] < cell_start(cell))
+		while (buckets->upper[slot] < cell_start(cell))
 			slot++;
-		layout->cell[cell] = (uint16_t)slot;
+		buckets->cell[cell] = (uint16_t)slot;
 	}
 }
 
 /* The index must be right on both sides of every bound, or the bounds are too close together. */
-static bool index_is_exact(const struct lbl_layout *layout)
+static bool index_is_exact(const struct lbl_buckets *buckets)
 {
 	uint32_t slot;
 
-	for (slot = 0; slot + 1 < layout->n_slots; slot++) {
-		uint64_t upper = layout->upper[slot];
+	for (slot = 0; slot + 1 < buckets->n_slots; slot++) {
+		uint64_t upper = buckets->upper[slot];
 
-		if (lbl_slot(layout, upper) != slot || lbl_slot(layout, upper + 1) != slot + 1)
+		if (lbl_slot(buckets, upper) != slot || lbl_slot(buckets, upper + 1) != slot + 1)
 			return false;
 	}
 	return true;
 }
 
-int lbl_layout_new(const uint64_t *bounds, size_t n, struct lbl_layout **ret)
+int lbl_buckets_new(const uint64_t *bounds, size_t n, struct lbl_buckets **ret)
 {
-	struct lbl_layout *layout;
+	struct lbl_buckets *buckets;
 	int err;
 
 	err = check_bounds(bounds, n);
 	if (err)
 		return err;
-	layout = calloc(1, sizeof(*layout));
-	if (!layout)
+	buckets = calloc(1, sizeof(*buckets));
+	if (!buckets)
 		return -ENOMEM;
-	layout->refs = 1;
-	merge_bounds(layout, bounds, n);
-	fill_cells(layout);
-	if (!index_is_exact(layout)) {
-		free(layout);
+	buckets->refs = 1;
+	merge_bounds(buckets, bounds, n);
+	fill_cells(buckets);
+	if (!index_is_exact(buckets)) {
+		free(buckets);
 		return -ERANGE;
 	}
-	*ret = layout;
+	*ret = buckets;
 	return 0;
 }
 
-void lbl_layout_free(struct lbl_layout *layout)
+void lbl_buckets_free(struct lbl_buckets *buckets)
 {
-	if (layout && lbl_put(&layout->refs))
-		free(layout);
+	if (buckets && lbl_unref(&buckets->refs))
+		free(buckets);
 }
 
-uint32_t lbl_layout_slots(const struct lbl_layout *layout)
+uint32_t lbl_buckets_slots(const struct lbl_buckets *buckets)
 {
-	return layout->n_slots;
+	return buckets->n_slots;
 }
 
-uint32_t lbl_layout_index(const struct lbl_layout *layout, uint64_t ns)
+uint32_t lbl_buckets_slot(const struct lbl_buckets *buckets, uint64_t ns)
 {
-	return lbl_slot(layout, ns);
+	return lbl_slot(buckets, ns);
 }
 
-uint64_t lbl_layout_upper(const struct lbl_layout *layout, uint32_t slot)
+uint64_t lbl_buckets_upper(const struct lbl_buckets *buckets, uint32_t slot)
 {
-	return slot + 1 < layout->n_slots ? layout->upper[slot] : UINT64_MAX;
+	return slot + 1 < buckets->n_slots ? buckets->upper[slot] : UINT64_MAX;
 }

@@ -6,24 +6,24 @@
 #include "base/util.h"
 
 /* cdef: begin */
-struct lbl_layout;
+struct lbl_buckets;
 
 /*
  * Merge `n` classic bounds (ns, ascending, each 1 us to 2^24 s) with the bounds of the native
  * histogram schema 6 into one set of slots. -EINVAL if the bounds are not ascending or out of
  * range, -ERANGE if more than two fall so close together that the index cannot tell them apart.
  */
-int lbl_layout_new(const uint64_t *bounds, size_t n, struct lbl_layout **ret);
-void lbl_layout_free(struct lbl_layout *layout);
+int lbl_buckets_new(const uint64_t *bounds, size_t n, struct lbl_buckets **ret);
+void lbl_buckets_free(struct lbl_buckets *buckets);
 
 /* How many slots there are; the last one is what lies above 2^24 s. */
-uint32_t lbl_layout_slots(const struct lbl_layout *layout);
+uint32_t lbl_buckets_slots(const struct lbl_buckets *buckets);
 
 /* The slot that a duration falls into: upper bounds are inclusive, as `le` is. */
-uint32_t lbl_layout_index(const struct lbl_layout *layout, uint64_t ns);
+uint32_t lbl_buckets_slot(const struct lbl_buckets *buckets, uint64_t ns);
 
 /* The slot's inclusive upper bound; UINT64_MAX for the last. */
-uint64_t lbl_layout_upper(const struct lbl_layout *layout, uint32_t slot);
+uint64_t lbl_buckets_upper(const struct lbl_buckets *buckets, uint32_t slot);
 /* cdef: end */
 
 enum {
@@ -42,7 +42,7 @@ enum {
 #define LBL_LIFETIME_MAX (1ULL << 58) /* nine years: no kernel has been up that long */
 #define LBL_OBSERVE_MAX (1ULL << 62)
 
-struct lbl_layout {
+struct lbl_buckets {
 	int refs;
 	uint32_t n_slots;
 	uint32_t n_classic;
@@ -68,16 +68,17 @@ static inline uint32_t lbl_cell(uint64_t ns)
 }
 
 /* A cell holds two bounds at the most, so two branchless compares finish the search. */
-static inline uint32_t lbl_slot_in_cell(const struct lbl_layout *layout, uint32_t cell, uint64_t ns)
+static inline uint32_t lbl_slot_in_cell(const struct lbl_buckets *buckets, uint32_t cell,
+					uint64_t ns)
 {
-	uint32_t first = layout->cell[cell];
+	uint32_t first = buckets->cell[cell];
 
-	return first + (layout->upper[first] < ns) + (layout->upper[first + 1] < ns);
+	return first + (buckets->upper[first] < ns) + (buckets->upper[first + 1] < ns);
 }
 
-static inline uint32_t lbl_slot(const struct lbl_layout *layout, uint64_t ns)
+static inline uint32_t lbl_slot(const struct lbl_buckets *buckets, uint64_t ns)
 {
-	return ns > LBL_TOP_NS ? layout->n_slots - 1 : lbl_slot_in_cell(layout, lbl_cell(ns), ns);
+	return ns > LBL_TOP_NS ? buckets->n_slots - 1 : lbl_slot_in_cell(buckets, lbl_cell(ns), ns);
 }
 
 #endif

@@ -4,35 +4,35 @@
 
 #include "hist/read.h"
 
-void lbl_hist_classic(const struct lbl_layout *layout, size_t n, const uint16_t *slots,
+void lbl_hist_classic(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,
 		      const uint64_t *counts, uint64_t *ret)
 {
 	uint64_t total = 0;
 	size_t i = 0;
 	uint32_t c;
 
-	for (c = 0; c < layout->n_classic; c++) {
-		for (; i < n && slots[i] <= layout->classic[c]; i++)
+	for (c = 0; c < buckets->n_classic; c++) {
+		for (; i < n && slots[i] <= buckets->classic[c]; i++)
 			total += counts[i];
 		ret[c] = total;
 	}
 }
 
 /* The value that is off by the same factor from either end of a bucket. */
-static double middle(const struct lbl_layout *layout, uint32_t slot)
+static double midpoint(const struct lbl_buckets *buckets, uint32_t slot)
 {
 	double lower, upper;
 
-	if (slot + 1 >= layout->n_slots)
+	if (slot + 1 >= buckets->n_slots)
 		return (double)LBL_TOP_NS;
-	upper = (double)layout->upper[slot];
+	upper = (double)buckets->upper[slot];
 	if (slot == 0)
 		return upper / 2;
-	lower = (double)layout->upper[slot - 1];
+	lower = (double)buckets->upper[slot - 1];
 	return 2 * lower * upper / (lower + upper);
 }
 
-double lbl_hist_percentile(const struct lbl_layout *layout, size_t n, const uint16_t *slots,
+double lbl_hist_percentile(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,
 			   const uint64_t *counts, double q)
 {
 	uint64_t total = 0, seen = 0;
@@ -50,10 +50,10 @@ double lbl_hist_percentile(const struct lbl_layout *layout, size_t n, const uint
 		if ((double)seen >= rank && seen)
 			break;
 	}
-	return middle(layout, slots[i]) / 1e9;
+	return midpoint(buckets, slots[i]) / 1e9;
 }
 
-int lbl_hist_native(const struct lbl_layout *layout, int schema, size_t n, const uint16_t *slots,
+int lbl_hist_native(const struct lbl_buckets *buckets, int schema, size_t n, const uint16_t *slots,
 		    const uint64_t *counts, int32_t *ret_index, uint64_t *ret_count,
 		    uint64_t *ret_zero)
 {
@@ -65,7 +65,7 @@ int lbl_hist_native(const struct lbl_layout *layout, int schema, size_t n, const
 		return -EINVAL;
 	*ret_zero = 0;
 	for (i = 0; i < n; i++) {
-		int32_t index = (layout->native[slots[i]] + (1 << shift) - 1) >> shift;
+		int32_t index = (buckets->native[slots[i]] + (1 << shift) - 1) >> shift;
 
 		if (slots[i] == 0) {
 			*ret_zero += counts[i];

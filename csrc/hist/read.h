@@ -6,22 +6,22 @@
 #include "hist/buckets.h"
 
 /* cdef: begin */
-/* Cumulative counts at the layout's classic bounds, one each, +Inf not included. */
-void lbl_hist_classic(const struct lbl_layout *layout, size_t n, const uint16_t *slots,
+/* Cumulative counts at the classic bounds, one each, +Inf not included. */
+void lbl_hist_classic(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,
 		      const uint64_t *counts, uint64_t *ret);
 
 /*
  * The value at rank ceil(q * count), seconds, 0 <= q <= 1: the harmonic middle of its bucket, so
  * at most 0.55 % off between 1 us and 2^24 s. NaN for an empty histogram.
  */
-double lbl_hist_percentile(const struct lbl_layout *layout, size_t n, const uint16_t *slots,
+double lbl_hist_percentile(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,
 			   const uint64_t *counts, double q);
 
 /*
  * Native histogram buckets of `schema` (-4 to 6): indexes and counts of at most `n` buckets, and
  * the count of the zero bucket (up to 2^-20 s). Returns how many there are.
  */
-int lbl_hist_native(const struct lbl_layout *layout, int schema, size_t n, const uint16_t *slots,
+int lbl_hist_native(const struct lbl_buckets *buckets, int schema, size_t n, const uint16_t *slots,
 		    const uint64_t *counts, int32_t *ret_index, uint64_t *ret_count,
 		    uint64_t *ret_zero);
 /* cdef: end */

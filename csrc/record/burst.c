@@ -2,7 +2,7 @@
 /*
  * The fast path: runs of our own events, all together in stages. Each is short, so that the
  * processor has many events in hand at once, and asks for the memory that the next one needs, so
- * that the waits of a whole run overlap instead of adding up. What is not plain goes the long way.
+ * that the waits of a whole burst overlap instead of adding up. What is not plain goes the long way.
  */
 #include <endian.h>
 
@@ -22,7 +22,7 @@ __attribute__((constructor)) static void choose(void)
  * in one compare: type, reason and flags are the first word's bytes, and what is not the reason is
  * rotated to where only 0 is small.
  */
-static inline uint32_t plain_reason(uint32_t word)
+static inline uint32_t fast_reason(uint32_t word)
 {
 	const uint32_t mask = 0xffffU | (uint32_t)LBL_FLAG_PROBE << 24;
 
@@ -37,71 +37,71 @@ static inline bool is_lifetime(uint64_t created, uint64_t ended)
 }
 
 /* Decode events from a number on. */
-static void decode(struct lbl_run *restrict run, uint32_t from)
+static void decode(struct lbl_burst *restrict burst, uint32_t from)
 {
-	uint64_t closed = lbl_run_all(run->n) & ~lbl_run_all(from), opened = 0;
-	const char *at = run->first + from * 64UL;
-	uint32_t n = run->n, i;
+	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0;
+	const char *at = burst->first + from * 64UL;
+	uint32_t n = burst->n, i;
 
 	for (i = from; i < n; i++, at += 64) {
 		const struct lbl_event *event = (const void *)at;
-		uint32_t word = lbl_load((const uint32_t *)(const void *)event);
-		uint64_t created = lbl_load(&event->created_ns);
-		uint64_t ended = lbl_load(&event->timestamp_ns);
+		uint32_t word = READ_ONCE((const uint32_t *)(const void *)event);
+		uint64_t created = READ_ONCE(&event->created_ns);
+		uint64_t ended = READ_ONCE(&event->timestamp_ns);
 		uint64_t ns = ended - created;
-		uint32_t reason = plain_reason(word);
+		uint32_t reason = fast_reason(word);
 
 		if (unlikely(reason >= LBL_HOT_REASONS || !is_lifetime(created, ended))) {
 			closed &= ~(1ULL << i);
 			opened |= (uint64_t)((le32toh(word) & 0xff) == LBL_OPENED) << i;
 			ns = 0;
 		}
-		run->ns[i] = ns;
-		run->decoded[i].cell = (uint16_t)lbl_cell(ns);
-		run->decoded[i].reason = (uint16_t)reason;
-		run->decoded[i].id = event->backend_id;
+		burst->ns[i] = ns;
+		burst->decoded[i].cell = (uint16_t)lbl_cell(ns);
+		burst->decoded[i].reason = (uint16_t)reason;
+		burst->decoded[i].id = event->backend_id;
 	}
-	run->closed |= closed;
-	run->opened |= opened;
+	burst->closed |= closed;
+	burst->opened |= opened;
 }
 
 /* ---- finding the counters ---- */
 
-static inline void aim(const struct lbl_shard *shard, struct lbl_run *restrict run, uint32_t i,
-		       uint32_t index)
+static inline void locate(const struct lbl_shard *shard, struct lbl_burst *restrict burst,
+			  uint32_t i, uint32_t index)
 {
-	const struct lbl_layout *layout = shard->layout;
-	uint32_t slot = lbl_slot_in_cell(layout, run->decoded[i].cell, run->ns[i]);
+	const struct lbl_buckets *buckets = shard->buckets;
+	uint32_t slot = lbl_slot_in_cell(buckets, burst->decoded[i].cell, burst->ns[i]);
 
-	run->hot[i] = &shard->table.hot[index];
-	run->counter[i] = lbl_table_counter(&shard->table, index, slot);
-	__builtin_prefetch(run->hot[i], 1);
-	__builtin_prefetch(run->counter[i], 1);
+	burst->hot[i] = &shard->table.hot[index];
+	burst->counter[i] = lbl_table_counter(&shard->table, index, slot);
+	__builtin_prefetch(burst->hot[i], 1);
+	__builtin_prefetch(burst->counter[i], 1);
 }
 
 /* A guess, to be checked: an id leads to the backend that it led to last. */
-static void find_by_id(const struct lbl_shard *shard, struct lbl_run *restrict run)
+static void find_by_id(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	uint32_t i;
 
 #pragma GCC unroll 4
-	for (i = 0; i < run->n; i++)
-		aim(shard, run, i, *lbl_table_by_id(&shard->table, run->decoded[i].id));
+	for (i = 0; i < burst->n; i++)
+		locate(shard, burst, i, *lbl_table_by_id(&shard->table, burst->decoded[i].id));
 }
 
 /* Another guess: a hash leads to the first entry that may be the key's. */
-static void find_by_hash(const struct lbl_shard *shard, struct lbl_run *restrict run)
+static void find_by_hash(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	const struct lbl_table *table = &shard->table;
-	uint64_t hash[LBL_RUN_MAX];
+	uint64_t hash[LBL_BURST_MAX];
 	uint32_t i;
 
-	for (i = 0; i < run->n; i++) {
-		hash[i] = lbl_table_hash(table, lbl_key_of(lbl_run_event(run, i)));
+	for (i = 0; i < burst->n; i++) {
+		hash[i] = lbl_table_hash(table, lbl_key_of(lbl_burst_event(burst, i)));
 		__builtin_prefetch(lbl_table_entry(table, hash[i]));
 	}
-	for (i = 0; i < run->n; i++)
-		aim(shard, run, i, lbl_table_guess(table, hash[i]));
+	for (i = 0; i < burst->n; i++)
+		locate(shard, burst, i, lbl_table_guess(table, hash[i]));
 }
 
 /*
@@ -122,35 +122,35 @@ static inline uint64_t difference(const struct lbl_key *a, const struct lbl_key 
 	return (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2);
 }
 
-static inline uint64_t wrongness(const struct lbl_run *run, uint32_t i)
+static inline uint64_t key_difference(const struct lbl_burst *burst, uint32_t i)
 {
-	return difference(&run->hot[i]->key, lbl_key_of(lbl_run_event(run, i)));
+	return difference(&burst->hot[i]->key, lbl_key_of(lbl_burst_event(burst, i)));
 }
 
-static bool same_keys(const struct lbl_run *run)
+static bool same_keys(const struct lbl_burst *burst)
 {
 	uint64_t wrong = 0;
 	uint32_t i;
 
-	for (i = 0; i < run->n; i++)
-		wrong |= wrongness(run, i);
+	for (i = 0; i < burst->n; i++)
+		wrong |= key_difference(burst, i);
 	return !wrong;
 }
 
-static uint64_t wrong_guesses(const struct lbl_run *run)
+static uint64_t wrong_backends(const struct lbl_burst *burst)
 {
 	uint64_t wrong = 0;
 	uint32_t i;
 
-	for (i = 0; i < run->n; i++)
-		wrong |= (uint64_t)(wrongness(run, i) != 0) << i;
+	for (i = 0; i < burst->n; i++)
+		wrong |= (uint64_t)(key_difference(burst, i) != 0) << i;
 	return wrong;
 }
 
 /* ---- counting ---- */
 
 /* The number of the first in a set, which is taken out of it. */
-static inline uint32_t take(uint64_t *set)
+static inline uint32_t pop_lowest(uint64_t *set)
 {
 	uint32_t i = (uint32_t)__builtin_ctzll(*set);
 
@@ -158,49 +158,50 @@ static inline uint32_t take(uint64_t *set)
 	return i;
 }
 
-static void count_opened(struct lbl_shard *shard, const struct lbl_run *run)
+static void count_opened(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
-	uint64_t left = run->opened;
+	uint64_t left = burst->opened;
 
-	lbl_add(&shard->stats.opened, (uint64_t)__builtin_popcountll(left));
+	lbl_owner_add(&shard->stats.opened, (uint64_t)__builtin_popcountll(left));
 	while (left)
-		lbl_count_one(&shard->table, run->hot[take(&left)], LBL_HOT_OPENED);
+		lbl_count_one(&shard->table, burst->hot[pop_lowest(&left)], LBL_HOT_OPENED);
 }
 
 /* False if there was no memory for it. */
-static inline bool count_one_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t i)
+static inline bool count_one_closed(struct lbl_table *table, const struct lbl_burst *burst,
+				    uint32_t i)
 {
-	struct lbl_hot *hot = run->hot[i];
+	struct lbl_hot *hot = burst->hot[i];
 
-	lbl_count_one(table, hot, run->decoded[i].reason);
-	if (unlikely(lbl_bump8(run->counter[i], 1))) {
+	lbl_count_one(table, hot, burst->decoded[i].reason);
+	if (unlikely(lbl_bump8(burst->counter[i], 1))) {
 		uint32_t index = lbl_index_of(table, hot);
 		const uint8_t *row = lbl_table_counter(table, index, 0);
 
-		if (!lbl_carry(table, index, (uint32_t)(run->counter[i] - row)))
+		if (!lbl_carry(table, index, (uint32_t)(burst->counter[i] - row)))
 			return false;
 	}
-	lbl_sum(table, hot, run->ns[i]);
+	lbl_sum(table, hot, burst->ns[i]);
 	return true;
 }
 
-static uint32_t count_closed(struct lbl_table *table, const struct lbl_run *run)
+static uint32_t count_closed(struct lbl_table *table, const struct lbl_burst *burst)
 {
-	uint64_t left = run->closed;
+	uint64_t left = burst->closed;
 	uint32_t failed = 0;
 
 	while (left)
-		failed += !count_one_closed(table, run, take(&left));
+		failed += !count_one_closed(table, burst, pop_lowest(&left));
 	return failed;
 }
 
 /* The same if that is all of them, which is quicker one after the other. */
-static uint32_t count_all_closed(struct lbl_table *table, const struct lbl_run *run, uint32_t n)
+static uint32_t count_all_closed(struct lbl_table *table, const struct lbl_burst *burst, uint32_t n)
 {
 	uint32_t failed = 0, i;
 
 	for (i = 0; i < n; i++)
-		failed += !count_one_closed(table, run, i);
+		failed += !count_one_closed(table, burst, i);
 	return failed;
 }
 
@@ -208,38 +209,39 @@ static void account(struct lbl_shard *shard, uint64_t closed, uint32_t failed)
 {
 	uint64_t n = (uint64_t)__builtin_popcountll(closed);
 
-	lbl_add(&shard->stats.closed, n);
-	lbl_add(&shard->stats.recorded, n - failed);
-	lbl_add(&shard->stats.rejected, failed);
+	lbl_owner_add(&shard->stats.closed, n);
+	lbl_owner_add(&shard->stats.recorded, n - failed);
+	lbl_owner_add(&shard->stats.rejected, failed);
 }
 
-void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n)
+void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n)
 {
-	uint64_t all = lbl_run_all(n), odd;
+	uint64_t all = lbl_burst_all(n), slow;
 	struct lbl_table *table = &shard->table;
-	struct lbl_run run;
+	struct lbl_burst burst;
 	bool same;
 
-	run.first = first;
-	run.n = n;
-	run.closed = run.opened = 0;
-	decode(&run, lbl_use_avx512 ? lbl_run_decode_avx512(&run) : 0);
+	burst.first = first;
+	burst.n = n;
+	burst.closed = burst.opened = 0;
+	decode(&burst, lbl_use_avx512 ? lbl_burst_decode_avx512(&burst) : 0);
 	/* A producer gives ids or it does not. */
-	if (lbl_run_event(&run, 0)->backend_id)
-		find_by_id(shard, &run);
+	if (lbl_burst_event(&burst, 0)->backend_id)
+		find_by_id(shard, &burst);
 	else
-		find_by_hash(shard, &run);
-	same = lbl_use_avx512 ? lbl_run_same_keys_avx512(&run) : same_keys(&run);
-	odd = same ? 0 : wrong_guesses(&run);
-	run.closed &= ~odd;
-	run.opened &= ~odd;
-	if (likely(run.closed == all)) {
-		account(shard, all, count_all_closed(table, &run, n));
+		find_by_hash(shard, &burst);
+	same = lbl_use_avx512 ? lbl_burst_same_keys_avx512(&burst) : same_keys(&burst);
+	slow = same ? 0 : wrong_backends(&burst);
+	burst.closed &= ~slow;
+	burst.opened &= ~slow;
+	if (likely(burst.closed == all)) {
+		account(shard, all, count_all_closed(table, &burst, n));
 		return;
 	}
-	count_opened(shard, &run);
-	account(shard, run.closed, count_closed(table, &run));
-	odd = all & ~(run.closed | run.opened);
-	while (odd)
-		lbl_shard_record(shard, lbl_run_event(&run, take(&odd)), LBL_EVENT_BYTES);
+	count_opened(shard, &burst);
+	account(shard, burst.closed, count_closed(table, &burst));
+	slow = all & ~(burst.closed | burst.opened);
+	while (slow)
+		lbl_shard_record(shard, lbl_burst_event(&burst, pop_lowest(&slow)),
+				 LBL_EVENT_BYTES);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Steps of a run eight events at a time, on processors that have AVX-512. */
+/* Steps of a burst eight events at a time, on processors that have AVX-512. */
 #include "record/burst.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -49,7 +49,7 @@ AVX512 static inline __m512i reasons(const struct columns *events)
 	return _mm512_and_si512(_mm512_srli_epi64(events->word, 8), _mm512_set1_epi64(0xff));
 }
 
-/* As decode() in lbl_run.c has it. */
+/* As decode() in lbl_burst.c has it. */
 AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i ns)
 {
 	const __m512i must_match = _mm512_set1_epi64(0xff | (uint64_t)LBL_FLAG_PROBE << 24);
@@ -79,7 +79,7 @@ AVX512 static inline __m512i cells(__m512i ns)
 	return _mm512_sub_epi64(top, _mm512_set1_epi64(1023 << LBL_CELL_BITS));
 }
 
-/* As struct lbl_decoded. */
+/* As struct lbl_burst_column. */
 AVX512 static inline __m512i decoded(const struct columns *events, __m512i ns)
 {
 	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
@@ -88,19 +88,19 @@ AVX512 static inline __m512i decoded(const struct columns *events, __m512i ns)
 	return _mm512_or_si512(low, _mm512_and_si512(events->word, id_mask));
 }
 
-AVX512 uint32_t lbl_run_decode_avx512(struct lbl_run *run)
+AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 {
-	uint8_t *closed_sets = (uint8_t *)&run->closed, *opened_sets = (uint8_t *)&run->opened;
-	uint32_t n = run->n & ~7U, i;
+	uint8_t *closed_sets = (uint8_t *)&burst->closed, *opened_sets = (uint8_t *)&burst->opened;
+	uint32_t n = burst->n & ~7U, i;
 
 	for (i = 0; i < n; i += 8) {
-		struct columns events = load_columns(run->first + i * 64UL);
+		struct columns events = load_columns(burst->first + i * 64UL);
 		__m512i ns = _mm512_sub_epi64(events.timestamp, events.created);
 		__mmask8 closed = are_closed(&events, ns);
 
 		ns = _mm512_maskz_mov_epi64(closed, ns);
-		_mm512_storeu_si512(&run->ns[i], ns);
-		_mm512_storeu_si512(&run->decoded[i], decoded(&events, ns));
+		_mm512_storeu_si512(&burst->ns[i], ns);
+		_mm512_storeu_si512(&burst->decoded[i], decoded(&events, ns));
 		closed_sets[i / 8] = closed;
 		opened_sets[i / 8] = are_opened(&events);
 	}
@@ -114,15 +114,15 @@ AVX512 static inline __m256i load_end(const void *p, size_t size)
 	return _mm256_loadu_si256((const void *)((const char *)p + size - VECTOR));
 }
 
-AVX512 bool lbl_run_same_keys_avx512(const struct lbl_run *run)
+AVX512 bool lbl_burst_same_keys_avx512(const struct lbl_burst *burst)
 {
 	__m256i differ = _mm256_setzero_si256();
 	uint32_t i;
 
 #pragma GCC unroll 4
-	for (i = 0; i < run->n; i++) {
-		__m256i hot = load_end(run->hot[i], sizeof(*run->hot[i]));
-		__m256i event = load_end(lbl_run_event(run, i), sizeof(struct lbl_event));
+	for (i = 0; i < burst->n; i++) {
+		__m256i hot = load_end(burst->hot[i], sizeof(*burst->hot[i]));
+		__m256i event = load_end(lbl_burst_event(burst, i), sizeof(struct lbl_event));
 
 		differ = _mm256_or_si256(differ, _mm256_xor_si256(hot, event));
 	}
@@ -136,15 +136,15 @@ bool lbl_has_avx512(void)
 	return false;
 }
 
-uint32_t lbl_run_decode_avx512(struct lbl_run *run)
+uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 {
-	(void)run;
+	(void)burst;
 	return 0;
 }
 
-bool lbl_run_same_keys_avx512(const struct lbl_run *run)
+bool lbl_burst_same_keys_avx512(const struct lbl_burst *burst)
 {
-	(void)run;
+	(void)burst;
 	return false;
 }
 

@@ -25,7 +25,7 @@ static inline uint32_t lbl_index_of(const struct lbl_table *table, const struct 
 #endif
 
 /*
- * Add to a counter that readers look at, and tell whether its sign bit is set now: then it is time
+ * Add to a counter that readers look at, and return whether its sign bit is set now: then it is time
  * to carry. On x86-64 one instruction, and no atomic one, since there is one writer; but
  * ThreadSanitizer needs to see what happens.
  */
@@ -44,7 +44,7 @@ static inline uint32_t lbl_index_of(const struct lbl_table *table, const struct 
 	{                                                                                          \
 		uint##bits##_t sum = (uint##bits##_t)(*p + v);                                     \
                                                                                                    \
-		lbl_store(p, sum);                                                                 \
+		WRITE_ONCE(p, sum);                                                                \
 		return sum >> (bits - 1);                                                          \
 	}
 #endif
@@ -63,7 +63,7 @@ static inline bool lbl_carry(struct lbl_table *table, uint32_t index, uint32_t s
 
 	if (!lbl_table_count(table, index, slot, 0) || *counter < UINT8_MAX)
 		return true;
-	lbl_store(counter, UINT8_MAX - 1);
+	WRITE_ONCE(counter, UINT8_MAX - 1);
 	return false;
 }
 
@@ -83,7 +83,7 @@ static inline void lbl_count_one(struct lbl_table *table, struct lbl_hot *hot, u
 /* Count a duration, but do not sum it up; false if there was no memory to count it in. */
 static inline bool lbl_count(struct lbl_shard *shard, uint32_t index, uint64_t ns)
 {
-	uint32_t slot = lbl_slot(shard->layout, ns);
+	uint32_t slot = lbl_slot(shard->buckets, ns);
 
 	return likely(!lbl_bump8(lbl_table_counter(&shard->table, index, slot), 1)) ||
 	       lbl_carry(&shard->table, index, slot);

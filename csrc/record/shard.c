@@ -9,7 +9,7 @@
 #include "record/count.h"
 #include "source/conntrack.h"
 
-int lbl_shard_new(struct lbl_layout *layout, uint32_t room, struct lbl_names *names,
+int lbl_shard_new(struct lbl_buckets *buckets, uint32_t capacity, struct lbl_intern *names,
 		  struct lbl_shard **ret)
 {
 	struct lbl_shard *shard = calloc(1, sizeof(*shard));
@@ -17,17 +17,17 @@ int lbl_shard_new(struct lbl_layout *layout, uint32_t room, struct lbl_names *na
 
 	if (!shard)
 		return -ENOMEM;
-	err = lbl_table_init(&shard->table, room, layout->n_slots);
+	err = lbl_table_init(&shard->table, capacity, buckets->n_slots);
 	if (err) {
 		free(shard);
 		return err;
 	}
 	shard->flows.seed = shard->table.seed;
 	pthread_mutex_init(&shard->lock, NULL);
-	lbl_get(&layout->refs);
-	shard->layout = layout;
+	lbl_ref(&buckets->refs);
+	shard->buckets = buckets;
 	shard->names = names;
-	shard->limit = room;
+	shard->limit = capacity;
 	*ret = shard;
 	return 0;
 }
@@ -37,11 +37,11 @@ void lbl_shard_free(struct lbl_shard *shard)
 	if (!shard)
 		return;
 	lbl_table_destroy(&shard->table);
-	lbl_flows_destroy(&shard->flows);
+	lbl_births_destroy(&shard->flows);
 	free(shard->proxies);
 	free(shard->vips);
 	lbl_conntrack_free(shard->conntrack);
-	lbl_layout_free(shard->layout);
+	lbl_buckets_free(shard->buckets);
 	pthread_mutex_destroy(&shard->lock);
 	free(shard);
 }
@@ -62,8 +62,8 @@ static int proxy_name(struct lbl_shard *shard, uint16_t proxy)
 		if (shard->proxies[i].proxy == proxy)
 			return shard->proxies[i].name;
 	}
-	name = lbl_names_put(shard->names, text,
-			     (size_t)snprintf(text, sizeof(text), "proxy-%u", proxy));
+	name = lbl_intern_insert(shard->names, text,
+				 (size_t)snprintf(text, sizeof(text), "proxy-%u", proxy));
 	if (name < 0)
 		return name;
 	larger = reallocarray(shard->proxies, shard->n_proxies + 1, sizeof(*larger));
@@ -112,14 +112,14 @@ size_t lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *
 	}
 	lbl_table_add_sum(&shard->table, index, sum);
 	lbl_table_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, observed);
-	lbl_add(&shard->stats.observed, observed);
+	lbl_owner_add(&shard->stats.observed, observed);
 	return observed;
 }
 
-static struct lbl_flow_key flow_key(const struct lbl_seen *seen)
+static struct lbl_birth_key flow_key(const struct lbl_decoded_event *seen)
 {
-	struct lbl_flow_key key = { .client_port = seen->client_port,
-				    .target_port = seen->event.port };
+	struct lbl_birth_key key = { .client_port = seen->client_port,
+				     .target_port = seen->event.port };
 
 	memcpy(&key.client, seen->client_addr + 12, sizeof(key.client));
 	memcpy(&key.target, seen->event.addr + 12, sizeof(key.target));
@@ -127,7 +127,8 @@ static struct lbl_flow_key flow_key(const struct lbl_seen *seen)
 }
 
 /* When the map says that a connection was created; the event does not say its protocol. */
-static uint64_t ask_conntrack(const struct lbl_conntrack *conntrack, const struct lbl_seen *seen)
+static uint64_t ask_conntrack(const struct lbl_conntrack *conntrack,
+			      const struct lbl_decoded_event *seen)
 {
 	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
 	struct lbl_connection found = { .client_port = seen->client_port,
@@ -138,29 +139,29 @@ static uint64_t ask_conntrack(const struct lbl_conntrack *conntrack, const struc
 	memcpy(found.backend_addr, seen->event.addr, sizeof(found.backend_addr));
 	for (i = 0; i < sizeof(protocols); i++) {
 		found.protocol = protocols[i];
-		if (!lbl_conntrack_get(conntrack, &found))
+		if (!lbl_conntrack_lookup(conntrack, &found))
 			return found.created_ns;
 	}
 	return 0;
 }
 
 /* In the order of trust: the event, its opened event, the conntrack map. 0 if none knows. */
-static uint64_t created_of(struct lbl_shard *shard, const struct lbl_seen *seen)
+static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_event *seen)
 {
-	struct lbl_flow_key key;
+	struct lbl_birth_key key;
 	uint64_t created_ns;
 
 	if (seen->event.created_ns || !seen->has_client)
 		return seen->event.created_ns;
 	key = flow_key(seen);
-	created_ns = lbl_flows_take(&shard->flows, &key);
+	created_ns = lbl_births_take(&shard->flows, &key);
 	if (!created_ns && shard->conntrack)
 		created_ns = ask_conntrack(shard->conntrack, seen);
 	return created_ns;
 }
 
 /* 64- and 72-byte events have no proxy id, but the address that their clients asked for. */
-static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_seen *seen)
+static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded_event *seen)
 {
 	size_t i;
 
@@ -172,57 +173,59 @@ static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_seen *s
 	return 0;
 }
 
-static void opened(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_t index)
+static void record_opened(struct lbl_shard *shard, const struct lbl_decoded_event *seen,
+			  uint32_t index)
 {
-	lbl_add(&shard->stats.opened, 1);
+	lbl_owner_add(&shard->stats.opened, 1);
 	lbl_count_one(&shard->table, &shard->table.hot[index], LBL_HOT_OPENED);
 	if (seen->has_client) {
-		struct lbl_flow_key key = flow_key(seen);
+		struct lbl_birth_key key = flow_key(seen);
 
-		if (lbl_flows_put(&shard->flows, &key, seen->event.timestamp_ns))
-			lbl_add(&shard->stats.flows_full, 1);
+		if (lbl_births_insert(&shard->flows, &key, seen->event.timestamp_ns))
+			lbl_owner_add(&shard->stats.births_evicted, 1);
 	}
 }
 
-static void closed(struct lbl_shard *shard, const struct lbl_seen *seen, uint32_t index)
+static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_event *seen,
+			  uint32_t index)
 {
 	const struct lbl_event *event = &seen->event;
 	struct lbl_tracker_stats *stats = &shard->stats;
 	uint64_t created_ns = created_of(shard, seen);
 	uint64_t lifetime = event->timestamp_ns - created_ns;
 
-	lbl_add(&stats->closed, 1);
+	lbl_owner_add(&stats->closed, 1);
 	if (event->flags & LBL_FLAG_PROBE) {
-		lbl_add(&stats->ignored, 1);
-		lbl_add(&shard->table.cold[index].probes, 1);
+		lbl_owner_add(&stats->ignored, 1);
+		lbl_owner_add(&shard->table.cold[index].probes, 1);
 		return;
 	}
 	lbl_table_add_closed(&shard->table, index, event->reason, 1);
 	if (event->reason == LBL_REASON_CONNECT_FAILED)
-		lbl_add(&stats->ignored, 1);
+		lbl_owner_add(&stats->ignored, 1);
 	else if (!created_ns)
-		lbl_add(&stats->unmatched, 1);
+		lbl_owner_add(&stats->unmatched, 1);
 	else if (created_ns > event->timestamp_ns || lifetime > LBL_LIFETIME_MAX ||
 		 !lbl_count(shard, index, lifetime))
-		lbl_add(&stats->rejected, 1);
+		lbl_owner_add(&stats->rejected, 1);
 	else {
 		lbl_table_add_sum(&shard->table, index, lifetime);
-		lbl_add(&stats->recorded, 1);
+		lbl_owner_add(&stats->recorded, 1);
 	}
 }
 
-/* Every kind of record; whatever lbl_shard_record_run() knows too, it counts alike. */
+/* Every kind of record; whatever lbl_shard_record_burst() knows too, it counts alike. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 {
-	struct lbl_seen seen;
+	struct lbl_decoded_event seen;
 	uint32_t index;
 
 	if (lbl_decode(data, len, &seen)) {
-		lbl_add(&shard->stats.malformed, 1);
+		lbl_owner_add(&shard->stats.malformed, 1);
 		return;
 	}
 	if (seen.event.type == LBL_PERIODIC) {
-		lbl_add(&shard->stats.periodic, 1);
+		lbl_owner_add(&shard->stats.periodic, 1);
 		return;
 	}
 	if (seen.has_client)
@@ -231,7 +234,7 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 	if (seen.event.backend_id)
 		*lbl_table_by_id(&shard->table, seen.event.backend_id) = index;
 	if (seen.event.type == LBL_OPENED)
-		opened(shard, &seen, index);
+		record_opened(shard, &seen, index);
 	else
-		closed(shard, &seen, index);
+		record_closed(shard, &seen, index);
 }

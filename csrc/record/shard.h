@@ -20,7 +20,7 @@ struct lbl_tracker_stats {
 	uint64_t unmatched; /* closed, but nobody knows when it was created */
 	uint64_t rejected; /* closed before it was created, or absurdly long after */
 	uint64_t ignored; /* health probes and failed connects */
-	uint64_t flows_full; /* connections forgotten, since too many are open */
+	uint64_t births_evicted; /* connections forgotten, since too many are open */
 	uint64_t observed; /* lbl_backend_observe() */
 };
 /* cdef: end */
@@ -43,12 +43,12 @@ struct lbl_proxy_name {
  */
 struct lbl_shard {
 	pthread_mutex_t lock;
-	struct lbl_layout *layout;
+	struct lbl_buckets *buckets;
 	struct lbl_table table;
 	struct lbl_tracker_stats stats;
-	struct lbl_flows flows;
+	struct lbl_births flows;
 	struct lbl_conntrack *conntrack;
-	struct lbl_names *names;
+	struct lbl_intern *names;
 	bool by_name; /* its keys hold names for proxy ids */
 	uint32_t limit; /* backends it may add; its table may have room for more */
 	struct lbl_proxy_name *proxies;
@@ -57,18 +57,18 @@ struct lbl_shard {
 	size_t n_vips;
 };
 
-/* `room` for backends; may add as many, unless its limit is lowered. */
-int lbl_shard_new(struct lbl_layout *layout, uint32_t room, struct lbl_names *names,
+/* Room for `capacity` backends; may add as many, unless its limit is lowered. */
+int lbl_shard_new(struct lbl_buckets *buckets, uint32_t capacity, struct lbl_intern *names,
 		  struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 
 /* With the lock held: one record of any length. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
 
-/* lbl_run.c: the same for 1 to LBL_RUN_MAX 56-byte events 64 bytes apart, quicker. */
-void lbl_shard_record_run(struct lbl_shard *shard, const void *first, uint32_t n);
+/* lbl_burst.c: the same for 1 to LBL_BURST_MAX 56-byte events 64 bytes apart, quicker. */
+void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n);
 
-enum { LBL_RUN_MAX = 64 };
+enum { LBL_BURST_MAX = 64 };
 
 /*
  * Whether seconds are a duration that can be recorded: not NaN, infinite, negative or more than

@@ -60,7 +60,7 @@ int lbl_table_init(struct lbl_table *table, uint32_t max, uint32_t n_slots)
 	memset(table, 0, sizeof(*table));
 	table->max = max;
 	table->n = 1;
-	table->row_bytes = (n_slots + LBL_PAGE_SLOTS - 1) / LBL_PAGE_SLOTS * LBL_PAGE_SLOTS;
+	table->row_bytes = (n_slots + LBL_BLOCK_SLOTS - 1) / LBL_BLOCK_SLOTS * LBL_BLOCK_SLOTS;
 	table->hash_mask = FIRST_HASH - 1;
 	if (getrandom(&table->seed, sizeof(table->seed), GRND_NONBLOCK) != sizeof(table->seed))
 		table->seed = (uintptr_t)table;
@@ -78,7 +78,7 @@ int lbl_table_init(struct lbl_table *table, uint32_t max, uint32_t n_slots)
 
 static uint32_t n_pages(const struct lbl_table *table)
 {
-	return table->row_bytes / LBL_PAGE_SLOTS;
+	return table->row_bytes / LBL_BLOCK_SLOTS;
 }
 
 static void free_pages(const struct lbl_table *table, struct lbl_cold *cold)
@@ -135,7 +135,7 @@ static void hash_put(uint64_t *entries, uint32_t mask, uint64_t hash, uint32_t i
 	entries[i] = (hash & ~0xffffffffULL) | index;
 }
 
-/* Keep the load at a quarter: most look-ups then touch one line. */
+/* Keep the load at a quarter: most scalars-ups then touch one line. */
 static int hash_grow(struct lbl_table *table)
 {
 	uint32_t mask = (table->hash_mask << 2) | 3, i;
@@ -172,15 +172,15 @@ uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, ui
 
 /* ---- counters ---- */
 
-static void carry_begin(struct lbl_cold *cold)
+static void seq_write_begin(struct lbl_cold *cold)
 {
-	lbl_add(&cold->carries, 1);
+	lbl_owner_add(&cold->seq, 1);
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-static void carry_end(struct lbl_cold *cold)
+static void seq_write_end(struct lbl_cold *cold)
 {
-	__atomic_store_n(&cold->carries, cold->carries + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&cold->seq, cold->seq + 1, __ATOMIC_RELEASE);
 }
 
 void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns)
@@ -190,13 +190,13 @@ void lbl_table_add_sum(struct lbl_table *table, uint32_t index, lbl_u128 ns)
 	lbl_u128 sum = hot->sum + ns;
 
 	if (likely(!(sum >> 63))) {
-		lbl_store(&hot->sum, (uint64_t)sum);
+		WRITE_ONCE(&hot->sum, (uint64_t)sum);
 		return;
 	}
-	carry_begin(cold);
-	lbl_store(&hot->sum, (uint64_t)sum & (UINT64_MAX >> 1));
-	lbl_add(&cold->sum_carry, (uint64_t)(sum >> 63));
-	carry_end(cold);
+	seq_write_begin(cold);
+	WRITE_ONCE(&hot->sum, (uint64_t)sum & (UINT64_MAX >> 1));
+	lbl_owner_add(&cold->sum_carry, (uint64_t)(sum >> 63));
+	seq_write_end(cold);
 }
 
 void lbl_table_add_count(struct lbl_table *table, uint32_t index, uint32_t which, uint64_t n)
@@ -206,13 +206,13 @@ void lbl_table_add_count(struct lbl_table *table, uint32_t index, uint32_t which
 	uint64_t sum = *low + n;
 
 	if (likely(!(sum >> 31))) {
-		lbl_store(low, (uint32_t)sum);
+		WRITE_ONCE(low, (uint32_t)sum);
 		return;
 	}
-	carry_begin(cold);
-	lbl_store(low, (uint32_t)sum & (UINT32_MAX >> 1));
-	lbl_add(&cold->count_carry[which], (uint32_t)(sum >> 31));
-	carry_end(cold);
+	seq_write_begin(cold);
+	WRITE_ONCE(low, (uint32_t)sum & (UINT32_MAX >> 1));
+	lbl_owner_add(&cold->count_carry[which], (uint32_t)(sum >> 31));
+	seq_write_end(cold);
 }
 
 void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n)
@@ -220,14 +220,14 @@ void lbl_table_add_closed(struct lbl_table *table, uint32_t index, uint32_t reas
 	if (reason < LBL_HOT_REASONS)
 		lbl_table_add_count(table, index, reason, n);
 	else
-		lbl_add(&table->cold[index].connect_failed, n);
+		lbl_owner_add(&table->cold[index].connect_failed, n);
 }
 
 /* What a slot's counter is carried into, made if need be. Readers may look at it meanwhile. */
 static uint32_t *carried(const struct lbl_table *table, struct lbl_cold *cold, enum lbl_level level,
 			 uint32_t slot)
 {
-	struct lbl_page **pages = cold->pages[level], *page;
+	struct lbl_block **pages = cold->pages[level], *page;
 
 	if (!pages) {
 		pages = calloc(n_pages(table), sizeof(*pages));
@@ -235,14 +235,14 @@ static uint32_t *carried(const struct lbl_table *table, struct lbl_cold *cold, e
 			return NULL;
 		__atomic_store_n(&cold->pages[level], pages, __ATOMIC_RELEASE);
 	}
-	page = pages[slot / LBL_PAGE_SLOTS];
+	page = pages[slot / LBL_BLOCK_SLOTS];
 	if (!page) {
 		page = calloc(1, sizeof(*page));
 		if (!page)
 			return NULL;
-		__atomic_store_n(&pages[slot / LBL_PAGE_SLOTS], page, __ATOMIC_RELEASE);
+		__atomic_store_n(&pages[slot / LBL_BLOCK_SLOTS], page, __ATOMIC_RELEASE);
 	}
-	return &page->count[slot % LBL_PAGE_SLOTS];
+	return &page->count[slot % LBL_BLOCK_SLOTS];
 }
 
 static int carry(const struct lbl_table *table, struct lbl_cold *cold, uint8_t *recent,
@@ -259,12 +259,12 @@ static int carry(const struct lbl_table *table, struct lbl_cold *cold, uint8_t *
 		if (!high)
 			return -ENOMEM;
 	}
-	carry_begin(cold);
-	lbl_store(recent, (uint8_t)(sum & 127));
-	lbl_store(low, (uint32_t)total);
+	seq_write_begin(cold);
+	WRITE_ONCE(recent, (uint8_t)(sum & 127));
+	WRITE_ONCE(low, (uint32_t)total);
 	if (high)
-		lbl_add(high, (uint32_t)(total >> 32));
-	carry_end(cold);
+		lbl_owner_add(high, (uint32_t)(total >> 32));
+	seq_write_end(cold);
 	return 0;
 }
 
@@ -275,37 +275,37 @@ int lbl_table_count(struct lbl_table *table, uint32_t index, uint32_t slot, uint
 
 	if (sum >> 7)
 		return carry(table, &table->cold[index], recent, slot, sum);
-	lbl_store(recent, (uint8_t)sum);
+	WRITE_ONCE(recent, (uint8_t)sum);
 	return 0;
 }
 
 /* ---- reading ---- */
 
 /* What a backend has counted beside its slots. */
-struct look {
+struct scalars {
 	lbl_u128 sum;
 	uint64_t counts[LBL_HOT_COUNTS];
 };
 
 /*
  * Around what must not be read while a counter in it carries. That is little at a time: a backend
- * that is busy carries more often than all of it could be read. Pairs with carry_begin().
+ * that is busy carries more often than all of it could be read. Pairs with seq_write_begin().
  */
-static uint32_t read_begin(const struct lbl_cold *cold)
+static uint32_t seq_read_begin(const struct lbl_cold *cold)
 {
-	return __atomic_load_n(&cold->carries, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&cold->seq, __ATOMIC_ACQUIRE);
 }
 
-static bool read_again(const struct lbl_cold *cold, uint32_t carries)
+static bool seq_read_retry(const struct lbl_cold *cold, uint32_t seq)
 {
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	return carries & 1 || carries != lbl_load(&cold->carries);
+	return seq & 1 || seq != READ_ONCE(&cold->seq);
 }
 
 static const uint32_t *page_at(const struct lbl_cold *cold, enum lbl_level level, uint32_t i)
 {
-	struct lbl_page **pages = __atomic_load_n(&cold->pages[level], __ATOMIC_ACQUIRE);
-	const struct lbl_page *page = pages ? __atomic_load_n(&pages[i], __ATOMIC_ACQUIRE) : NULL;
+	struct lbl_block **pages = __atomic_load_n(&cold->pages[level], __ATOMIC_ACQUIRE);
+	const struct lbl_block *page = pages ? __atomic_load_n(&pages[i], __ATOMIC_ACQUIRE) : NULL;
 
 	return page ? page->count : NULL;
 }
@@ -316,8 +316,8 @@ static bool is_zero(const uint8_t *line)
 	uint64_t any = 0;
 	uint32_t i;
 
-	for (i = 0; i < LBL_PAGE_SLOTS / sizeof(*word); i++)
-		any |= lbl_load(&word[i]);
+	for (i = 0; i < LBL_BLOCK_SLOTS / sizeof(*word); i++)
+		any |= READ_ONCE(&word[i]);
 	return !any;
 }
 
@@ -325,44 +325,44 @@ static void add_page(uint64_t *slots, const uint32_t *page, int shift)
 {
 	uint32_t i;
 
-	for (i = 0; page && i < LBL_PAGE_SLOTS; i++)
-		slots[i] += (uint64_t)lbl_load(&page[i]) << shift;
+	for (i = 0; page && i < LBL_BLOCK_SLOTS; i++)
+		slots[i] += (uint64_t)READ_ONCE(&page[i]) << shift;
 }
 
 /* A cache line of counters, and what they were carried into. False if all is 0. */
-static bool look_at_line(const uint8_t *line, const struct lbl_cold *cold, uint32_t number,
-			 uint64_t *slots)
+static bool read_line(const uint8_t *line, const struct lbl_cold *cold, uint32_t number,
+		      uint64_t *slots)
 {
 	const uint32_t *low, *high;
-	uint32_t carries, i;
+	uint32_t seq, i;
 	bool any;
 
 	do {
-		carries = read_begin(cold);
+		seq = seq_read_begin(cold);
 		low = page_at(cold, LBL_LOW, number);
 		high = page_at(cold, LBL_HIGH, number);
 		any = low || !is_zero(line);
-		for (i = 0; any && i < LBL_PAGE_SLOTS; i++)
-			slots[i] = lbl_load(&line[i]);
+		for (i = 0; any && i < LBL_BLOCK_SLOTS; i++)
+			slots[i] = READ_ONCE(&line[i]);
 		add_page(slots, low, 7);
 		add_page(slots, high, 39);
-	} while (read_again(cold, carries));
+	} while (seq_read_retry(cold, seq));
 	return any;
 }
 
-static void look_at_counts(const struct lbl_table *table, uint32_t index, struct look *look)
+static void read_scalars(const struct lbl_table *table, uint32_t index, struct scalars *scalars)
 {
 	const struct lbl_cold *cold = &table->cold[index];
 	const struct lbl_hot *hot = &table->hot[index];
-	uint32_t carries, i;
+	uint32_t seq, i;
 
 	do {
-		carries = read_begin(cold);
-		look->sum = lbl_load(&hot->sum) + ((lbl_u128)lbl_load(&cold->sum_carry) << 63);
+		seq = seq_read_begin(cold);
+		scalars->sum = READ_ONCE(&hot->sum) + ((lbl_u128)READ_ONCE(&cold->sum_carry) << 63);
 		for (i = 0; i < LBL_HOT_COUNTS; i++)
-			look->counts[i] = lbl_load(&hot->counts[i]) +
-					  ((uint64_t)lbl_load(&cold->count_carry[i]) << 31);
-	} while (read_again(cold, carries));
+			scalars->counts[i] = READ_ONCE(&hot->counts[i]) +
+					     ((uint64_t)READ_ONCE(&cold->count_carry[i]) << 31);
+	} while (seq_read_retry(cold, seq));
 }
 
 void lbl_totals_clear(struct lbl_totals *totals)
@@ -375,49 +375,49 @@ void lbl_totals_clear(struct lbl_totals *totals)
 }
 
 /* Connections that have ended, however. */
-static int64_t ended(const struct lbl_cold *cold, const struct look *look)
+static int64_t count_ended(const struct lbl_cold *cold, const struct scalars *scalars)
 {
-	uint64_t n = lbl_load(&cold->connect_failed) + lbl_load(&cold->probes);
+	uint64_t n = READ_ONCE(&cold->connect_failed) + READ_ONCE(&cold->probes);
 	uint32_t i;
 
 	for (i = 0; i < LBL_HOT_REASONS; i++)
-		n += look->counts[i];
+		n += scalars->counts[i];
 	return (int64_t)n;
 }
 
 static void add_line(const struct lbl_table *table, uint32_t index, uint32_t number,
 		     struct lbl_totals *totals)
 {
-	uint32_t first = number * LBL_PAGE_SLOTS, i;
-	uint64_t slots[LBL_PAGE_SLOTS];
+	uint32_t first = number * LBL_BLOCK_SLOTS, i;
+	uint64_t slots[LBL_BLOCK_SLOTS];
 
-	if (!look_at_line(lbl_table_counter(table, index, first), &table->cold[index], number,
-			  slots))
+	if (!read_line(lbl_table_counter(table, index, first), &table->cold[index], number, slots))
 		return;
-	for (i = 0; i < LBL_PAGE_SLOTS; i++)
+	for (i = 0; i < LBL_BLOCK_SLOTS; i++)
 		totals->slots[first + i] += slots[i];
 	if (first < totals->first)
 		totals->first = first;
-	if (first + LBL_PAGE_SLOTS > totals->end)
-		totals->end = first + LBL_PAGE_SLOTS;
+	if (first + LBL_BLOCK_SLOTS > totals->end)
+		totals->end = first + LBL_BLOCK_SLOTS;
 }
 
 /* Each count is true of some time during the read. */
 void lbl_table_read(const struct lbl_table *table, uint32_t index, struct lbl_totals *totals)
 {
 	const struct lbl_cold *cold = &table->cold[index];
-	struct look look;
+	struct scalars scalars;
 	uint32_t i;
 
-	look_at_counts(table, index, &look);
-	totals->sum += look.sum;
-	totals->opened += look.counts[LBL_HOT_OPENED];
-	totals->probes += lbl_load(&cold->probes);
-	totals->closed[LBL_REASON_CONNECT_FAILED] += lbl_load(&cold->connect_failed);
+	read_scalars(table, index, &scalars);
+	totals->sum += scalars.sum;
+	totals->opened += scalars.counts[LBL_HOT_OPENED];
+	totals->probes += READ_ONCE(&cold->probes);
+	totals->closed[LBL_REASON_CONNECT_FAILED] += READ_ONCE(&cold->connect_failed);
 	for (i = 0; i < LBL_HOT_REASONS; i++)
-		totals->closed[i] += look.counts[i];
+		totals->closed[i] += scalars.counts[i];
 	if (table->sees_opens)
-		totals->open += (int64_t)look.counts[LBL_HOT_OPENED] - ended(cold, &look);
+		totals->open +=
+			(int64_t)scalars.counts[LBL_HOT_OPENED] - count_ended(cold, &scalars);
 	for (i = 0; i < n_pages(table); i++)
 		add_line(table, index, i, totals);
 }
@@ -429,11 +429,11 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	struct lbl_hot *hot = &table->hot[index];
 	struct lbl_key key = hot->key;
 	uint16_t name = cold->name;
-	struct look look;
+	struct scalars scalars;
 	int64_t open;
 
-	look_at_counts(table, index, &look);
-	open = (int64_t)look.counts[LBL_HOT_OPENED] - ended(cold, &look);
+	read_scalars(table, index, &scalars);
+	open = (int64_t)scalars.counts[LBL_HOT_OPENED] - count_ended(cold, &scalars);
 	free_pages(table, cold);
 	memset(lbl_table_counter(table, index, 0), 0, table->row_bytes);
 	memset(hot, 0, sizeof(*hot));

@@ -45,18 +45,18 @@ _Static_assert(offsetof(struct lbl_hot, key) + sizeof(struct lbl_key) == sizeof(
  * are one cache line. What they exceed that by is carried into pages of an octave each, and what
  * those exceed into others: count = recent + (low << 7) + (high << 39). Pages come when needed.
  */
-enum { LBL_PAGE_SLOTS = 64, LBL_ROW_MAX = LBL_SLOTS_MAX + LBL_PAGE_SLOTS - 1 };
+enum { LBL_BLOCK_SLOTS = 64, LBL_ROW_MAX = LBL_SLOTS_MAX + LBL_BLOCK_SLOTS - 1 };
 enum lbl_level { LBL_LOW, LBL_HIGH, LBL_LEVELS };
 
-struct lbl_page {
-	uint32_t count[LBL_PAGE_SLOTS];
+struct lbl_block {
+	uint32_t count[LBL_BLOCK_SLOTS];
 };
 
-/* The rest of a backend. `carries` is odd while a counter carries into the next. */
+/* The rest of a backend. `seq` is odd while a counter carries into the next. */
 struct lbl_cold {
-	struct lbl_page **pages[LBL_LEVELS];
+	struct lbl_block **pages[LBL_LEVELS];
 	uint64_t sum_carry; /* in units of 2^63 ns */
-	uint32_t carries;
+	uint32_t seq;
 	uint32_t count_carry[LBL_HOT_COUNTS]; /* in units of 2^31 */
 	uint16_t name;
 	uint64_t connect_failed;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Connection tracking maps of other balancers: two key layouts, plain or per-CPU hashes. */
+/* Connection tracking maps of other balancers: two key formats, plain or per-CPU hashes. */
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -66,16 +66,16 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	return 0;
 }
 
-struct lbl_conntrack *lbl_conntrack_get_ref(struct lbl_conntrack *conntrack)
+struct lbl_conntrack *lbl_conntrack_ref(struct lbl_conntrack *conntrack)
 {
 	if (conntrack)
-		lbl_get(&conntrack->refs);
+		lbl_ref(&conntrack->refs);
 	return conntrack;
 }
 
 void lbl_conntrack_free(struct lbl_conntrack *conntrack)
 {
-	if (!conntrack || !lbl_put(&conntrack->refs))
+	if (!conntrack || !lbl_unref(&conntrack->refs))
 		return;
 	close(conntrack->fd);
 	free(conntrack);
@@ -154,7 +154,7 @@ static void read_key(const struct lbl_conntrack *conntrack, const union key *key
 
 /* ---- values ---- */
 
-/* The six numbers stand in a row in both layouts. */
+/* The six numbers stand in a row in both formats. */
 struct numbers {
 	uint64_t created_ns, last_seen_ns;
 	uint64_t packets_fwd, packets_rev, bytes_fwd, bytes_rev;
@@ -211,7 +211,7 @@ out:
 	return err;
 }
 
-int lbl_conntrack_get(const struct lbl_conntrack *conntrack, struct lbl_connection *ret)
+int lbl_conntrack_lookup(const struct lbl_conntrack *conntrack, struct lbl_connection *ret)
 {
 	union key key;
 
@@ -221,7 +221,7 @@ int lbl_conntrack_get(const struct lbl_conntrack *conntrack, struct lbl_connecti
 int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_connection **ret)
 {
 	struct lbl_connection *found = NULL;
-	size_t n = 0, room = 0;
+	size_t n = 0, capacity = 0;
 	union key key, *previous = NULL;
 	uint32_t seen;
 
@@ -230,8 +230,8 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 		if (bpf_map_get_next_key(conntrack->fd, previous, &key))
 			break;
 		previous = &key;
-		if (n == room) {
-			size_t larger = room ? 2 * room : 64;
+		if (n == capacity) {
+			size_t larger = capacity ? 2 * capacity : 64;
 			struct lbl_connection *grown = reallocarray(found, larger, sizeof(*found));
 
 			if (!grown) {
@@ -239,7 +239,7 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 				return -ENOMEM;
 			}
 			found = grown;
-			room = larger;
+			capacity = larger;
 		}
 		memset(&found[n], 0, sizeof(found[n]));
 		read_key(conntrack, &key, &found[n]);

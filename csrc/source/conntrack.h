@@ -32,7 +32,7 @@ struct lbl_connection {
 };
 
 /* Fill in the connection that has the key fields of `ret`. 0, or -ENOENT. */
-int lbl_conntrack_get(const struct lbl_conntrack *conntrack, struct lbl_connection *ret);
+int lbl_conntrack_lookup(const struct lbl_conntrack *conntrack, struct lbl_connection *ret);
 
 /*
  * All connections of the map, to be freed with lbl_connections_free(). Returns how many. Entries
@@ -42,6 +42,6 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 void lbl_connections_free(struct lbl_connection *connections);
 /* cdef: end */
 
-struct lbl_conntrack *lbl_conntrack_get_ref(struct lbl_conntrack *conntrack);
+struct lbl_conntrack *lbl_conntrack_ref(struct lbl_conntrack *conntrack);
 
 #endif

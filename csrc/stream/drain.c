@@ -13,7 +13,7 @@ static void deliver_run(struct lbl_stream *stream, const void *first, uint32_t n
 	uint32_t i, k;
 
 	for (i = 0; i < stream->n_shards; i++)
-		lbl_shard_record_run(stream->shards[i], first, n);
+		lbl_shard_record_burst(stream->shards[i], first, n);
 	for (i = 0; i < stream->n_queues; i++)
 		for (k = 0; k < n; k++)
 			lbl_queue_push(stream->queues[i], (const char *)first + k * 64UL,
@@ -36,7 +36,7 @@ static uint32_t run_length(const struct lbl_ring *ring, uint64_t at, uint64_t en
 	const uint8_t *first = ring->data + (at & ring->mask), *last, *header;
 	uint64_t most = (end - at) / 64;
 
-	last = first + (most < LBL_RUN_MAX ? most : LBL_RUN_MAX) * 64;
+	last = first + (most < LBL_BURST_MAX ? most : LBL_BURST_MAX) * 64;
 	for (header = first; header < last; header += 64)
 		if (lbl_record_len(header) != LBL_EVENT_BYTES)
 			break;
@@ -44,7 +44,7 @@ static uint32_t run_length(const struct lbl_ring *ring, uint64_t at, uint64_t en
 }
 
 /* One record of another kind. Returns the position behind it; `at` if it is not submitted yet. */
-static uint64_t drain_odd(struct lbl_stream *stream, uint64_t at, uint64_t end)
+static uint64_t drain_one(struct lbl_stream *stream, uint64_t at, uint64_t end)
 {
 	uint32_t len = lbl_ring_len(&stream->ring, at);
 	uint64_t next = at + lbl_ring_stride(len & LBL_RING_LEN);
@@ -52,12 +52,12 @@ static uint64_t drain_odd(struct lbl_stream *stream, uint64_t at, uint64_t end)
 	if (len & LBL_RING_BUSY)
 		return at;
 	if (next > end) {
-		lbl_add(&stream->corrupt, 1);
+		lbl_owner_add(&stream->corrupt, 1);
 		return end;
 	}
 	if (!(len & LBL_RING_DISCARDED)) {
 		deliver(stream, lbl_ring_data(&stream->ring, at), len);
-		lbl_add(&stream->received, 1);
+		lbl_owner_add(&stream->received, 1);
 	}
 	return next;
 }
@@ -75,9 +75,9 @@ static uint64_t drain_batch(struct lbl_stream *stream, uint64_t at, uint64_t end
 
 		if (n) {
 			deliver_run(stream, lbl_ring_data(&stream->ring, at), n);
-			lbl_add(&stream->received, n);
+			lbl_owner_add(&stream->received, n);
 		} else {
-			next = drain_odd(stream, at, end);
+			next = drain_one(stream, at, end);
 			if (next == at)
 				break;
 		}
@@ -101,12 +101,12 @@ void lbl_drain(struct lbl_stream *stream)
 	at = *ring->consumer_pos;
 	end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
 	if (!lbl_ring_sane(ring, at, end)) {
-		lbl_add(&stream->corrupt, 1);
+		lbl_owner_add(&stream->corrupt, 1);
 		__atomic_store_n(ring->consumer_pos, end, __ATOMIC_RELEASE);
 		at = end;
 	}
 	if (end - at > stream->fill_max)
-		lbl_store(&stream->fill_max, end - at);
+		WRITE_ONCE(&stream->fill_max, end - at);
 	while (at < end) {
 		next = drain_batch(stream, at, end);
 		if (next == at)

@@ -42,7 +42,7 @@ static void close_fd(int *fd)
 
 void lbl_stream_free(struct lbl_stream *stream)
 {
-	if (!stream || !lbl_put(&stream->refs))
+	if (!stream || !lbl_unref(&stream->refs))
 		return;
 	lbl_fork_unregister(&stream->fork);
 	lbl_stream_stop(stream);
@@ -180,8 +180,8 @@ int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len
 		return -ECHILD;
 	pthread_mutex_lock(&stream->producing);
 	err = lbl_ring_produce(&stream->ring, data, len);
-	lbl_add(&stream->produced.produced, err != -EINVAL);
-	lbl_add(&stream->produced.dropped, err == -ENOSPC);
+	lbl_owner_add(&stream->produced.produced, err != -EINVAL);
+	lbl_owner_add(&stream->produced.dropped, err == -ENOSPC);
 	fill = lbl_ring_fill(&stream->ring);
 	pthread_mutex_unlock(&stream->producing);
 	if (!err && fill >= quarter && (fill & (quarter - 1)) < lbl_ring_stride(len))

@@ -18,7 +18,7 @@ struct lbl_queue {
 	uint64_t dropped;
 	uint64_t head, tail; /* events pushed and popped so far */
 	uint32_t capacity;
-	struct lbl_seen events[];
+	struct lbl_decoded_event events[];
 };
 
 static void init_filled(struct lbl_queue *queue)
@@ -94,13 +94,13 @@ int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream)
 
 void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len)
 {
-	struct lbl_seen seen;
+	struct lbl_decoded_event seen;
 
 	if (lbl_decode(data, len, &seen))
 		return;
 	pthread_mutex_lock(&queue->lock);
 	if (queue->head - queue->tail == queue->capacity) {
-		lbl_add(&queue->dropped, 1);
+		lbl_owner_add(&queue->dropped, 1);
 	} else {
 		queue->events[queue->head++ % queue->capacity] = seen;
 		pthread_cond_signal(&queue->filled);
@@ -108,7 +108,7 @@ void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len)
 	pthread_mutex_unlock(&queue->lock);
 }
 
-static struct timespec after(int ms)
+static struct timespec deadline_in(int ms)
 {
 	struct timespec at;
 
@@ -122,9 +122,10 @@ static struct timespec after(int ms)
 	return at;
 }
 
-int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n, struct lbl_seen *ret)
+int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
+		  struct lbl_decoded_event *ret)
 {
-	struct timespec until = after(timeout_ms < 0 ? 0 : timeout_ms);
+	struct timespec until = deadline_in(timeout_ms < 0 ? 0 : timeout_ms);
 	uint32_t popped;
 	int err = 0;
 
@@ -140,5 +141,5 @@ int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n, struct lb
 
 uint64_t lbl_queue_dropped(const struct lbl_queue *queue)
 {
-	return lbl_load(&queue->dropped);
+	return READ_ONCE(&queue->dropped);
 }

@@ -19,7 +19,8 @@ void lbl_queue_free(struct lbl_queue *queue);
 int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream);
 
 /* Take up to `n` events, waiting up to `timeout_ms` (-1: for ever) for the first. */
-int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n, struct lbl_seen *ret);
+int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
+		  struct lbl_decoded_event *ret);
 uint64_t lbl_queue_dropped(const struct lbl_queue *queue);
 /* cdef: end */
 

@@ -17,12 +17,12 @@ enum {
 
 int64_t lbl_stream_drain(struct lbl_stream *stream)
 {
-	uint64_t before = lbl_load(&stream->received);
+	uint64_t before = READ_ONCE(&stream->received);
 
 	if (stream->orphaned)
 		return -ECHILD;
 	lbl_drain(stream);
-	return (int64_t)(lbl_load(&stream->received) - before);
+	return (int64_t)(READ_ONCE(&stream->received) - before);
 }
 
 /* ---- the thread ---- */
@@ -35,10 +35,10 @@ static void *drain_thread(void *arg)
 
 	pthread_setname_np(pthread_self(), "lbl-drain");
 	while (!__atomic_load_n(&stream->stopping, __ATOMIC_ACQUIRE)) {
-		uint64_t before = lbl_load(&stream->received);
+		uint64_t before = READ_ONCE(&stream->received);
 
 		lbl_drain(stream);
-		if (lbl_load(&stream->received) == before) {
+		if (READ_ONCE(&stream->received) == before) {
 			/* Nothing came, or what is next was not submitted yet: no use in spinning. */
 			wait_ms = 2 * wait_ms > IDLE_WAIT_MS ? IDLE_WAIT_MS : 2 * wait_ms;
 		} else {
@@ -122,7 +122,7 @@ static int attach(struct lbl_stream *stream, void **sinks, uint32_t *n, void *si
 		if (err)
 			remove_sink(stream, sinks, n, sink);
 		else
-			lbl_get(&stream->refs);
+			lbl_ref(&stream->refs);
 	}
 	pthread_mutex_unlock(&stream->control);
 	return err;

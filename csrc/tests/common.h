@@ -30,22 +30,22 @@ int __wrap_mprotect(void *p, size_t size, int protection)
 	return no_memory ? -1 : __real_mprotect(p, size, protection);
 }
 
-static inline struct lbl_layout *make_layout(void)
+static inline struct lbl_buckets *make_buckets(void)
 {
 	static const uint64_t bounds[] = { SECOND / 1000, SECOND, 3600 * SECOND };
-	struct lbl_layout *layout;
+	struct lbl_buckets *buckets;
 
-	REQUIRE(!lbl_layout_new(bounds, 3, &layout));
-	return layout;
+	REQUIRE(!lbl_buckets_new(bounds, 3, &buckets));
+	return buckets;
 }
 
 static inline struct lbl_tracker *make_tracker(uint32_t max_backends)
 {
-	struct lbl_layout *layout = make_layout();
+	struct lbl_buckets *buckets = make_buckets();
 	struct lbl_tracker *tracker;
 
-	REQUIRE(!lbl_tracker_new(layout, max_backends, &tracker));
-	lbl_layout_free(layout);
+	REQUIRE(!lbl_tracker_new(buckets, max_backends, &tracker));
+	lbl_buckets_free(buckets);
 	return tracker;
 }
 

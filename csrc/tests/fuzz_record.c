@@ -7,11 +7,11 @@
 #include "common.h"
 #include "event/decode.h"
 
-static struct lbl_layout *layout;
+static struct lbl_buckets *buckets;
 
 static void fuzz_decode(const uint8_t *data, size_t size)
 {
-	struct lbl_seen seen;
+	struct lbl_decoded_event seen;
 	int err = lbl_decode(data, (uint32_t)size, &seen);
 
 	REQUIRE(err == 0 || err == -EINVAL);
@@ -75,17 +75,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct lbl_names *names = lbl_names_new();
+	struct lbl_intern *names = lbl_intern_new();
 	struct lbl_shard *shard;
 
-	if (!layout)
-		layout = make_layout();
-	REQUIRE(names && !lbl_shard_new(layout, 8, names, &shard));
+	if (!buckets)
+		buckets = make_buckets();
+	REQUIRE(names && !lbl_shard_new(buckets, 8, names, &shard));
 	fuzz_decode(data, size);
 	fuzz_record(shard, data, size);
 	fuzz_ring(shard, data, size);
 	lbl_shard_free(shard);
-	lbl_names_free(names);
+	lbl_intern_free(names);
 	return 0;
 }
 
@@ -132,7 +132,7 @@ int main(int argc, char **argv)
 
 	for (i = 0; i < n; i++)
 		LLVMFuzzerTestOneInput(data, make_input(data, sizeof(data)));
-	lbl_layout_free(layout);
+	lbl_buckets_free(buckets);
 	printf("ok 1 - %ld inputs\n1..1\n", n);
 	return 0;
 }

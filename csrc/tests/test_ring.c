@@ -6,16 +6,16 @@
 
 static struct lbl_stream *stream;
 static struct lbl_shard *shard;
-static struct lbl_names *names;
+static struct lbl_intern *names;
 
 static void set_up(uint32_t bytes)
 {
-	struct lbl_layout *layout = make_layout();
+	struct lbl_buckets *buckets = make_buckets();
 
-	names = lbl_names_new();
-	REQUIRE(names && !lbl_shard_new(layout, 100, names, &shard));
+	names = lbl_intern_new();
+	REQUIRE(names && !lbl_shard_new(buckets, 100, names, &shard));
 	REQUIRE(!lbl_stream_memory(bytes, &stream));
-	lbl_layout_free(layout);
+	lbl_buckets_free(buckets);
 	stream->shards[0] = shard;
 	stream->n_shards = 1;
 }
@@ -25,7 +25,7 @@ static void tear_down(void)
 	CHECK(accounted(&shard->stats));
 	lbl_stream_free(stream);
 	lbl_shard_free(shard);
-	lbl_names_free(names);
+	lbl_intern_free(names);
 }
 
 static void produce(uint8_t backend)

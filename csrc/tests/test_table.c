@@ -34,11 +34,11 @@ static void subject_free(struct subject *subject)
 	lbl_tracker_free(subject->tracker);
 }
 
-/* Add `n` connections of 2^30 ns at once, as only a fold does. */
+/* Add `n` connections of 2^30 ns at once, as only a merge does. */
 static void add(struct subject *subject, uint64_t n)
 {
 	struct lbl_shard *own = subject->tracker->own;
-	uint32_t slot = lbl_slot(own->layout, 1ULL << 30);
+	uint32_t slot = lbl_slot(own->buckets, 1ULL << 30);
 	lbl_u128 sum = (lbl_u128)n << 30;
 
 	pthread_mutex_lock(&own->lock);
@@ -51,10 +51,10 @@ static void add(struct subject *subject, uint64_t n)
 	pthread_mutex_unlock(&own->lock);
 }
 
-static struct lbl_row look(struct subject *subject)
+static struct lbl_backend_snapshot look(struct subject *subject)
 {
 	struct lbl_snapshot *snapshot;
-	struct lbl_row row;
+	struct lbl_backend_snapshot row;
 
 	REQUIRE(!lbl_tracker_snapshot_one(subject->tracker, subject->name, addr, 80, &snapshot));
 	REQUIRE(snapshot->n_rows == 1);
@@ -63,14 +63,14 @@ static struct lbl_row look(struct subject *subject)
 	return row;
 }
 
-static lbl_u128 sum_of(const struct lbl_row *row)
+static lbl_u128 sum_of(const struct lbl_backend_snapshot *row)
 {
 	return (lbl_u128)row->sum_hi << 64 | row->sum_lo;
 }
 
 static void check_counts(struct subject *subject, uint64_t n)
 {
-	struct lbl_row row = look(subject);
+	struct lbl_backend_snapshot row = look(subject);
 
 	CHECK(row.count == n);
 	CHECK(row.closed[LBL_REASON_UNKNOWN] == n);
@@ -99,7 +99,7 @@ static void test_counters_carry_past_32_bits(void)
 static void test_counters_do_not_mix(void)
 {
 	struct subject subject;
-	struct lbl_row row;
+	struct lbl_backend_snapshot row;
 	double seconds;
 
 	subject_init(&subject);
@@ -118,7 +118,7 @@ static void test_fold_keeps_all_128_bits(void)
 	struct lbl_stream *stream;
 	struct subject subject;
 	struct lbl_proxy proxy;
-	struct lbl_row row;
+	struct lbl_backend_snapshot row;
 	int i;
 
 	subject_init(&subject);
@@ -147,7 +147,7 @@ static void *read_on(void *arg)
 
 	while (!__atomic_load_n(&subject->done, __ATOMIC_ACQUIRE)) {
 		uint64_t least = __atomic_load_n(&subject->least, __ATOMIC_ACQUIRE), most;
-		struct lbl_row row = look(subject);
+		struct lbl_backend_snapshot row = look(subject);
 
 		most = __atomic_load_n(&subject->most, __ATOMIC_ACQUIRE);
 		CHECK(row.count >= least && row.count <= most && row.count >= last);
@@ -241,54 +241,54 @@ static void test_a_full_table_says_so(void)
 
 static void test_flows_remember_and_forget(void)
 {
-	struct lbl_flows flows = { 0 };
-	struct lbl_flow_key key = { .target = 1, .target_port = 80 };
+	struct lbl_births flows = { 0 };
+	struct lbl_birth_key key = { .target = 1, .target_port = 80 };
 	uint32_t i, n = 200000;
 
 	for (i = 0; i < n; i++) {
 		key.client = i * 7;
-		CHECK(!lbl_flows_put(&flows, &key, i + 1));
+		CHECK(!lbl_births_insert(&flows, &key, i + 1));
 	}
 	for (i = 0; i < n; i += 2) {
 		key.client = i * 7;
-		CHECK(lbl_flows_take(&flows, &key) == i + 1);
-		CHECK(lbl_flows_take(&flows, &key) == 0);
+		CHECK(lbl_births_take(&flows, &key) == i + 1);
+		CHECK(lbl_births_take(&flows, &key) == 0);
 	}
 	for (i = 1; i < n; i += 2) {
 		key.client = i * 7;
-		CHECK(lbl_flows_take(&flows, &key) == i + 1);
+		CHECK(lbl_births_take(&flows, &key) == i + 1);
 	}
 	CHECK(flows.n == 0);
-	lbl_flows_destroy(&flows);
+	lbl_births_destroy(&flows);
 }
 
 /* Beyond a million, each that is remembered makes another be forgotten, and none is invented. */
 static void test_a_full_table_of_flows_forgets_one_for_one(void)
 {
-	struct lbl_flows flows = { 0 };
-	struct lbl_flow_key key = { .client_port = 1 };
+	struct lbl_births flows = { 0 };
+	struct lbl_birth_key key = { .client_port = 1 };
 	uint32_t i, known = 0, most = 1 << 20, more = 1000;
 
 	for (i = 0; i < most; i++) {
 		key.client = i;
-		CHECK(lbl_flows_put(&flows, &key, i + 1) == 0);
+		CHECK(lbl_births_insert(&flows, &key, i + 1) == 0);
 	}
 	for (; i < most + more; i++) {
 		key.client = i;
-		CHECK(lbl_flows_put(&flows, &key, i + 1) == 1);
-		CHECK(lbl_flows_put(&flows, &key, i + 1) == 0);
+		CHECK(lbl_births_insert(&flows, &key, i + 1) == 1);
+		CHECK(lbl_births_insert(&flows, &key, i + 1) == 0);
 	}
 	CHECK(flows.n == most);
 	for (i = 0; i < most + more; i++) {
 		uint64_t created_ns;
 
 		key.client = i;
-		created_ns = lbl_flows_take(&flows, &key);
+		created_ns = lbl_births_take(&flows, &key);
 		CHECK(created_ns == 0 || created_ns == i + 1);
 		known += created_ns != 0;
 	}
 	CHECK(known == most);
-	lbl_flows_destroy(&flows);
+	lbl_births_destroy(&flows);
 }
 
 int main(void)

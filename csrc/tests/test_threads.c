@@ -86,7 +86,7 @@ static void *reset_on(void *arg)
 static void *pop_on(void *arg)
 {
 	struct lbl_queue *queue = arg;
-	struct lbl_seen seen[16];
+	struct lbl_decoded_event seen[16];
 	uint64_t n = 0;
 	int popped;
 

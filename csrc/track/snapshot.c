@@ -29,13 +29,13 @@ static struct part part_of(const struct lbl_table *table, uint32_t index)
 
 /* ---- rows ---- */
 
-static int reserve_pairs(struct lbl_snapshot *snapshot, size_t *room, size_t more)
+static int reserve_pairs(struct lbl_snapshot *snapshot, size_t *capacity, size_t more)
 {
-	size_t n = snapshot->n_pairs + more, larger = *room ? *room : 1024;
+	size_t n = snapshot->n_pairs + more, larger = *capacity ? *capacity : 1024;
 	uint16_t *slots;
 	uint64_t *counts;
 
-	if (n <= *room)
+	if (n <= *capacity)
 		return 0;
 	while (larger < n)
 		larger *= 2;
@@ -47,27 +47,27 @@ static int reserve_pairs(struct lbl_snapshot *snapshot, size_t *room, size_t mor
 		snapshot->counts = counts;
 	if (!slots || !counts)
 		return -ENOMEM;
-	*room = larger;
+	*capacity = larger;
 	return 0;
 }
 
-static int add_row(struct lbl_snapshot *snapshot, size_t *room, const struct lbl_key *key,
+static int add_row(struct lbl_snapshot *snapshot, size_t *capacity, const struct lbl_key *key,
 		   const struct lbl_totals *totals)
 {
-	struct lbl_row *row = &snapshot->rows[snapshot->n_rows];
+	struct lbl_backend_snapshot *row = &snapshot->rows[snapshot->n_rows];
 	uint32_t i;
 
 	if (totals->end > totals->first &&
-	    reserve_pairs(snapshot, room, totals->end - totals->first))
+	    reserve_pairs(snapshot, capacity, totals->end - totals->first))
 		return -ENOMEM;
-	*row = (struct lbl_row){ .name = key->proxy,
-				 .port = key->port,
-				 .sum_lo = (uint64_t)totals->sum,
-				 .sum_hi = (uint64_t)(totals->sum >> 64),
-				 .opened = totals->opened,
-				 .open = totals->open > 0 ? (uint64_t)totals->open : 0,
-				 .probes = totals->probes,
-				 .first = snapshot->n_pairs };
+	*row = (struct lbl_backend_snapshot){ .name = key->proxy,
+					      .port = key->port,
+					      .sum_lo = (uint64_t)totals->sum,
+					      .sum_hi = (uint64_t)(totals->sum >> 64),
+					      .opened = totals->opened,
+					      .open = totals->open > 0 ? (uint64_t)totals->open : 0,
+					      .probes = totals->probes,
+					      .first = snapshot->n_pairs };
 	memcpy(row->addr, key->addr, sizeof(row->addr));
 	memcpy(row->closed, totals->closed, sizeof(row->closed));
 	for (i = totals->first; i < totals->end; i++) {
@@ -86,7 +86,7 @@ static int add_row(struct lbl_snapshot *snapshot, size_t *room, const struct lbl
 static int add_rows(struct lbl_snapshot *snapshot, const struct part *parts, size_t n)
 {
 	struct lbl_totals *totals = calloc(1, sizeof(*totals));
-	size_t room = 0, i = 0;
+	size_t capacity = 0, i = 0;
 	int err = totals ? 0 : -ENOMEM;
 
 	while (i < n && !err) {
@@ -95,7 +95,7 @@ static int add_rows(struct lbl_snapshot *snapshot, const struct part *parts, siz
 		lbl_totals_clear(totals);
 		for (; i < n && !compare_parts(&parts[first], &parts[i]); i++)
 			lbl_table_read(parts[i].table, parts[i].index, totals);
-		err = add_row(snapshot, &room, &parts[first].key, totals);
+		err = add_row(snapshot, &capacity, &parts[first].key, totals);
 	}
 	free(totals);
 	return err;
@@ -134,7 +134,7 @@ void lbl_snapshot_free(struct lbl_snapshot *snapshot)
 
 static size_t gather(struct lbl_tracker *tracker, struct part **ret)
 {
-	size_t room = 0, n = 0, i;
+	size_t capacity = 0, n = 0, i;
 	struct part *parts;
 	uint32_t *sizes;
 
@@ -145,9 +145,9 @@ static size_t gather(struct lbl_tracker *tracker, struct part **ret)
 		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
 
 		sizes[i] = __atomic_load_n(&shard->table.n, __ATOMIC_ACQUIRE);
-		room += sizes[i];
+		capacity += sizes[i];
 	}
-	parts = calloc(room, sizeof(*parts));
+	parts = calloc(capacity, sizeof(*parts));
 	for (i = 0; parts && i < lbl_tracker_shards(tracker); i++) {
 		const struct lbl_table *table = &lbl_tracker_shard(tracker, i)->table;
 		uint32_t index;

@@ -6,7 +6,7 @@
 #include "track/tracker.h"
 
 /* cdef: begin */
-struct lbl_row {
+struct lbl_backend_snapshot {
 	uint16_t name; /* of the proxy; 0: the overflow backend */
 	uint16_t port;
 	uint8_t addr[16];
@@ -22,7 +22,7 @@ struct lbl_row {
 };
 
 struct lbl_snapshot {
-	struct lbl_row *rows;
+	struct lbl_backend_snapshot *rows;
 	size_t n_rows;
 	uint16_t *slots;
 	uint64_t *counts;

@@ -19,7 +19,7 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 	pthread_mutex_unlock(&tracker->lock);
 }
 
-int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_tracker **ret)
+int lbl_tracker_new(struct lbl_buckets *buckets, uint32_t max_backends, struct lbl_tracker **ret)
 {
 	struct lbl_tracker *tracker;
 	int err = -ENOMEM;
@@ -29,16 +29,16 @@ int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl
 	tracker = calloc(1, sizeof(*tracker));
 	if (!tracker)
 		return -ENOMEM;
-	lbl_get(&layout->refs);
-	tracker->layout = layout;
+	lbl_ref(&buckets->refs);
+	tracker->buckets = buckets;
 	tracker->max_backends = max_backends;
-	tracker->names = lbl_names_new();
+	tracker->names = lbl_intern_new();
 	tracker->totals = calloc(1, sizeof(*tracker->totals));
 	if (tracker->names && tracker->totals)
-		err = lbl_shard_new(layout, 2 * max_backends, tracker->names, &tracker->own);
+		err = lbl_shard_new(buckets, 2 * max_backends, tracker->names, &tracker->own);
 	if (err) {
-		lbl_layout_free(layout);
-		lbl_names_free(tracker->names);
+		lbl_buckets_free(buckets);
+		lbl_intern_free(tracker->names);
 		free(tracker->totals);
 		free(tracker);
 		return err;
@@ -59,8 +59,8 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 	lbl_tracker_detach(tracker);
 	lbl_fork_unregister(&tracker->fork);
 	lbl_shard_free(tracker->own);
-	lbl_names_free(tracker->names);
-	lbl_layout_free(tracker->layout);
+	lbl_intern_free(tracker->names);
+	lbl_buckets_free(tracker->buckets);
 	free(tracker->totals);
 	pthread_mutex_destroy(&tracker->lock);
 	free(tracker);
@@ -68,17 +68,17 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
 {
-	return lbl_names_put(tracker->names, name, len);
+	return lbl_intern_insert(tracker->names, name, len);
 }
 
 int lbl_tracker_find_name(struct lbl_tracker *tracker, const char *name, size_t len)
 {
-	return lbl_names_find(tracker->names, name, len);
+	return lbl_intern_find(tracker->names, name, len);
 }
 
 const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len)
 {
-	return lbl_names_get(tracker->names, name, len);
+	return lbl_intern_text(tracker->names, name, len);
 }
 
 /* ---- attaching ---- */
@@ -132,11 +132,11 @@ int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
 	struct lbl_shard *shard;
 	int err;
 
-	err = lbl_shard_new(tracker->layout, tracker->max_backends, tracker->names, &shard);
+	err = lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names, &shard);
 	if (err)
 		return err;
 	shard->table.sees_opens = true;
-	shard->conntrack = lbl_conntrack_get_ref(conntrack);
+	shard->conntrack = lbl_conntrack_ref(conntrack);
 	err = set_proxies(shard, proxies, n);
 	if (!err) {
 		pthread_mutex_lock(&tracker->lock);
@@ -149,8 +149,8 @@ int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
 }
 
 /* Returns how many observations had to be given up for lack of memory. */
-static uint64_t fold_backend(struct lbl_shard *into, const struct lbl_table *from, uint32_t index,
-			     struct lbl_totals *totals)
+static uint64_t merge_backend(struct lbl_shard *into, const struct lbl_table *from, uint32_t index,
+			      struct lbl_totals *totals)
 {
 	struct lbl_table *table = &into->table;
 	struct lbl_key key = from->hot[index].key;
@@ -171,7 +171,7 @@ static uint64_t fold_backend(struct lbl_shard *into, const struct lbl_table *fro
 	for (i = 0; i < LBL_REASONS; i++)
 		lbl_table_add_closed(table, to, i, totals->closed[i]);
 	lbl_table_add_count(table, to, LBL_HOT_OPENED, totals->opened);
-	lbl_add(&table->cold[to].probes, totals->probes);
+	lbl_owner_add(&table->cold[to].probes, totals->probes);
 	return lost;
 }
 
@@ -182,14 +182,14 @@ static void add_stats(struct lbl_tracker_stats *to, const struct lbl_tracker_sta
 	size_t i;
 
 	for (i = 0; i < sizeof(*to) / sizeof(*sum); i++)
-		lbl_add(&sum[i], lbl_load(&value[i]));
+		lbl_owner_add(&sum[i], READ_ONCE(&value[i]));
 }
 
 /*
  * What a stream's shard has counted goes on to count in the tracker's own, which has room for it
  * beside what is recorded by hand.
  */
-static void fold(struct lbl_tracker *tracker, struct lbl_shard *shard)
+static void merge(struct lbl_tracker *tracker, struct lbl_shard *shard)
 {
 	uint64_t lost = 0;
 	uint32_t i;
@@ -197,11 +197,11 @@ static void fold(struct lbl_tracker *tracker, struct lbl_shard *shard)
 	pthread_mutex_lock(&tracker->own->lock);
 	tracker->own->limit = tracker->own->table.max;
 	for (i = 0; i < shard->table.n; i++)
-		lost += fold_backend(tracker->own, &shard->table, i, tracker->totals);
+		lost += merge_backend(tracker->own, &shard->table, i, tracker->totals);
 	tracker->own->limit = tracker->max_backends;
 	add_stats(&tracker->own->stats, &shard->stats);
-	lbl_add(&tracker->own->stats.recorded, -lost);
-	lbl_add(&tracker->own->stats.rejected, lost);
+	lbl_owner_add(&tracker->own->stats.recorded, -lost);
+	lbl_owner_add(&tracker->own->stats.rejected, lost);
 	pthread_mutex_unlock(&tracker->own->lock);
 }
 
@@ -215,7 +215,7 @@ void lbl_tracker_detach(struct lbl_tracker *tracker)
 	n = tracker->n_attached;
 	for (i = 0; i < n; i++) {
 		lbl_stream_detach(attached[i].stream, attached[i].shard);
-		fold(tracker, attached[i].shard);
+		merge(tracker, attached[i].shard);
 	}
 	tracker->attached = NULL;
 	tracker->n_attached = 0;

@@ -13,7 +13,7 @@ struct lbl_tracker;
 struct lbl_backend;
 
 /* More than `max_backends` backends share one, the overflow backend. */
-int lbl_tracker_new(struct lbl_layout *layout, uint32_t max_backends, struct lbl_tracker **ret);
+int lbl_tracker_new(struct lbl_buckets *buckets, uint32_t max_backends, struct lbl_tracker **ret);
 void lbl_tracker_free(struct lbl_tracker *tracker);
 
 /*
@@ -64,9 +64,9 @@ struct lbl_attachment {
 struct lbl_tracker {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
-	struct lbl_layout *layout;
+	struct lbl_buckets *buckets;
 	uint32_t max_backends;
-	struct lbl_names *names;
+	struct lbl_intern *names;
 	struct lbl_shard *own;
 	struct lbl_totals *totals; /* for folding, which must not fail for lack of it */
 	struct lbl_attachment *attached;

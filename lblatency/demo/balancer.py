@@ -59,15 +59,15 @@ class NatBalancer:
             raise ValueError(f"ring_bytes {ring_bytes} is not a power of two from 4096 to 2**30")
         if not 0 < max_connections <= 1 << 24:
             raise ValueError(f"max_connections {max_connections} is not between 1 and 2**24")
-        ret = ffi.new("struct lbl_natlb **")
-        self._check(lib.lbl_natlb_open(ring_bytes, max_connections, ret), "load the NAT balancer")
-        self._lb = ffi.gc(ret[0], lib.lbl_natlb_free)
+        ret = ffi.new("struct lbl_nat_lb **")
+        self._check(lib.lbl_nat_lb_open(ring_bytes, max_connections, ret), "load the NAT balancer")
+        self._lb = ffi.gc(ret[0], lib.lbl_nat_lb_free)
 
     @staticmethod
     def _check(rc: int, what: str) -> int:
         """As `check`, with what libbpf and the kernel had to say."""
         if rc < 0:
-            said = ffi.string(lib.lbl_natlb_error_text()).decode(errors="replace").strip()
+            said = ffi.string(lib.lbl_nat_lb_error_text()).decode(errors="replace").strip()
             if said:
                 what = f"{what} ({said})"
         return check(rc, what)
@@ -120,12 +120,12 @@ class NatBalancer:
                 raise ValueError(f"weight {weight} is not between 0 and 2**32 - 1")
             made.append({"at": _endpoint(host, backend_port), "id": backend_id, "weight": weight})
         self._check(
-            lib.lbl_natlb_add_listener(
+            lib.lbl_nat_lb_add_listener(
                 self._open,
                 proxy_id,
                 _PROTOCOLS[protocol],
-                ffi.new("struct lbl_natlb_endpoint *", _endpoint(vip, port)),
-                ffi.new("struct lbl_natlb_backend[]", made),
+                ffi.new("struct lbl_nat_lb_endpoint *", _endpoint(vip, port)),
+                ffi.new("struct lbl_nat_lb_backend[]", made),
                 len(made),
             ),
             f"add listener {vip} port {port}",
@@ -142,7 +142,7 @@ class NatBalancer:
             BpfError: If there is no such interface, or the kernel refuses.
         """
         self._check(
-            lib.lbl_natlb_attach(self._open, interface.encode(), -1 if netns is None else netns),
+            lib.lbl_nat_lb_attach(self._open, interface.encode(), -1 if netns is None else netns),
             f"attach to {interface}",
         )
 
@@ -169,7 +169,7 @@ class NatBalancer:
             BpfError: If the kernel refuses, or for negative timeouts.
         """
         timeouts = ffi.new(
-            "struct lbl_natlb_timeouts *",
+            "struct lbl_nat_lb_timeouts *",
             {
                 "half_open": half_open_s,
                 "closing": closing_s,
@@ -177,7 +177,7 @@ class NatBalancer:
                 "udp_idle": udp_idle_s,
             },
         )
-        return self._check(lib.lbl_natlb_sweep(self._open, timeouts), "sweep connections")
+        return self._check(lib.lbl_nat_lb_sweep(self._open, timeouts), "sweep connections")
 
     def pin(self, directory: str | os.PathLike[str]) -> None:
         """Pin the maps for others to read: lbl_events, lbl_counters and lbl_conntrack.
@@ -192,24 +192,24 @@ class NatBalancer:
         """
         path = Path(directory)
         self._check(
-            lib.lbl_natlb_pin(self._open, os.fsencode(path)),
+            lib.lbl_nat_lb_pin(self._open, os.fsencode(path)),
             f"pin in {path}, which must be on a mounted BPF file system",
         )
 
     @property
     def ring_fd(self) -> int:
         """The descriptor of the event ring; it stays the balancer's."""
-        return int(lib.lbl_natlb_ring_fd(self._open))
+        return int(lib.lbl_nat_lb_ring_fd(self._open))
 
     @property
     def counters_fd(self) -> int:
         """The descriptor of the map of events produced and dropped; it stays the balancer's."""
-        return int(lib.lbl_natlb_counters_fd(self._open))
+        return int(lib.lbl_nat_lb_counters_fd(self._open))
 
     @property
     def conntrack_fd(self) -> int:
         """The descriptor of the connection table; it stays the balancer's."""
-        return int(lib.lbl_natlb_conntrack_fd(self._open))
+        return int(lib.lbl_nat_lb_conntrack_fd(self._open))
 
     def counters(self) -> dict[str, int]:
         """What happened since loading.
@@ -219,8 +219,8 @@ class NatBalancer:
             `no_backend`; packets passed on as they came because they were `ignored` (truncated,
             fragments, IPv6 extension headers) or `stray` (TCP, of no known connection).
         """
-        ret = ffi.new("struct lbl_natlb_counters *")
-        self._check(lib.lbl_natlb_counters(self._open, ret), "read the balancer's counters")
+        ret = ffi.new("struct lbl_nat_lb_counters *")
+        self._check(lib.lbl_nat_lb_counters(self._open, ret), "read the balancer's counters")
         return {
             name: int(getattr(ret, name))
             for name in (
@@ -237,7 +237,7 @@ class NatBalancer:
         """Detach, take the pins away and free everything; connections break. Again: no effect."""
         lb, self._lb = self._lb, None
         if lb is not None:
-            lib.lbl_natlb_unpin(lb)
+            lib.lbl_nat_lb_unpin(lb)
             ffi.release(lb)
 
     def __enter__(self) -> Self:

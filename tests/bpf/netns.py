@@ -386,7 +386,8 @@ class Flow:
         from lblatency._ffi import lib
 
         self._programs = [
-            program(balancer._lb) for program in (lib.lbl_natlb_ingress_fd, lib.lbl_natlb_egress_fd)
+            program(balancer._lb)
+            for program in (lib.lbl_nat_lb_ingress_fd, lib.lbl_nat_lb_egress_fd)
         ]
         self.client = (CLIENT[version], port)
         self.vip = (VIP[version], 80)

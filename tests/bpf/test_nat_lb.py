@@ -443,7 +443,7 @@ def test_survives_the_interface() -> None:
         balancer.attach("c0", namespace.fd)
         namespace.run("ip link del c0")
         namespace.close()
-        assert lib.lbl_natlb_detach(balancer._lb) == 0
+        assert lib.lbl_nat_lb_detach(balancer._lb) == 0
 
 
 def test_pins(bpffs: tuple[int, str]) -> None:

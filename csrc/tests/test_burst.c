@@ -56,11 +56,11 @@ static struct lbl_event make_event(bool with_ids)
 	return event;
 }
 
-static struct lbl_shard *make_shard(struct lbl_layout *layout, struct lbl_names *names)
+static struct lbl_shard *make_shard(struct lbl_buckets *buckets, struct lbl_intern *names)
 {
 	struct lbl_shard *shard;
 
-	REQUIRE(!lbl_shard_new(layout, ROOM, names, &shard));
+	REQUIRE(!lbl_shard_new(buckets, ROOM, names, &shard));
 	return shard;
 }
 
@@ -92,45 +92,45 @@ static void check_equal(const struct lbl_shard *a, const struct lbl_shard *b)
 	}
 }
 
-static void check_runs(bool with_ids)
+static void check_bursts(bool with_ids)
 {
-	struct lbl_layout *layout = make_layout();
-	struct lbl_names *names = lbl_names_new();
-	struct lbl_shard *by_run = make_shard(layout, names);
-	struct lbl_shard *one_by_one = make_shard(layout, names);
+	struct lbl_buckets *buckets = make_buckets();
+	struct lbl_intern *names = lbl_intern_new();
+	struct lbl_shard *by_burst = make_shard(buckets, names);
+	struct lbl_shard *one_by_one = make_shard(buckets, names);
 	int round;
 
 	for (round = 0; round < ROUNDS; round++) {
-		uint32_t n = 1 + (uint32_t)random_below(LBL_RUN_MAX), i;
+		uint32_t n = 1 + (uint32_t)random_below(LBL_BURST_MAX), i;
 		/* Of just this size, so that a sanitizer sees what is read behind it. */
 		struct record *records = calloc(n, sizeof(*records));
 
 		REQUIRE(records);
 		for (i = 0; i < n; i++)
 			records[i].event = make_event(with_ids);
-		lbl_shard_record_run(by_run, &records[0].event, n);
+		lbl_shard_record_burst(by_burst, &records[0].event, n);
 		for (i = 0; i < n; i++)
 			lbl_shard_record(one_by_one, &records[i].event, LBL_EVENT_BYTES);
 		free(records);
 	}
-	CHECK(accounted(&by_run->stats) && by_run->stats.recorded > ROUNDS * 15);
-	CHECK(by_run->stats.opened > ROUNDS * 5);
-	CHECK(by_run->stats.ignored && by_run->stats.unmatched && by_run->stats.rejected);
-	check_equal(by_run, one_by_one);
-	lbl_shard_free(by_run);
+	CHECK(accounted(&by_burst->stats) && by_burst->stats.recorded > ROUNDS * 15);
+	CHECK(by_burst->stats.opened > ROUNDS * 5);
+	CHECK(by_burst->stats.ignored && by_burst->stats.unmatched && by_burst->stats.rejected);
+	check_equal(by_burst, one_by_one);
+	lbl_shard_free(by_burst);
 	lbl_shard_free(one_by_one);
-	lbl_names_free(names);
-	lbl_layout_free(layout);
+	lbl_intern_free(names);
+	lbl_buckets_free(buckets);
 }
 
 static void test_by_id(void)
 {
-	check_runs(true);
+	check_bursts(true);
 }
 
 static void test_by_hash(void)
 {
-	check_runs(false);
+	check_bursts(false);
 }
 
 static void test_by_id_without_vectors(void)
@@ -138,7 +138,7 @@ static void test_by_id_without_vectors(void)
 	bool use = lbl_use_avx512;
 
 	lbl_use_avx512 = false;
-	check_runs(true);
+	check_bursts(true);
 	lbl_use_avx512 = use;
 }
 
@@ -146,36 +146,36 @@ static void test_by_id_without_vectors(void)
 static void test_out_of_memory(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
-	struct record records[LBL_RUN_MAX];
-	struct lbl_layout *layout = make_layout();
-	struct lbl_names *names = lbl_names_new();
-	struct lbl_shard *shard = make_shard(layout, names);
+	struct record records[LBL_BURST_MAX];
+	struct lbl_buckets *buckets = make_buckets();
+	struct lbl_intern *names = lbl_intern_new();
+	struct lbl_shard *shard = make_shard(buckets, names);
 	static struct lbl_totals totals;
 	uint32_t i;
 
-	for (i = 0; i < LBL_RUN_MAX; i++)
+	for (i = 0; i < LBL_BURST_MAX; i++)
 		records[i].event = event;
 	lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
 	no_memory = true;
 	for (i = 0; i < 10; i++)
-		lbl_shard_record_run(shard, &records[0].event, LBL_RUN_MAX);
+		lbl_shard_record_burst(shard, &records[0].event, LBL_BURST_MAX);
 	for (i = 0; i < 10; i++)
 		lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
 	CHECK(shard->stats.recorded == UINT8_MAX - 1);
-	CHECK(shard->stats.rejected == 1 + 10 * LBL_RUN_MAX + 10 - (UINT8_MAX - 1));
+	CHECK(shard->stats.rejected == 1 + 10 * LBL_BURST_MAX + 10 - (UINT8_MAX - 1));
 	no_memory = false;
 	for (i = 0; i < 10; i++)
-		lbl_shard_record_run(shard, &records[0].event, LBL_RUN_MAX);
-	CHECK(shard->stats.recorded == UINT8_MAX - 1 + 10 * LBL_RUN_MAX);
+		lbl_shard_record_burst(shard, &records[0].event, LBL_BURST_MAX);
+	CHECK(shard->stats.recorded == UINT8_MAX - 1 + 10 * LBL_BURST_MAX);
 	CHECK(accounted(&shard->stats));
 	lbl_totals_clear(&totals);
 	lbl_table_read(&shard->table, 1, &totals);
-	CHECK(totals.slots[lbl_slot(layout, SECOND)] == shard->stats.recorded);
+	CHECK(totals.slots[lbl_slot(buckets, SECOND)] == shard->stats.recorded);
 	CHECK(totals.sum == (lbl_u128)shard->stats.recorded * SECOND);
 	CHECK(totals.closed[LBL_REASON_FIN] == shard->stats.closed);
 	lbl_shard_free(shard);
-	lbl_names_free(names);
-	lbl_layout_free(layout);
+	lbl_intern_free(names);
+	lbl_buckets_free(buckets);
 }
 
 static uint64_t overflowed(const struct lbl_shard *shard)
@@ -186,9 +186,9 @@ static uint64_t overflowed(const struct lbl_shard *shard)
 /* Backends that there is no memory for are the overflow backend's, until there is some. */
 static void test_no_memory_for_backends(void)
 {
-	struct lbl_layout *layout = make_layout();
-	struct lbl_names *names = lbl_names_new();
-	struct lbl_shard *shard = make_shard(layout, names);
+	struct lbl_buckets *buckets = make_buckets();
+	struct lbl_intern *names = lbl_intern_new();
+	struct lbl_shard *shard = make_shard(buckets, names);
 	struct lbl_event event = closed_event(SECOND, 1);
 	uint64_t before;
 	uint32_t i;
@@ -208,13 +208,13 @@ static void test_no_memory_for_backends(void)
 	CHECK(overflowed(shard) == before && shard->table.n == 2001);
 	CHECK(accounted(&shard->stats) && shard->stats.closed == 4000);
 	lbl_shard_free(shard);
-	lbl_names_free(names);
-	lbl_layout_free(layout);
+	lbl_intern_free(names);
+	lbl_buckets_free(buckets);
 }
 
 #ifndef LBL_TSAN
 struct flipping {
-	struct record records[LBL_RUN_MAX];
+	struct record records[LBL_BURST_MAX];
 	bool done;
 };
 
@@ -224,9 +224,9 @@ static void *flip(void *arg)
 	uint32_t n = 0;
 
 	while (!__atomic_load_n(&flipping->done, __ATOMIC_RELAXED)) {
-		uint8_t *reason = &flipping->records[n % LBL_RUN_MAX].event.reason;
+		uint8_t *reason = &flipping->records[n % LBL_BURST_MAX].event.reason;
 
-		__atomic_store_n(reason, n / LBL_RUN_MAX & 1 ? 255 : LBL_REASON_FIN,
+		__atomic_store_n(reason, n / LBL_BURST_MAX & 1 ? 255 : LBL_REASON_FIN,
 				 __ATOMIC_RELAXED);
 		n++;
 	}
@@ -236,15 +236,15 @@ static void *flip(void *arg)
 /* What is in the ring may change while it is read: then counts are wrong, but of their backend. */
 static void test_events_that_change(void)
 {
-	struct lbl_layout *layout = make_layout();
-	struct lbl_names *names = lbl_names_new();
-	struct lbl_shard *shard = make_shard(layout, names);
+	struct lbl_buckets *buckets = make_buckets();
+	struct lbl_intern *names = lbl_intern_new();
+	struct lbl_shard *shard = make_shard(buckets, names);
 	struct lbl_event other;
 	static struct flipping flipping;
 	pthread_t thread;
 	uint32_t i;
 
-	for (i = 0; i < LBL_RUN_MAX; i++)
+	for (i = 0; i < LBL_BURST_MAX; i++)
 		flipping.records[i].event = closed_event(SECOND, 1);
 	lbl_shard_record(shard, &flipping.records[0].event, LBL_EVENT_BYTES);
 	for (i = 2; i < 100; i++) {
@@ -253,7 +253,7 @@ static void test_events_that_change(void)
 	}
 	REQUIRE(!pthread_create(&thread, NULL, flip, &flipping));
 	for (i = 0; i < 200000; i++)
-		lbl_shard_record_run(shard, &flipping.records[0].event, LBL_RUN_MAX);
+		lbl_shard_record_burst(shard, &flipping.records[0].event, LBL_BURST_MAX);
 	__atomic_store_n(&flipping.done, true, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
 	CHECK(accounted(&shard->stats) && shard->stats.recorded > 1000);
@@ -263,8 +263,8 @@ static void test_events_that_change(void)
 		CHECK(shard->table.hot[i].sum == SECOND);
 	}
 	lbl_shard_free(shard);
-	lbl_names_free(names);
-	lbl_layout_free(layout);
+	lbl_intern_free(names);
+	lbl_buckets_free(buckets);
 }
 #endif
 
