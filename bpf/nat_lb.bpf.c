@@ -95,8 +95,6 @@ static __always_inline void nat_describe(struct lbl_event *event, const struct l
 	event->protocol = key->protocol;
 	event->backend_id = conn->backend_id;
 	event->created_ns = conn->ct.created_ns;
-	event->connect_us = conn->connect_us;
-	event->first_byte_us = conn->first_byte_us;
 	event->port = bpf_ntohs(key->dport);
 	event->proxy_id = conn->proxy_id;
 	__builtin_memcpy(event->addr, key->dst, 16);
@@ -117,8 +115,14 @@ static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, 
 
 	nat_describe(&event, key, conn);
 	event.timestamp_ns = timestamp_ns;
-	if (closing_ns && timestamp_ns > closing_ns)
-		event.closing_us = lbl_span_us(timestamp_ns - closing_ns);
+	event.first_byte_us = conn->first_byte_us ? conn->first_byte_us : LBL_SPAN_NONE;
+	if (key->protocol == IPPROTO_TCP) {
+		event.connect_us = conn->connect_us ? conn->connect_us : LBL_SPAN_NONE;
+		event.closing_us = !closing_ns ? LBL_SPAN_NONE
+				   : timestamp_ns > closing_ns
+					   ? lbl_span_us(timestamp_ns - closing_ns)
+					   : 1;
+	}
 	if (reason & LBL_FLAG_PROBE << 8)
 		event.flags |= LBL_FLAG_PROBE;
 	__builtin_memcpy(steer.dst, conn->ct.orig_addr, 16);
@@ -150,7 +154,6 @@ static __noinline int nat_place(struct nat_packet *packet, struct nat_listener *
 	conn.ct.orig_port = key.dport;
 	conn.ct.created_ns = bpf_ktime_get_ns();
 	conn.ct.last_seen_ns = conn.ct.created_ns;
-	conn.first_byte_us = LBL_FIRST_BYTE_NONE;
 	conn.isn = packet->seq;
 	conn.proxy_id = listener->proxy_id;
 	conn.state = packet->ipv4 ? NAT_IPV4 : 0;

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from ._address import format_endpoint, parse_target
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, counters_of, inner_maps, map_fd
 from .errors import BpfError, LatencyError
+from .event import NEVER, Event, decode
 
 __all__ = [
+    "NEVER",
     "Event",
     "EventStream",
     "MemoryRing",
@@ -22,97 +22,7 @@ __all__ = [
     "create_event_stream",
 ]
 
-_TYPES = {lib.LBL_OPENED: "opened", lib.LBL_CLOSED: "closed", lib.LBL_PERIODIC: "periodic"}
-_TYPE_NUMBERS = {name: number for number, name in _TYPES.items()}
-REASONS = ("unknown", "fin", "rst", "timeout", "evicted", "reused", "connect_failed")
 _WAIT_MS = 200  # between looks at signals while a subscriber waits
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event, decoded.
-
-    Attributes:
-        type: "opened", "closed" or "periodic".
-        target: the backend, `ip:port`.
-        timestamp_ns: when it happened, CLOCK_MONOTONIC.
-        created_ns: when the connection was created; 0 = the event does not say.
-        reason: why it was closed; "unknown" for other types.
-        protocol: 6 TCP, 17 UDP, 0 not told.
-        probe: whether it is a health check's.
-        proxy_id: which listener; 0 = the stream's own.
-        backend_id: the producer's index of the backend; 0 = none.
-        connect_us: creation to the backend's SYN-ACK; 0 = unknown.
-        first_byte_us: creation to the backend's first byte; None if it sent none.
-        closing_us: first FIN or RST to the end.
-        client: `ip:port`, in 64- and 72-byte events only.
-        vip: the address that the client asked for, in those too.
-    """
-
-    type: str
-    target: str
-    timestamp_ns: int
-    created_ns: int = 0
-    reason: str = "unknown"
-    protocol: int = 6
-    probe: bool = False
-    proxy_id: int = 0
-    backend_id: int = 0
-    connect_us: int = 0
-    first_byte_us: int | None = None
-    closing_us: int = 0
-    client: str | None = None
-    vip: str | None = None
-
-    def pack(self) -> bytes:
-        """The 56-byte form, as a producer sends it; `client` and `vip` have no place in it."""
-        if self.type not in _TYPE_NUMBERS:
-            raise ValueError(f"type {self.type!r} must be one of {', '.join(_TYPE_NUMBERS)}")
-        if self.reason not in REASONS:
-            raise ValueError(f"reason {self.reason!r} must be one of {', '.join(REASONS)}")
-        address, port = parse_target(self.target)
-        first_byte = lib.LBL_FIRST_BYTE_NONE if self.first_byte_us is None else self.first_byte_us
-        event = ffi.new(
-            "struct lbl_event *",
-            {
-                "type": _TYPE_NUMBERS[self.type],
-                "reason": REASONS.index(self.reason),
-                "protocol": self.protocol,
-                "flags": (lib.LBL_FLAG_PROBE if self.probe else 0)
-                | (0 if self.target.startswith("[") else lib.LBL_FLAG_IPV4),
-                "backend_id": self.backend_id,
-                "timestamp_ns": self.timestamp_ns,
-                "created_ns": self.created_ns,
-                "connect_us": self.connect_us,
-                "first_byte_us": first_byte,
-                "closing_us": self.closing_us,
-                "port": port,
-                "proxy_id": self.proxy_id,
-                "addr": address,
-            },
-        )
-        return bytes(ffi.buffer(event))
-
-
-def _decode(seen: Any) -> Event:
-    event = seen.event
-    first_byte = event.first_byte_us
-    return Event(
-        type=_TYPES[event.type],
-        target=format_endpoint(event.addr, event.port),
-        timestamp_ns=event.timestamp_ns,
-        created_ns=event.created_ns,
-        reason=REASONS[event.reason],
-        protocol=event.protocol,
-        probe=bool(event.flags & lib.LBL_FLAG_PROBE),
-        proxy_id=event.proxy_id,
-        backend_id=event.backend_id,
-        connect_us=event.connect_us,
-        first_byte_us=None if first_byte == lib.LBL_FIRST_BYTE_NONE else first_byte,
-        closing_us=event.closing_us,
-        client=format_endpoint(seen.client_addr, seen.client_port) if seen.has_client else None,
-        vip=format_endpoint(seen.vip_addr, seen.vip_port) if seen.has_client else None,
-    )
 
 
 class StreamStats(NamedTuple):
@@ -166,7 +76,7 @@ class Subscription:
                 return None
             wait = _WAIT_MS if left is None else min(_WAIT_MS, left)
             if lib.lbl_queue_pop(ptr, wait, 1, seen):
-                return _decode(seen)
+                return decode(seen)
             if left is not None:
                 left -= wait
                 if left <= 0:

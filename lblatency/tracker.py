@@ -11,8 +11,9 @@ from ._ffi import address, check, ffi, lib
 from ._fork import new_lock
 from ._observe import bind
 from .conntrack import ConntrackMap
+from .event import REASONS
 from .histogram import DEFAULT_BUCKETS, Buckets, HistogramSnapshot
-from .stats import REASONS, EventStream, check_room
+from .stats import EventStream, check_room
 
 __all__ = ["Backend", "BackendRow", "LatencyTracker"]
 

@@ -10,6 +10,7 @@ from helpers import SECOND, TARGET, closed
 
 import lblatency
 from lblatency import stats
+from lblatency.event import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def test_status_has_the_documented_keys() -> None:
     assert list(status) == ["running", "proxy_name", "histogram_count", "backends", "events"]
     assert status["backends"]["web", TARGET] == {
         "count": 0, "mean": None, "opened": 1, "closed": 0, "open": 1,
-        "reasons": dict.fromkeys(stats.REASONS, 0),
+        "reasons": dict.fromkeys(REASONS, 0),
     }  # fmt: skip
     assert lblatency.get_histogram("web", TARGET) is None
 

@@ -15,10 +15,8 @@
 
 /* cdef: begin */
 enum {
-	LBL_ABI_VERSION = 1,
-	LBL_EVENT_BYTES = 56, /* with the ring's 8-byte header: one cache line */
-	LBL_EVENT64_BYTES = 64,
-	LBL_EVENT72_BYTES = 72,
+	LBL_EVENT_BYTES = 56,
+	LBL_EVENT_STRIDE = 64, /* of events in a ring, with its 8-byte header: one cache line */
 };
 
 enum lbl_event_type {
@@ -39,61 +37,43 @@ enum lbl_reason {
 };
 
 enum lbl_event_flag {
-	LBL_FLAG_IPV4 = 1,
+	LBL_FLAG_IPV4 = 1, /* promises that addr is ::ffff:a.b.c.d; if it is not, malformed */
 	LBL_FLAG_PROBE = 2, /* a health check: no payload, closed by the client's RST */
 };
 
-/* first_byte_us: the backend never sent a byte */
-#define LBL_FIRST_BYTE_NONE 0xffffffff
+/* A short time of a connection in which what ends it never came. */
+#define LBL_SPAN_NONE 0xffffffff
 
+/*
+ * These 56 bytes never change. An extension appends 64, 128, ... bytes, and a reader that does not
+ * know it reads the front: no other length is an event of this form.
+ *
+ * Every event has type, port and addr. Any other field that is 0 is not told. The short times are
+ * in microseconds: 0 is "not measured", LBL_SPAN_NONE "never came", and a time between is at least
+ * 1 and saturates at 0xfffffffe. lbl_span_us() makes one.
+ */
 struct lbl_event {
 	__u8 type; /* enum lbl_event_type */
 	__u8 reason; /* enum lbl_reason; of a closed event */
 	__u8 protocol; /* 6 TCP, 17 UDP */
 	__u8 flags; /* enum lbl_event_flag */
-	__u32 backend_id; /* dense index chosen by the producer, 0 = none; a hint, checked */
-	__u64 timestamp_ns;
-	__u64 created_ns; /* first SYN or packet; 0 = unknown */
-	__u32 connect_us; /* creation to the backend's SYN-ACK, saturating; 0 = unknown */
-	__u32 first_byte_us; /* creation to the backend's first payload, saturating */
-	__u32 closing_us; /* first FIN or RST to the end, saturating */
+	__u32 backend_id; /* dense index chosen by the producer: a hint, which is checked */
+	__u64 timestamp_ns; /* when it happened; lblatency.bpf.h puts in the time for a 0 */
+	__u64 created_ns; /* when the connection's first SYN or packet came */
+	__u32 connect_us; /* from creation to the backend's SYN-ACK */
+	__u32 first_byte_us; /* from creation to the backend's first payload */
+	__u32 closing_us; /* from the first FIN or RST to the end */
 	__u16 port; /* backend's, host order */
 	__u16 proxy_id; /* which listener; 0 = the stream's own proxy name */
 	__u8 addr[16]; /* backend's */
 };
 
-/* One a CPU, summed by the reader: produced = received + dropped + in ring. */
+/* One per CPU; the reader sums them: produced = received + dropped + in ring. */
 struct lbl_counters {
-	__u64 produced; /* events that a program wanted to send, the dropped ones included */
-	__u64 dropped; /* of those, the ones the ring had no room for */
+	__u64 produced; /* events that a program wanted to send, including the dropped ones */
+	__u64 dropped; /* events for which the ring had no room */
 };
 /* cdef: end */
-
-/*
- * Layouts of clj-ebpf-lb, read but never written. Its 64-byte codec is packed and big-endian;
- * the 72-byte one is the same C struct unpacked and native-endian, addresses included.
- */
-struct lbl_event64 {
-	__u8 type;
-	__u8 pad0[3];
-	__be64 timestamp_ns;
-	__be32 src_addr, dst_addr;
-	__be16 src_port, dst_port;
-	__be32 target_addr;
-	__be16 target_port;
-	__u8 pad1[2];
-	__be64 packets_fwd, bytes_fwd, packets_rev, bytes_rev;
-} __attribute__((packed));
-
-struct lbl_event72 {
-	__u8 type;
-	__u64 timestamp_ns;
-	__u32 src_addr, dst_addr;
-	__u16 src_port, dst_port;
-	__u32 target_addr;
-	__u16 target_port;
-	__u64 packets_fwd, bytes_fwd, packets_rev, bytes_rev;
-};
 
 /*
  * Connection tracking entries, keyed by the tuple after NAT: src is the client, dst the backend.
@@ -142,6 +122,7 @@ struct lbl_ct_value {
 	LBL_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
 
 LBL_ASSERT(sizeof(struct lbl_event) == LBL_EVENT_BYTES, "lbl_event is 56 bytes");
+LBL_ASSERT(LBL_EVENT_STRIDE == LBL_EVENT_BYTES + 8, "an event and its header fill the stride");
 LBL_AT(lbl_event, type, 0);
 LBL_AT(lbl_event, reason, 1);
 LBL_AT(lbl_event, protocol, 2);
@@ -155,20 +136,6 @@ LBL_AT(lbl_event, closing_us, 32);
 LBL_AT(lbl_event, port, 36);
 LBL_AT(lbl_event, proxy_id, 38);
 LBL_AT(lbl_event, addr, 40);
-
-LBL_ASSERT(sizeof(struct lbl_event64) == LBL_EVENT64_BYTES, "lbl_event64 is 64 bytes");
-LBL_AT(lbl_event64, timestamp_ns, 4);
-LBL_AT(lbl_event64, src_addr, 12);
-LBL_AT(lbl_event64, target_addr, 24);
-LBL_AT(lbl_event64, target_port, 28);
-LBL_AT(lbl_event64, packets_fwd, 32);
-
-LBL_ASSERT(sizeof(struct lbl_event72) == LBL_EVENT72_BYTES, "lbl_event72 is 72 bytes");
-LBL_AT(lbl_event72, timestamp_ns, 8);
-LBL_AT(lbl_event72, src_addr, 16);
-LBL_AT(lbl_event72, target_addr, 28);
-LBL_AT(lbl_event72, target_port, 32);
-LBL_AT(lbl_event72, packets_fwd, 40);
 
 LBL_ASSERT(sizeof(struct lbl_ct_key4) == 16, "lbl_ct_key4 is 16 bytes");
 LBL_AT(lbl_ct_key4, protocol, 12);

@@ -68,12 +68,17 @@ struct {
 	__type(value, struct lbl_counters);
 } lbl_counters SEC(".maps");
 
-/* Microseconds of a span of ns, saturating: the form of the event's three short times. */
+/*
+ * The form of an event's three short times, of a time in ns: microseconds, at least 1, saturating.
+ * It is neither 0 (not measured) nor LBL_SPAN_NONE (never came).
+ */
 static __always_inline __u32 lbl_span_us(__u64 ns)
 {
 	__u64 us = ns / 1000;
 
-	return us > 0xfffffffe ? 0xfffffffe : us;
+	if (!us)
+		return 1;
+	return us < LBL_SPAN_NONE ? us : LBL_SPAN_NONE - 1;
 }
 
 static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u8 reason)

@@ -16,6 +16,7 @@
 #include <bpf/libbpf.h>
 
 #include "demo/nat_lb.h"
+#include "kernel/counters.h"
 #include "../../bpf/nat_lb.h"
 #include "nat_lb.skel.h"
 
@@ -473,29 +474,6 @@ int lbl_nat_lb_unpin(struct lbl_nat_lb *lb)
 	return rc;
 }
 
-/* Add up, over all CPUs, the u64 counters that the only entry of a map holds. */
-static int sum_counters(struct bpf_map *map, uint64_t *sums, size_t count)
-{
-	int cpus = libbpf_num_possible_cpus();
-	size_t bytes = count * sizeof(*sums);
-	uint64_t *values;
-	uint32_t key = 0;
-	int rc = 0;
-
-	if (cpus < 0)
-		return cpus;
-	values = calloc((size_t)cpus, bytes);
-	if (!values)
-		return -ENOMEM;
-	memset(sums, 0, bytes);
-	if (bpf_map_lookup_elem(bpf_map__fd(map), &key, values))
-		rc = -errno;
-	for (size_t i = 0; !rc && i < (size_t)cpus * count; i++)
-		sums[i % count] += values[i];
-	free(values);
-	return rc;
-}
-
 int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters *ret)
 {
 	struct lbl_counters events;
@@ -503,10 +481,10 @@ int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters 
 	int rc;
 
 	error_text[0] = '\0';
-	rc = sum_counters(lb->skel->maps.lbl_counters, (uint64_t *)&events, sizeof(events) / 8);
+	rc = lbl_counters_sum(lbl_nat_lb_counters_fd(lb), (uint64_t *)&events, sizeof(events) / 8);
 	if (!rc)
-		rc = sum_counters(lb->skel->maps.nat_counters, (uint64_t *)&packets,
-				  sizeof(packets) / 8);
+		rc = lbl_counters_sum(bpf_map__fd(lb->skel->maps.nat_counters),
+				      (uint64_t *)&packets, sizeof(packets) / 8);
 	if (rc)
 		return rc;
 	*ret = (struct lbl_nat_lb_counters){

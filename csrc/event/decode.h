@@ -5,7 +5,7 @@
 
 #include "event/event.h"
 
-/* 0, or -EINVAL for a record of no known length or type. */
+/* -EINVAL for a record of no known length or type, or one that contradicts itself. */
 int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret);
 
 #endif

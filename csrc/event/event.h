@@ -3,7 +3,9 @@
 #ifndef LBL_EVENT_EVENT_H
 #define LBL_EVENT_EVENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "lbl_abi.h"
 
@@ -11,12 +13,23 @@
 /* A decoded event of any of the formats. */
 struct lbl_decoded_event {
 	struct lbl_event event;
-	uint8_t has_client; /* 64- and 72-byte events only: who, and the address they asked for */
+	uint8_t has_client; /* whether the event's format tells client and VIP, as below */
 	uint8_t client_addr[16];
-	uint8_t vip_addr[16];
+	uint8_t vip_addr[16]; /* the address that the client asked for */
 	uint16_t client_port;
 	uint16_t vip_port;
 };
 /* cdef: end */
+
+/* Says IPv4, but its address is not ::ffff:a.b.c.d: which of the two is wrong, nobody knows. */
+static inline bool lbl_event_contradicts_itself(const struct lbl_event *event)
+{
+	uint64_t zero;
+	uint32_t mapped;
+
+	memcpy(&zero, event->addr, sizeof(zero));
+	memcpy(&mapped, event->addr + 8, sizeof(mapped));
+	return event->flags & LBL_FLAG_IPV4 && (zero || mapped != __builtin_bswap32(0xffff));
+}
 
 #endif

@@ -19,7 +19,7 @@ struct args {
 };
 
 struct other {
-	__u8 bytes[LBL_EVENT64_BYTES];
+	__u8 bytes[64];
 };
 
 /* What a balancer might leave in a ring besides: another layout, and a reservation given up. */
@@ -43,7 +43,7 @@ static long put(__u32 i, void *context)
 		.backend_id = number % 7,
 		.timestamp_ns = 1000000000000ULL + number * 7919ULL,
 		.created_ns = 1000000000000ULL - (number % 1000) * 1000003ULL,
-		.first_byte_us = LBL_FIRST_BYTE_NONE,
+		.first_byte_us = LBL_SPAN_NONE,
 		.port = 80,
 		.addr = { [10] = 0xff, 0xff, 10, 0, 0, number % 7 },
 	};

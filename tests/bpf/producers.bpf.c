@@ -16,7 +16,7 @@ static __always_inline void report(__u32 backend_id)
 		.timestamp_ns = 3000,
 		.created_ns = 1000,
 		.connect_us = lbl_span_us(1999),
-		.first_byte_us = LBL_FIRST_BYTE_NONE,
+		.first_byte_us = LBL_SPAN_NONE,
 		.closing_us = lbl_span_us(~0ULL),
 		.port = 8080,
 		.proxy_id = 9,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.bpf
 
 both = pytest.mark.parametrize("version", [4, 6])
-NONE_SEEN = lib.LBL_FIRST_BYTE_NONE
+NONE_SEEN = lib.LBL_SPAN_NONE
 PATIENT = {"half_open_s": 1e6, "closing_s": 1e6, "idle_s": 1e6, "udp_idle_s": 1e6}
 
 
@@ -323,7 +323,7 @@ def test_rst_before_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
     assert flow.gets(RST | ACK, ack=1001) == VERDICT_PASS
     event = unattached.only()
     assert event.reason == lib.LBL_REASON_CONNECT_FAILED
-    assert (event.connect_us, event.first_byte_us) == (0, NONE_SEEN)
+    assert (event.connect_us, event.first_byte_us) == (NONE_SEEN, NONE_SEEN)
     assert entries(unattached) == {}
 
 

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+/* Events as lbl_abi.h defines them. */
+#include "event/format.h"
+
+static void decode(const void *data, struct lbl_decoded_event *ret)
+{
+	memcpy(&ret->event, data, sizeof(ret->event));
+}
+
+const struct lbl_event_format lbl_own_format = {
+	.length = LBL_EVENT_BYTES,
+	.extension = LBL_EVENT_STRIDE,
+	.decode = decode,
+};
