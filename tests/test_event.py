@@ -92,6 +92,20 @@ def test_a_longer_event_is_read_by_its_front() -> None:
     }
 
 
+@pytest.mark.parametrize("at", range(16))
+def test_an_ipv4_event_whose_address_is_none_is_malformed(at: int) -> None:
+    """Each byte of ::ffff: counts, in a longer event too; the four of the address are free."""
+    wrong = bytearray(CLOSED)
+    assert wrong[FLAGS_AT] == 1
+    wrong[ADDR_AT + at] ^= 0x10
+    bad = at < 12
+    extended = bytes(wrong) + bytes(64)
+    assert len(received(extended)) == (not bad)
+    rig = Rig()
+    rig.send(extended)
+    assert rig.counts("closed", "malformed") == {"closed": not bad, "malformed": bad}
+
+
 def test_a_mapped_address_needs_no_flag() -> None:
     """The flag is a promise, not part of the address: without it the backend is the same."""
     plain = bytearray(CLOSED)

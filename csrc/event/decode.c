@@ -38,5 +38,7 @@ int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret)
 	/* Unknown reason from a newer producer: count it as unknown, not as malformed. */
 	if (ret->event.reason >= LBL_REASONS)
 		ret->event.reason = LBL_REASON_UNKNOWN;
-	return ret->event.type >= LBL_OPENED && ret->event.type <= LBL_PERIODIC ? 0 : -EINVAL;
+	if (ret->event.type < LBL_OPENED || ret->event.type > LBL_PERIODIC)
+		return -EINVAL;
+	return lbl_event_contradicts_itself(&ret->event) ? -EINVAL : 0;
 }
