@@ -15,14 +15,17 @@ HEADERS = [
     "csrc/event/event.h",
     "csrc/hist/buckets.h",
     "csrc/hist/read.h",
-    "csrc/stream/open.h",
     "csrc/stream/stream.h",
+    "csrc/stream/open.h",
+    "csrc/stream/stats.h",
     "csrc/stream/queue.h",
+    "csrc/record/metric.h",
     "csrc/record/shard.h",
     "csrc/source/conntrack.h",
     "csrc/track/tracker.h",
     "csrc/track/backend.h",
     "csrc/track/snapshot.h",
+    "csrc/render/families.h",
     "csrc/demo/nat_lb.h",
 ]
 INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "bpf" / "include")]

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import conntrack, stats
 from ._version import __version__
+from .backend import Backend
 from .errors import BpfError, LatencyError
 from .histogram import (
     DEFAULT_BUCKETS,
     REFERENCE_BUCKETS,
+    SHORT_BUCKETS,
     HistogramSnapshot,
     NativeHistogram,
 )
-from .tracker import Backend, LatencyTracker
+from .tracker import LatencyTracker
 
 if TYPE_CHECKING:
     from .collector import LatencyCollector
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_BUCKETS",
     "REFERENCE_BUCKETS",
+    "SHORT_BUCKETS",
     "Backend",
     "BpfError",
     "HistogramSnapshot",

@@ -1,8 +1,9 @@
-"""The tracker as a Prometheus collector."""
+"""The tracker as a Prometheus collector: a walk over C's table of metric families."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -16,11 +17,18 @@ from prometheus_client.utils import floatToGoString
 
 from ._ffi import lib
 from ._version import __version__
-from .tracker import BackendRow, LatencyTracker
+from .backend import BackendRow
+from .families import FAMILIES, Family
+from .histogram import LIFETIME, HistogramSnapshot
+from .tracker import LatencyTracker
 
 __all__ = ["LatencyCollector"]
 
-_BACKEND = ("proxy_name", "target_ip", "target_port")
+_CLASSES = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
 
 class LatencyCollector(Collector):
@@ -35,92 +43,64 @@ class LatencyCollector(Collector):
 
     def describe(self) -> list[Metric]:
         """The families without samples, so that registering them reads no histogram."""
-        return [*self._backend_families([]), *self._event_families({}), *self._ring_families()]
+        return [*(_new(family) for family in self._families()), _build()]
 
     def collect(self) -> Iterator[Metric]:
         """The families with what the tracker holds now."""
-        yield from self._backend_families(self._tracker.backends())
-        yield from self._event_families(self._tracker.event_counts())
-        yield from self._ring_families()
+        stats = self._tracker.raw_stats()
+        metrics = [(family, _new(family)) for family in self._families()]
+        for name in self._tracker.metrics:
+            for row, raw in self._tracker.read_backends(name):
+                _add_backend(metrics, name, row, raw)
+        for family, metric in metrics:
+            if not family.is_per_backend:
+                _add_samples(metric, family, (), stats, is_counted=stats.events.counted)
+            yield metric
+        yield _build()
 
-    def _backend_families(self, rows: list[BackendRow]) -> list[Metric]:
-        latency = HistogramMetricFamily(
-            "lb_backend_latency_seconds", "Backend connection latency in seconds", labels=_BACKEND
-        )
-        closed = CounterMetricFamily(
-            "lblatency_connections_closed",
-            "Connections to a backend that ended, by reason, health probes not included",
-            labels=(*_BACKEND, "reason"),
-        )
-        current = GaugeMetricFamily(
-            "lblatency_connections_open",
-            "Connections to a backend that are open, of those seen to open",
-            labels=_BACKEND,
-        )
-        for row in rows:
-            labels = (row.proxy, row.ip, str(row.port))
-            histogram = row.histogram
-            if histogram["count"]:
-                bounds = [str(floatToGoString(bound)) for bound in histogram["buckets"]]  # type: ignore[no-untyped-call]
-                buckets = list(zip(bounds, histogram["counts"], strict=True))
-                buckets.append(("+Inf", histogram["count"]))
-                latency.add_metric(labels, buckets, histogram["sum"])
-            for reason, count in row.closed.items():
-                if count:
-                    closed.add_metric((*labels, reason), count)
-            current.add_metric(labels, row.open)
-        return [latency, closed, current]
+    def _families(self) -> Iterator[Family]:
+        """All but those of latencies that the tracker does not record."""
+        for family in FAMILIES:
+            if family.type != "histogram" or family.metric in self._tracker.metrics:
+                yield family
 
-    @staticmethod
-    def _event_families(counts: dict[str, int | None]) -> list[Metric]:
-        events = CounterMetricFamily(
-            "lblatency_events", "Events taken off the ring buffers, by type", labels=("type",)
-        )
-        lost = CounterMetricFamily(
-            "lblatency_events_lost",
-            "Events that gave no latency although they should have, by reason",
-            labels=("reason",),
-        )
-        outcome = CounterMetricFamily(
-            "lblatency_closed_events", "Closed events by what became of them", labels=("outcome",)
-        )
-        for family, names in (
-            (events, ("opened", "closed", "periodic", "malformed")),
-            (outcome, ("recorded", "unmatched", "rejected", "ignored")),
-            (lost, ("dropped", "unmatched", "rejected", "malformed", "births_evicted", "corrupt")),
-        ):
-            for name in names:
-                if (count := counts.get(name)) is not None:
-                    family.add_metric((name,), count)
-        produced = CounterMetricFamily(
-            "lblatency_events_produced", "Events that balancers wanted to send, by their own count"
-        )
-        received = CounterMetricFamily(
-            "lblatency_events_received", "Records taken off the ring buffers"
-        )
-        for family, name in ((produced, "produced"), (received, "received")):
-            if (count := counts.get(name)) is not None:
-                family.add_metric((), count)
-        return [events, outcome, lost, produced, received]
 
-    def _ring_families(self) -> list[Metric]:
-        rings = self._tracker.stream_stats()
-        families: list[Metric] = [
-            GaugeMetricFamily(f"lblatency_ring_{name}", help_text, value=value)
-            for name, help_text, value in (
-                ("events", "Events that wait in the ring buffers",
-                 sum(ring.in_ring for ring in rings)),
-                ("fill_bytes", "Bytes that wait in the ring buffers",
-                 sum(ring.fill_bytes for ring in rings)),
-                ("fill_max_bytes", "The most bytes that a drain has found waiting",
-                 sum(ring.fill_max_bytes for ring in rings)),
-                ("size_bytes", "Size of the ring buffers",
-                 sum(ring.size_bytes for ring in rings)),
-            )
-        ]  # fmt: skip
-        libbpf = lib.lbl_libbpf_version()
-        build = {"version": __version__, "libbpf": f"{libbpf // 1000}.{libbpf % 1000}"}
-        families.append(
-            InfoMetricFamily("lblatency_build", "Version of lblatency and of libbpf", value=build)
-        )
-        return families
+def _new(family: Family) -> Any:
+    return _CLASSES[family.type](family.name, family.help, labels=family.labels)
+
+
+def _add_backend(metrics: list[tuple[Family, Any]], name: str, row: BackendRow, raw: Any) -> None:
+    """Add what belongs to one backend and one latency; counts come with the lifetime."""
+    labels = (row.proxy, row.ip, str(row.port))
+    for family, metric in metrics:
+        if family.type == "histogram":
+            if family.metric == name and row.histogram["count"]:
+                metric.add_metric(labels, _buckets(row.histogram), row.histogram["sum"])
+        elif family.is_per_backend and name == LIFETIME:
+            _add_samples(metric, family, labels, raw, is_counted=True)
+
+
+def _add_samples(
+    metric: Any, family: Family, labels: tuple[str, ...], raw: Any, *, is_counted: bool
+) -> None:
+    for sample in family.samples:
+        if sample.of_producers and not is_counted:
+            continue
+        value = sample.value(raw)
+        own = () if sample.label_value is None else (sample.label_value,)
+        if value or not family.is_sparse:
+            metric.add_metric((*labels, *own), value)
+
+
+def _buckets(histogram: HistogramSnapshot) -> list[tuple[str, int]]:
+    bounds = [str(floatToGoString(bound)) for bound in histogram["buckets"]]  # type: ignore[no-untyped-call]
+    return [*zip(bounds, histogram["counts"], strict=True), ("+Inf", histogram["count"])]
+
+
+def _build() -> Metric:
+    libbpf = lib.lbl_libbpf_version()
+    return InfoMetricFamily(
+        "lblatency_build",
+        "Version of lblatency and of libbpf",
+        value={"version": __version__, "libbpf": f"{libbpf // 1000}.{libbpf % 1000}"},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,76 @@ DEFAULT_BUCKETS: tuple[float, ...] = (
     86400.0,
 )
 
+SHORT_BUCKETS: tuple[float, ...] = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+
+_INFOS = [lib.lbl_metric_info(number) for number in range(lib.LBL_METRICS)]
+METRICS: tuple[str, ...] = tuple(ffi.string(info.name).decode() for info in _INFOS)
+LIFETIME = METRICS[lib.LBL_LIFETIME]
+
 _MAX_BOUND = 2.0**24
+
+
+def metric_number(metric: str) -> int:
+    """The latency's number in C.
+
+    Raises:
+        ValueError: there is no such latency.
+    """
+    try:
+        return METRICS.index(metric)
+    except ValueError:
+        raise ValueError(f"metric {metric!r} is none of {', '.join(METRICS)}") from None
+
+
+def buckets_of(
+    metrics: Sequence[str], given: Sequence[float] | Mapping[str, Sequence[float]] | None
+) -> dict[str, Buckets]:
+    """The buckets of each latency that is to be recorded, in the order of `METRICS`.
+
+    Args:
+        metrics: the latencies; the lifetime must be among them.
+        given: bounds of the lifetime, or of each latency whose own are not wanted.
+
+    Raises:
+        ValueError: a latency is unknown, or has bounds but is not to be recorded.
+    """
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics must be a sequence of names, not the string {metrics!r}")
+    wanted = sorted({metric_number(metric) for metric in metrics})
+    if lib.LBL_LIFETIME not in wanted:
+        raise ValueError(f"metrics must include {LIFETIME!r}")
+    if given is None:
+        given = {}
+    elif not isinstance(given, Mapping):
+        given = {LIFETIME: given}
+    names = [METRICS[number] for number in wanted]
+    if unused := [name for name in given if name not in names]:
+        raise ValueError(f"buckets for {unused[0]!r}, which is not among the tracker's metrics")
+    return {
+        name: Buckets.of(
+            tuple(given.get(name, SHORT_BUCKETS if _INFOS[number].is_short else DEFAULT_BUCKETS))
+        )
+        for number, name in zip(wanted, names, strict=True)
+    }
 
 
 def _bound_ns(bound: float) -> int:
@@ -73,7 +143,7 @@ class Buckets:
             raise ValueError("bucket bounds must be ascending, each greater than the one before")
         out = ffi.new("struct lbl_buckets **")
         rc = lib.lbl_buckets_new(ffi.new("uint64_t[]", bounds), len(bounds), out)
-        if rc == -12:
+        if rc == -errno.ENOMEM:
             raise MemoryError
         if rc:
             raise ValueError(

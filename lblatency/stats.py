@@ -42,6 +42,20 @@ class StreamStats(NamedTuple):
     size_bytes: int
 
 
+def stream_stats(raw: Any) -> StreamStats:
+    """C's struct of that name."""
+    return StreamStats(
+        produced=raw.produced if raw.counted else None,
+        received=raw.received,
+        dropped=raw.dropped if raw.counted else None,
+        in_ring=raw.in_ring,
+        corrupt=raw.corrupt,
+        fill_bytes=raw.fill_bytes,
+        fill_max_bytes=raw.fill_max_bytes,
+        size_bytes=raw.size_bytes,
+    )
+
+
 def check_room(rc: int, what: str) -> None:
     """`check()` for what takes one of a stream's few places."""
     if rc == -errno.ENOSPC:
@@ -110,29 +124,12 @@ class EventStream:
     Made by `create_event_stream()`. It may be used by any number of trackers and subscriptions.
     """
 
-    def __init__(self, streams: Sequence[Any], *, counted: bool) -> None:
+    def __init__(self, streams: Sequence[Any]) -> None:
         self._streams = list(streams)
-        self._counted = counted
-        first = [self._raw(stream) for stream in self._streams]
-        self._dropped_before = sum(raw.dropped for raw in first)
-        self._produced_before = self._dropped_before + sum(raw.consumed_before for raw in first)
-
-    @classmethod
-    def sharing(cls, other: EventStream) -> EventStream:
-        """The same rings under another handle, which the other's `close()` leaves alone."""
-        shared = cls.__new__(cls)
-        shared.__dict__.update(other.__dict__, _streams=list(other.streams))
-        return shared
-
-    @staticmethod
-    def _raw(stream: Any) -> Any:
-        raw = ffi.new("struct lbl_stream_stats *")
-        check(lib.lbl_stream_stats(stream, raw), "reading a stream's counters")
-        return raw
 
     @property
     def streams(self) -> list[Any]:
-        """The C streams, one a ring."""
+        """The C streams, one per ring."""
         if not self._streams:
             raise ValueError("the event stream is closed")
         return self._streams
@@ -151,20 +148,13 @@ class EventStream:
         return all(lib.lbl_stream_alive(stream) for stream in self.streams)
 
     def stats(self) -> StreamStats:
-        """What was produced and where it is, summed over the rings."""
-        each = [self._raw(stream) for stream in self.streams]
-        produced = sum(raw.produced for raw in each) - self._produced_before
-        dropped = sum(raw.dropped for raw in each) - self._dropped_before
-        return StreamStats(
-            produced=produced if self._counted else None,
-            received=sum(raw.received for raw in each),
-            dropped=dropped if self._counted else None,
-            in_ring=sum(raw.in_ring for raw in each),
-            corrupt=sum(raw.corrupt for raw in each),
-            fill_bytes=sum(raw.fill_bytes for raw in each),
-            fill_max_bytes=sum(raw.fill_max_bytes for raw in each),
-            size_bytes=sum(raw.size_bytes for raw in each),
-        )
+        """What was produced and where it is, summed over the rings, at one moment."""
+        streams = self.streams
+        raw = ffi.new("struct lbl_stream_stats *")
+        rings = ffi.new("struct lbl_stream *[]", streams)
+        rc = lib.lbl_stream_stats(rings, len(streams), raw)
+        check(rc, "reading a stream's counters")
+        return stream_stats(raw)
 
     def close(self) -> None:
         """Let go of the rings; trackers and subscriptions keep theirs until they end."""
@@ -218,21 +208,28 @@ def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream
     """All rings, those in arrays of maps included, each counters map with the first that has it."""
     streams: list[Any] = []
     counted: set[int] = set()
-    known = True
     with ExitStack() as stack:
         for ring in rings:
             fd = stack.enter_context(map_fd(ring))
             find = counters_of(ring, fd) if counters is None else map_fd(counters)
             counters_fd = stack.enter_context(find)
-            known = known and counters_fd >= 0
             inner = stack.enter_context(inner_maps(fd))
             if inner == []:
                 raise LatencyError(f"array {ring} has no rings in it yet; the balancer puts them")
             for each in inner or [fd]:
-                new = counters_fd >= 0 and lib.lbl_map_id(counters_fd) not in counted
-                streams.append(_open_ring(ring, each, counters_fd if new else -1))
-                counted.add(lib.lbl_map_id(counters_fd))
-    return EventStream(streams, counted=known)
+                streams.append(_open_ring(ring, each, _once(counters_fd, counted)))
+    return EventStream(streams)
+
+
+def _once(counters_fd: int, counted: set[int]) -> int:
+    """The counters map if no other ring has it, else what C is to know of it."""
+    if counters_fd < 0:
+        return int(lib.LBL_NOT_COUNTED)
+    number = lib.lbl_map_id(counters_fd)
+    if number in counted:
+        return int(lib.LBL_COUNTED_ELSEWHERE)
+    counted.add(number)
+    return counters_fd
 
 
 def create_event_stream(
@@ -252,7 +249,7 @@ def create_event_stream(
         LatencyError: it is a map of another kind.
     """
     if isinstance(ringbuf, MemoryRing):
-        return EventStream([ringbuf.ptr], counted=True)
+        return EventStream([ringbuf.ptr])
     rings: Sequence[MapSpec]
     if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):
         rings = ringbuf

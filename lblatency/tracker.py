@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from ._address import format_ip, format_target, parse_target
-from ._ffi import address, check, ffi, lib
-from ._fork import new_lock
-from ._observe import bind
+from ._address import format_ip, parse_target
+from ._ffi import check, ffi, lib
+from .backend import Backend, BackendRow, refusal
 from .conntrack import ConntrackMap
 from .event import REASONS
-from .histogram import DEFAULT_BUCKETS, Buckets, HistogramSnapshot
-from .stats import EventStream, check_room
+from .histogram import LIFETIME, METRICS, Buckets, HistogramSnapshot, buckets_of, metric_number
+from .stats import EventStream, check_room, stream_stats
 
-__all__ = ["Backend", "BackendRow", "LatencyTracker"]
+__all__ = ["LatencyTracker"]
 
-_TRY_OBSERVE = address(ffi.addressof(lib, "lbl_backend_try_observe"))
-_OBSERVE = address(ffi.addressof(lib, "lbl_backend_observe"))
 _OVERFLOW = "overflow"
-_MOST = 2**62 / 1e9  # seconds; 146 years
 _OVERFLOW_TARGET = "overflow:0"
-_EVENT_COUNTS = (
-    "opened",
-    "closed",
-    "periodic",
-    "malformed",
-    "recorded",
-    "unmatched",
-    "rejected",
-    "ignored",
-    "births_evicted",
-    "observed",
-)
-
-
-def _refusal(rc: int, seconds: object) -> Exception:
-    if rc == -errno.ENOMEM:
-        return MemoryError("no memory to record a latency in")
-    return ValueError(f"latency must be seconds from 0 to {_MOST:.0f}, not {seconds!r}")
-
-
-def _refuse(rc: int, seconds: object) -> NoReturn:
-    raise _refusal(rc, seconds)
+_OUTCOMES = tuple(name for name, _ in ffi.typeof("struct lbl_outcomes").fields)
 
 
 def _check_name(name: object) -> bytes:
@@ -57,119 +32,43 @@ def _check_name(name: object) -> bytes:
         raise ValueError(f"proxy name {name!r} is not valid Unicode") from None
 
 
-class Backend:
-    """One backend of a tracker, bound once so that recording is as quick as it can be.
-
-    Attributes:
-        observe: call it with seconds to record a duration; raises `ValueError` for NaN,
-            infinities and negatives.
-    """
-
-    __slots__ = ("_ptr", "observe")
-
-    def __init__(self, tracker: Any, ptr: Any) -> None:
-        self._ptr = ptr
-        self.observe: Callable[[float], None] = bind(
-            address(ptr), _TRY_OBSERVE, _OBSERVE, (tracker, ptr), _refuse
-        )
-
-
-class BackendRow(NamedTuple):
-    """One backend at one time.
-
-    Attributes:
-        proxy: name of the proxy, or "overflow".
-        ip: address as text, without brackets; "overflow" for the overflow backend.
-        port: 0 for the overflow backend.
-        histogram: the lifetimes.
-        opened: connections opened, those included that were open at a reset.
-        open: connections open now, of those whose opening was seen.
-        closed: connections closed by reason, health probes not included.
-        probes: health probes closed.
-    """
-
-    proxy: str
-    ip: str
-    port: int
-    histogram: HistogramSnapshot
-    opened: int
-    open: int
-    closed: dict[str, int]
-    probes: int
-
-    @property
-    def target(self) -> str:
-        """`ip:port`."""
-        return format_target(self.ip, self.port)
-
-
-class _Flow(NamedTuple):
-    """What streams have delivered to a tracker; None where a producer does not count."""
-
-    produced: int | None
-    received: int
-    dropped: int | None
-    in_ring: int
-    corrupt: int
-
-    def __add__(self, other: object) -> _Flow:
-        if not isinstance(other, _Flow):
-            return NotImplemented
-        return _Flow(
-            None if self.produced is None or other.produced is None
-            else self.produced + other.produced,
-            self.received + other.received,
-            None if self.dropped is None or other.dropped is None
-            else self.dropped + other.dropped,
-            self.in_ring + other.in_ring,
-            self.corrupt + other.corrupt,
-        )  # fmt: skip
-
-
-class _Attached:
-    """A stream that a tracker was started on, and what it had delivered to others before."""
-
-    def __init__(self, stream: EventStream) -> None:
-        self.stream = EventStream.sharing(stream)
-        before = stream.stats()
-        self.received = before.received
-        self.dropped = before.dropped or 0
-        self.corrupt = before.corrupt
-
-    def flow(self) -> _Flow:
-        now = self.stream.stats()
-        return _Flow(
-            None if now.produced is None else now.produced - self.received - self.dropped,
-            now.received - self.received,
-            None if now.dropped is None else now.dropped - self.dropped,
-            now.in_ring,
-            now.corrupt - self.corrupt,
-        )
-
-
 class LatencyTracker:
     """Per-backend latency histograms. Any number of trackers may exist; none shares state.
 
-    All methods may be called from several threads at once.
+    All methods may be called from several threads at once, and from signal handlers.
 
     Args:
-        buckets: upper bounds of the classic histogram, seconds, ascending.
-        max_backends: how many backends to tell apart of each ring, and as many of those recorded by
+        metrics: which latencies to record: "lifetime", and any of "connect" (to the backend's
+            SYN-ACK), "first_byte" and "active" (to the first FIN or RST), all since the creation
+            of the connection. Events that do not tell one leave it alone.
+        buckets: upper bounds of the classic histogram, seconds, ascending: of the lifetime, or a
+            mapping from metric to bounds. Others have `DEFAULT_BUCKETS`; connect and first byte
+            `SHORT_BUCKETS`.
+        max_backends: how many backends to tell apart per ring, and as many of those recorded by
             hand; the rest share the one called "overflow", so that a flood of addresses has an end.
-            6 KiB of address space each, 3 more of each ring; memory only for those that there are.
+            Per metric, each takes 6 KiB of address space, and 3 more per ring; memory only for
+            those that there are.
 
     Raises:
         MemoryError: there is not that much address space.
     """
 
     def __init__(
-        self, *, buckets: Sequence[float] = DEFAULT_BUCKETS, max_backends: int = 100_000
+        self,
+        *,
+        metrics: Sequence[str] = (LIFETIME,),
+        buckets: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+        max_backends: int = 100_000,
     ) -> None:
-        self._buckets = Buckets.of(tuple(buckets))
-        if not 1 <= max_backends <= 1 << 24:
-            raise ValueError(f"max_backends must be 1 to {1 << 24}, not {max_backends!r}")
+        self._buckets: dict[str, Buckets] = buckets_of(metrics, buckets)
+        if not 1 <= max_backends <= lib.LBL_BACKENDS_MAX:
+            raise ValueError(
+                f"max_backends must be 1 to {lib.LBL_BACKENDS_MAX}, not {max_backends!r}"
+            )
+        pointers = [self._buckets[name].ptr if name in self._buckets else ffi.NULL
+                    for name in METRICS]  # fmt: skip
         out = ffi.new("struct lbl_tracker **")
-        rc = lib.lbl_tracker_new(self._buckets.ptr, max_backends, out)
+        rc = lib.lbl_tracker_new(ffi.new("struct lbl_buckets *[]", pointers), max_backends, out)
         if rc == -errno.ENOMEM:
             raise MemoryError(
                 f"no address space for {max_backends} backends; lower max_backends or raise the"
@@ -177,13 +76,14 @@ class LatencyTracker:
             )
         check(rc, "making a tracker")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
-        self._lock = new_lock()
-        self._attached: list[_Attached] = []
-        self._past = _Flow(0, 0, 0, 0, 0)
-        self._proxy_name: str | None = None
         self._names: dict[int, str] = {0: _OVERFLOW}
-        self._backends: dict[tuple[str, str], Backend] = {}
+        self._bound: dict[str, dict[tuple[str, str], Backend]] = {name: {} for name in METRICS}
         self._max_backends = max_backends
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The latencies that are recorded."""
+        return tuple(self._buckets)
 
     # ---- start and stop ----
 
@@ -215,26 +115,19 @@ class LatencyTracker:
         if conntrack_map is not None and not isinstance(conntrack_map, ConntrackMap):
             raise TypeError("conntrack_map must be a lblatency.conntrack.ConntrackMap or None")
         table = self._proxy_table(proxy_name, proxies or {})
-        with self._lock:
-            if self._running():
-                return
-            self._detach()
-            try:
-                for stream in given:
-                    self._attach(stream, conntrack_map, table)
-            except BaseException:
-                self._detach()
-                raise
-            self._proxy_name = proxy_name
-
-    def _attach(self, stream: EventStream, conntrack: ConntrackMap | None, table: Any) -> None:
-        attached = _Attached(stream)
-        ptr = ffi.NULL if conntrack is None else conntrack.ptr
-        self._attached.append(attached)
-        for each in attached.stream.streams:
-            rc = lib.lbl_tracker_attach(self._ptr, each, ptr, table, len(table))
-            if rc == -errno.EBUSY:
-                raise ValueError("stats_stream has the same ring twice; give each ring once")
+        conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
+        rings = [ring for stream in given for ring in stream.streams]
+        rc = lib.lbl_tracker_start(
+            self._ptr,
+            ffi.new("struct lbl_stream *[]", rings),
+            len(rings),
+            conntrack,
+            table,
+            len(table),
+        )
+        if rc == -errno.EBUSY:
+            raise ValueError("stats_stream has the same ring twice; give each ring once")
+        if rc != -errno.EALREADY:
             check_room(rc, "attaching to the event stream")
 
     def _proxy_table(self, proxy_name: str, proxies: Mapping[int | str, str]) -> Any:
@@ -257,65 +150,67 @@ class LatencyTracker:
         encoded = _check_name(name)
         return check(lib.lbl_tracker_name(self._ptr, encoded, len(encoded)), "naming a proxy")
 
-    def _running(self) -> bool:
-        return bool(self._attached) and all(at.stream.alive for at in self._attached)
-
-    def _detach(self) -> None:
-        ended, self._attached = self._attached, []  # a signal handler may stop it meanwhile
-        lib.lbl_tracker_detach(self._ptr)
-        for attached in ended:
-            flow = attached.flow()
-            if flow.produced is not None:
-                flow = flow._replace(produced=flow.produced - flow.in_ring)
-            self._past += flow._replace(in_ring=0)
-
     def stop(self) -> None:
         """Take what is still in the rings, then record no more. Histograms stay."""
-        with self._lock:
-            self._detach()
+        lib.lbl_tracker_stop(self._ptr)
 
     def running(self) -> bool:
         """Whether events are being recorded; False in a child of `fork()`."""
-        with self._lock:
-            return self._running()
+        return bool(lib.lbl_tracker_running(self._ptr))
 
     # ---- recording by hand ----
 
-    def _backend(self, proxy_name: str, target_id: str) -> Backend:
+    def _bind(self, proxy_name: str, target_id: str, metric: str) -> Backend:
+        self._buckets_of(metric)
         number = self._name_number(proxy_name)
         ip, port = parse_target(target_id)
         out = ffi.new("struct lbl_backend **")
-        check(lib.lbl_tracker_backend(self._ptr, number, ip, port, out), "adding a backend")
+        rc = lib.lbl_tracker_backend(self._ptr, metric_number(metric), number, ip, port, out)
+        check(rc, "adding a backend")
         backend = Backend(self._ptr, ffi.gc(out[0], lib.lbl_backend_free))
-        if len(self._backends) < self._max_backends:
-            self._backends[proxy_name, target_id] = backend
+        bound = self._bound[metric]
+        if len(bound) < self._max_backends:
+            bound[proxy_name, target_id] = backend
         return backend
 
-    def record_latency(self, proxy_name: str, target_id: str, latency_sec: float) -> None:
+    def backend(self, proxy_name: str, target_id: str, *, metric: str = LIFETIME) -> Backend:
+        """The backend as an object whose `observe(seconds)` records quickest."""
+        try:
+            return self._bound[metric][proxy_name, target_id]
+        except (KeyError, TypeError):
+            return self._bind(proxy_name, target_id, metric)
+
+    def record_latency(
+        self, proxy_name: str, target_id: str, latency_sec: float, *, metric: str = LIFETIME
+    ) -> None:
         """Record one connection.
 
         Args:
             proxy_name: not empty.
             target_id: `ip:port`, IPv6 as `[addr]:port`.
             latency_sec: seconds, 0 or more; at most 2**62 ns, which is 146 years.
+            metric: which of the tracker's latencies it is.
 
         Raises:
             TypeError: a name is no string, or the latency no number.
             ValueError: a name or the latency is not as above.
         """
         try:
-            backend = self._backends[proxy_name, target_id]
+            backend = self._bound[metric][proxy_name, target_id]
         except (KeyError, TypeError):
-            backend = self._backend(proxy_name, target_id)
+            backend = self._bind(proxy_name, target_id, metric)
         backend.observe(latency_sec)
 
-    def record_many(self, proxy_name: str, target_id: str, seconds: Any) -> int:
+    def record_many(
+        self, proxy_name: str, target_id: str, seconds: Any, *, metric: str = LIFETIME
+    ) -> int:
         """Record all durations of a contiguous buffer of doubles, or none if one is invalid.
 
         Args:
             proxy_name: not empty.
             target_id: `ip:port`.
             seconds: `array('d')`, a float64 NumPy array, or whatever else has that buffer.
+            metric: which of the tracker's latencies they are.
 
         Returns:
             How many were recorded.
@@ -326,25 +221,26 @@ class LatencyTracker:
                 "seconds must be a contiguous buffer of native doubles, not of format"
                 f" {view.format!r}"
             )
-        backend = self.backend(proxy_name, target_id)
+        backend = self.backend(proxy_name, target_id, metric=metric)
         n = view.nbytes // 8
         doubles = ffi.from_buffer("double[]", view)
         bad = ffi.new("size_t *")
-        refused = lib.lbl_backend_observe_many(backend._ptr, doubles, n, bad)
+        refused = lib.lbl_backend_observe_many(backend.ptr, doubles, n, bad)
         if refused == -errno.EINVAL:
-            raise ValueError(f"item {bad[0]}: {_refusal(refused, doubles[bad[0]])}")
+            raise ValueError(f"item {bad[0]}: {refusal(refused, doubles[bad[0]])}")
         if refused:
-            raise _refusal(refused, None)
+            raise refusal(refused, None)
         return n
 
-    def backend(self, proxy_name: str, target_id: str) -> Backend:
-        """The backend as an object whose `observe(seconds)` records quickest."""
-        try:
-            return self._backends[proxy_name, target_id]
-        except (KeyError, TypeError):
-            return self._backend(proxy_name, target_id)
-
     # ---- reading ----
+
+    def _buckets_of(self, metric: str) -> Buckets:
+        try:
+            return self._buckets[metric]
+        except (KeyError, TypeError):
+            raise ValueError(
+                f"metric {metric!r} is not one that this tracker records: {', '.join(self.metrics)}"
+            ) from None
 
     def _name(self, number: int) -> str:
         try:
@@ -354,78 +250,96 @@ class LatencyTracker:
             text = lib.lbl_tracker_name_text(self._ptr, number, size)
             return self._names.setdefault(number, bytes(ffi.buffer(text, size[0])).decode())
 
-    def _read(self, snapshot: Any) -> Iterator[BackendRow]:
+    def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[tuple[BackendRow, Any]]:
+        """The rows, each with the C struct that it was read from, for as long as it is at hand."""
         slots = ffi.buffer(snapshot.slots, snapshot.n_pairs * 2) if snapshot.n_pairs else b""
         counts = ffi.buffer(snapshot.counts, snapshot.n_pairs * 8) if snapshot.n_pairs else b""
         for i in range(snapshot.n_rows):
-            row = snapshot.rows[i]
-            first, end = row.first, row.first + row.n
-            yield BackendRow(
-                proxy=self._name(row.name),
-                ip=format_ip(bytes(row.addr)) if row.name else _OVERFLOW,
-                port=row.port,
-                histogram=HistogramSnapshot(
-                    self._buckets,
-                    bytes(slots[2 * first : 2 * end]),
-                    bytes(counts[8 * first : 8 * end]),
-                    row.sum_lo + (row.sum_hi << 64),
-                ),
-                opened=row.opened,
-                open=row.open,
-                closed=dict(zip(REASONS, row.closed, strict=True)),
-                probes=row.probes,
+            raw = snapshot.rows[i]
+            first, end = raw.first, raw.first + raw.n
+            histogram = HistogramSnapshot(
+                buckets,
+                bytes(slots[2 * first : 2 * end]),
+                bytes(counts[8 * first : 8 * end]),
+                raw.sum_lo + (raw.sum_hi << 64),
             )
+            row = BackendRow(
+                proxy=self._name(raw.name),
+                ip=format_ip(bytes(raw.addr)) if raw.name else _OVERFLOW,
+                port=raw.port,
+                histogram=histogram,
+                opened=raw.opened,
+                open=raw.open,
+                closed=dict(zip(REASONS, raw.closed, strict=True)),
+                probes=raw.probes,
+            )
+            yield row, ffi.addressof(raw)
 
-    def backends(self) -> list[BackendRow]:
-        """All backends that anything is known of, in one reading."""
+    def read_backends(self, metric: str) -> Iterator[tuple[BackendRow, Any]]:
+        """`backends()`, each with its C struct, which is valid until the next is asked for."""
+        buckets = self._buckets_of(metric)
         out = ffi.new("struct lbl_snapshot **")
-        check(lib.lbl_tracker_snapshot(self._ptr, out), "reading the histograms")
+        rc = lib.lbl_tracker_snapshot(self._ptr, metric_number(metric), out)
+        check(rc, "reading the histograms")
         snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
-        return [
-            row
-            for row in self._read(snapshot)
-            if row.opened or row.probes or row.histogram["count"] or any(row.closed.values())
-        ]
+        for row, raw in self._read(snapshot, buckets):
+            if row.opened or row.probes or row.histogram["count"] or any(row.closed.values()):
+                yield row, raw
 
-    def get_histogram(self, proxy_name: str, target_id: str) -> HistogramSnapshot | None:
+    def backends(self, *, metric: str = LIFETIME) -> list[BackendRow]:
+        """All backends that anything is known of, in one reading, with that latency's histogram."""
+        return [row for row, _ in self.read_backends(metric)]
+
+    def get_histogram(
+        self, proxy_name: str, target_id: str, *, metric: str = LIFETIME
+    ) -> HistogramSnapshot | None:
         """The histogram of one backend; None if nothing was recorded for it."""
+        buckets = self._buckets_of(metric)
         if (proxy_name, target_id) == (_OVERFLOW, _OVERFLOW_TARGET):
-            return self.get_all_histograms().get((_OVERFLOW, _OVERFLOW_TARGET))
+            return self.get_all_histograms(metric=metric).get((_OVERFLOW, _OVERFLOW_TARGET))
         encoded = _check_name(proxy_name)
         address, port = parse_target(target_id)
         number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
         if number < 0:
             return None
         out = ffi.new("struct lbl_snapshot **")
-        rc = lib.lbl_tracker_snapshot_one(self._ptr, number, address, port, out)
+        rc = lib.lbl_tracker_snapshot_one(
+            self._ptr, metric_number(metric), number, address, port, out
+        )
         check(rc, "reading a histogram")
         snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
-        for row in self._read(snapshot):
+        for row, _ in self._read(snapshot, buckets):
             return row.histogram if row.histogram["count"] else None
         return None
 
-    def get_all_histograms(self) -> dict[tuple[str, str], HistogramSnapshot]:
+    def get_all_histograms(
+        self, *, metric: str = LIFETIME
+    ) -> dict[tuple[str, str], HistogramSnapshot]:
         """All histograms by (proxy name, `ip:port`)."""
         return {
             (row.proxy, row.target): row.histogram
-            for row in self.backends()
+            for row in self.backends(metric=metric)
             if row.histogram["count"]
         }
 
-    def get_histograms_for_metrics(self) -> dict[tuple[str, str, str], HistogramSnapshot]:
+    def get_histograms_for_metrics(
+        self, *, metric: str = LIFETIME
+    ) -> dict[tuple[str, str, str], HistogramSnapshot]:
         """All histograms by (proxy name, ip, port), all three strings, as metric labels are."""
         return {
             (row.proxy, row.ip, str(row.port)): row.histogram
-            for row in self.backends()
+            for row in self.backends(metric=metric)
             if row.histogram["count"]
         }
 
-    def get_percentiles(self, proxy_name: str, target_id: str) -> dict[str, float] | None:
+    def get_percentiles(
+        self, proxy_name: str, target_id: str, *, metric: str = LIFETIME
+    ) -> dict[str, float] | None:
         """`p50`, `p95`, `p99` and `mean` in seconds, and `count`; None if nothing was recorded.
 
         Percentiles are at most 0.55 % off, the mean is exact.
         """
-        histogram = self.get_histogram(proxy_name, target_id)
+        histogram = self.get_histogram(proxy_name, target_id, metric=metric)
         if histogram is None:
             return None
         return {
@@ -436,17 +350,31 @@ class LatencyTracker:
             "count": histogram["count"],
         }
 
+    def raw_stats(self) -> Any:
+        """C's `struct lbl_tracker_stats`: all counts at one moment."""
+        raw = ffi.new("struct lbl_tracker_stats *")
+        check(lib.lbl_tracker_stats(self._ptr, raw), "reading the streams' counters")
+        return raw
+
     def event_counts(self) -> dict[str, int | None]:
         """Where all events went, since the tracker was made.
 
-        `produced = received + dropped + in_ring` and `closed = recorded + unmatched + rejected +
-        ignored`. `produced` and `dropped` are None if a producer does not count.
+        At any moment, `produced = received + dropped + in_ring`, `received = opened + closed +
+        periodic + malformed` and `closed = recorded + unmatched + rejected + ignored`. `produced`
+        and `dropped` are None if a producer does not count.
         """
-        with self._lock:
-            flow = sum((attached.flow() for attached in self._attached), start=self._past)
-        stats = ffi.new("struct lbl_tracker_stats *")
-        lib.lbl_tracker_stats(self._ptr, stats)
-        return flow._asdict() | {name: getattr(stats, name) for name in _EVENT_COUNTS}
+        return self._event_counts(self.raw_stats())
+
+    @staticmethod
+    def _event_counts(raw: Any) -> dict[str, int | None]:
+        events = stream_stats(raw.events)
+        return {
+            "produced": events.produced,
+            "received": events.received,
+            "dropped": events.dropped,
+            "in_ring": events.in_ring,
+            "corrupt": events.corrupt,
+        } | {name: getattr(raw.outcomes, name) for name in _OUTCOMES}
 
     def get_status(self) -> dict[str, Any]:
         """How tracking goes.
@@ -457,9 +385,10 @@ class LatencyTracker:
             `reasons`; `events`: see `event_counts()`.
         """
         rows = self.backends()
+        raw = self.raw_stats()
         return {
-            "running": self.running(),
-            "proxy_name": self._proxy_name,
+            "running": bool(raw.running),
+            "proxy_name": self._name(raw.proxy) if raw.proxy else None,
             "histogram_count": sum(1 for row in rows if row.histogram["count"]),
             "backends": {
                 (row.proxy, row.target): {
@@ -472,13 +401,8 @@ class LatencyTracker:
                 }
                 for row in rows
             },
-            "events": self.event_counts(),
+            "events": self._event_counts(raw),
         }
-
-    def stream_stats(self) -> list[Any]:
-        """The `StreamStats` of each stream that the tracker is running on."""
-        with self._lock:
-            return [attached.stream.stats() for attached in self._attached]
 
     def reset_histograms(self) -> None:
         """Forget all histograms and per-backend counts; `event_counts()` go on."""

@@ -404,7 +404,7 @@ def test_short_waits_end(timeout: float) -> None:
 def test_a_subscription_of_several_rings() -> None:
     """A balancer with a ring per CPU has one stream, and its subscribers one queue."""
     rings = [stats.MemoryRing(4096) for _ in range(3)]
-    stream = stats.EventStream([ring.ptr for ring in rings], counted=True)
+    stream = stats.EventStream([ring.ptr for ring in rings])
     tracker = LatencyTracker()
     tracker.start(stream, None, "web")
     with stream.subscribe() as subscription:

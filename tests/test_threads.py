@@ -323,16 +323,16 @@ def test_any_order_of_going_away(order: tuple[str, ...]) -> None:
 
 
 def test_many_streams_are_too_many_at_some_point() -> None:
-    """A stream tells at most 16 trackers; the next is an error, and nothing is left behind."""
+    """A stream tells at most 32 trackers and subscribers; the next is an error, and nothing is left behind."""
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
-    trackers = [LatencyTracker() for _ in range(17)]
-    for tracker in trackers[:16]:
+    trackers = [LatencyTracker() for _ in range(33)]
+    for tracker in trackers[:32]:
         tracker.start(stream, None, "web")
     with pytest.raises(lblatency.BpfError, match="attaching to the event stream"):
-        trackers[16].start(stream, None, "web")
+        trackers[32].start(stream, None, "web")
     trackers[0].stop()
-    trackers[16].start(stream, None, "web")
+    trackers[32].start(stream, None, "web")
     ring.produce(closed(SECOND))
     stream.drain()
     assert [t.event_counts()["recorded"] for t in trackers] == [0, *[1] * 16]

@@ -10,6 +10,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lbl_fork_entry *entries; /* ascending ranks */
+static uint64_t registered;
 
 static void notify(enum lbl_fork_phase phase)
 {
@@ -42,16 +43,19 @@ static __attribute__((constructor)) void install(void)
 	pthread_atfork(prepare, parent, child);
 }
 
-void lbl_fork_register(struct lbl_fork_entry *entry)
+uint64_t lbl_fork_register(struct lbl_fork_entry *entry)
 {
 	struct lbl_fork_entry **at = &entries;
+	uint64_t serial;
 
 	pthread_mutex_lock(&lock);
 	while (*at && (*at)->rank <= entry->rank)
 		at = &(*at)->next;
 	entry->next = *at;
 	*at = entry;
+	serial = registered++;
 	pthread_mutex_unlock(&lock);
+	return serial;
 }
 
 void lbl_fork_unregister(struct lbl_fork_entry *entry)

@@ -38,7 +38,7 @@ struct lbl_intern *lbl_intern_new(void)
 	if (!names)
 		return NULL;
 	pthread_mutex_init(&names->lock, NULL);
-	names->fork.rank = 2; /* drain threads take it while they hold a stream's locks */
+	names->fork.rank = LBL_FORK_INTERN;
 	names->fork.handle = handle_fork;
 	lbl_fork_register(&names->fork);
 	if (lbl_intern_insert(names, "overflow", strlen("overflow")) == 0)

@@ -3,6 +3,7 @@
 #ifndef LBL_EVENT_EVENT_H
 #define LBL_EVENT_EVENT_H
 
+#include <arpa/inet.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,15 +22,28 @@ struct lbl_decoded_event {
 };
 /* cdef: end */
 
-/* Says IPv4, but its address is not ::ffff:a.b.c.d: which of the two is wrong, nobody knows. */
-static inline bool lbl_event_contradicts_itself(const struct lbl_event *event)
+/* Who else may know when a connection was created. */
+struct lbl_birth_source {
+	/* ns, 0 if unknown. Called for events that tell the client. */
+	uint64_t (*created_ns)(void *ctx, const struct lbl_decoded_event *event);
+	void *ctx;
+};
+
+/* Whether an address is ::ffff:a.b.c.d. */
+static inline bool lbl_is_ipv4(const uint8_t *addr)
 {
 	uint64_t zero;
 	uint32_t mapped;
 
-	memcpy(&zero, event->addr, sizeof(zero));
-	memcpy(&mapped, event->addr + 8, sizeof(mapped));
-	return event->flags & LBL_FLAG_IPV4 && (zero || mapped != __builtin_bswap32(0xffff));
+	memcpy(&zero, addr, sizeof(zero));
+	memcpy(&mapped, addr + 8, sizeof(mapped));
+	return !zero && mapped == htonl(0xffff);
+}
+
+/* Says IPv4, but its address is not ::ffff:a.b.c.d: which of the two is wrong, nobody knows. */
+static inline bool lbl_event_contradicts_itself(const struct lbl_event *event)
+{
+	return event->flags & LBL_FLAG_IPV4 && !lbl_is_ipv4(event->addr);
 }
 
 #endif

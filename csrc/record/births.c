@@ -1,124 +1,137 @@
 // SPDX-License-Identifier: MIT
-/* Open connections by their tuple, for events that do not say when theirs was created. */
 #include <stdlib.h>
 
-#include "record/births.h"
 #include "base/util.h"
+#include "record/births.h"
 
 enum { FIRST_BIRTHS = 1024, BIRTHS_MAX = 1 << 20 };
 
-static uint32_t hash_birth(const struct lbl_births *flows, const struct lbl_birth_key *key)
+static uint32_t hash_birth(const struct lbl_births *births, const struct lbl_birth_key *key)
 {
 	uint64_t addresses, ports;
 
 	memcpy(&addresses, key, sizeof(addresses));
 	ports = (uint64_t)key->client_port << 16 | key->target_port;
-	return (uint32_t)lbl_mix(addresses ^ flows->seed, ports ^ flows->seed ^ 0x9e3779b97f4a7c15);
+	return (uint32_t)lbl_mix(addresses ^ births->seed,
+				 ports ^ births->seed ^ 0x9e3779b97f4a7c15);
 }
 
-/* Where the flow is, or the empty entry where it would go. */
-static uint32_t position(const struct lbl_births *flows, const struct lbl_birth_key *key)
+/* Where the entry is, or the empty one where it would go. */
+static uint32_t position(const struct lbl_births *births, const struct lbl_birth_key *key)
 {
-	uint32_t i = hash_birth(flows, key) & flows->mask;
+	uint32_t i = hash_birth(births, key) & births->mask;
 
-	while (flows->entries[i].used && memcmp(&flows->entries[i].key, key, sizeof(*key)))
-		i = (i + 1) & flows->mask;
+	while (births->entries[i].used && memcmp(&births->entries[i].key, key, sizeof(*key)))
+		i = (i + 1) & births->mask;
 	return i;
 }
 
-static int grow(struct lbl_births *flows)
+static int grow(struct lbl_births *births)
 {
-	struct lbl_births larger = { .seed = flows->seed,
-				     .mask = flows->entries ? flows->mask * 2 + 1
-							    : FIRST_BIRTHS - 1 };
+	struct lbl_births larger = { .seed = births->seed,
+				     .mask = births->entries ? births->mask * 2 + 1
+							     : FIRST_BIRTHS - 1 };
 	uint32_t i;
 
 	larger.entries = calloc((size_t)larger.mask + 1, sizeof(*larger.entries));
 	if (!larger.entries)
 		return -ENOMEM;
-	for (i = 0; flows->entries && i <= flows->mask; i++) {
-		const struct lbl_birth *flow = &flows->entries[i];
+	for (i = 0; births->entries && i <= births->mask; i++) {
+		const struct lbl_birth *birth = &births->entries[i];
 
-		if (flow->used)
-			larger.entries[position(&larger, &flow->key)] = *flow;
+		if (birth->used)
+			larger.entries[position(&larger, &birth->key)] = *birth;
 	}
-	larger.n = flows->n;
-	free(flows->entries);
-	*flows = larger;
+	larger.n = births->n;
+	free(births->entries);
+	*births = larger;
 	return 0;
 }
 
 /* Close the gap that a removed entry leaves, so that look-ups need no tombstones. */
-static void remove_at(struct lbl_births *flows, uint32_t gap)
+static void remove_at(struct lbl_births *births, uint32_t gap)
 {
 	uint32_t i = gap;
 
-	flows->n--;
+	births->n--;
 	for (;;) {
 		uint32_t home;
 
-		flows->entries[gap].used = 0;
+		births->entries[gap].used = 0;
 		do {
-			i = (i + 1) & flows->mask;
-			if (!flows->entries[i].used)
+			i = (i + 1) & births->mask;
+			if (!births->entries[i].used)
 				return;
-			home = hash_birth(flows, &flows->entries[i].key) & flows->mask;
-		} while (((i - home) & flows->mask) < ((i - gap) & flows->mask));
-		flows->entries[gap] = flows->entries[i];
+			home = hash_birth(births, &births->entries[i].key) & births->mask;
+		} while (((i - home) & births->mask) < ((i - gap) & births->mask));
+		births->entries[gap] = births->entries[i];
 		gap = i;
 	}
 }
 
-/* Of a full table: forget one that is as good as any, since it may well have closed unseen. */
-static void forget_one(struct lbl_births *flows, const struct lbl_birth_key *key)
+/* Table full: evict an arbitrary entry; its close was probably missed. */
+static void evict_one(struct lbl_births *births, const struct lbl_birth_key *key)
 {
-	uint32_t i = hash_birth(flows, key) & flows->mask;
+	uint32_t i = hash_birth(births, key) & births->mask;
 
-	while (!flows->entries[i].used)
-		i = (i + 1) & flows->mask;
-	remove_at(flows, i);
+	while (!births->entries[i].used)
+		i = (i + 1) & births->mask;
+	remove_at(births, i);
 }
 
-int lbl_births_insert(struct lbl_births *flows, const struct lbl_birth_key *key,
-		      uint64_t created_ns)
+static struct lbl_birth_key key_of(const struct lbl_decoded_event *event)
 {
-	struct lbl_birth *flow;
-	int forgot = 0;
+	struct lbl_birth_key key = { .client_port = event->client_port,
+				     .target_port = event->event.port };
 
-	if (!flows->entries || (flows->n > flows->mask / 2 && flows->n < BIRTHS_MAX)) {
-		int err = grow(flows);
+	memcpy(&key.client, event->client_addr + 12, sizeof(key.client));
+	memcpy(&key.target, event->event.addr + 12, sizeof(key.target));
+	return key;
+}
+
+int lbl_births_insert(struct lbl_births *births, const struct lbl_decoded_event *event)
+{
+	const struct lbl_birth_key key = key_of(event);
+	struct lbl_birth *birth;
+	int evicted = 0;
+
+	if (!births->entries || (births->n > births->mask / 2 && births->n < BIRTHS_MAX)) {
+		int err = grow(births);
 
 		if (err)
 			return err;
 	}
-	flow = &flows->entries[position(flows, key)];
-	if (!flow->used && flows->n == BIRTHS_MAX) {
-		forget_one(flows, key);
-		flow = &flows->entries[position(flows, key)];
-		forgot = 1;
+	birth = &births->entries[position(births, &key)];
+	if (!birth->used && births->n == BIRTHS_MAX) {
+		evict_one(births, &key);
+		birth = &births->entries[position(births, &key)];
+		evicted = 1;
 	}
-	flows->n += !flow->used;
-	*flow = (struct lbl_birth){ .key = *key, .used = 1, .created_ns = created_ns };
-	return forgot;
+	births->n += !birth->used;
+	*birth = (struct lbl_birth){ .key = key,
+				     .used = 1,
+				     .created_ns = event->event.timestamp_ns };
+	return evicted;
 }
 
-uint64_t lbl_births_take(struct lbl_births *flows, const struct lbl_birth_key *key)
+uint64_t lbl_births_take(struct lbl_births *births, const struct lbl_decoded_event *event)
 {
+	const struct lbl_birth_key key = key_of(event);
 	uint64_t created_ns;
 	uint32_t i;
 
-	if (!flows->n)
+	if (!births->n)
 		return 0;
-	i = position(flows, key);
-	if (!flows->entries[i].used)
+	i = position(births, &key);
+	if (!births->entries[i].used)
 		return 0;
-	created_ns = flows->entries[i].created_ns;
-	remove_at(flows, i);
+	created_ns = births->entries[i].created_ns;
+	remove_at(births, i);
 	return created_ns;
 }
 
-void lbl_births_destroy(struct lbl_births *flows)
+void lbl_births_destroy(struct lbl_births *births)
 {
-	free(flows->entries);
-	memset(flows, 0, sizeof(*flows));
+	free(births->entries);
+	memset(births, 0, sizeof(*births));
 }

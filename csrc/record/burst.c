@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT
-/*
- * The fast path: runs of our own events, all together in stages. Each is short, so that the
- * processor has many events in hand at once, and asks for the memory that the next one needs, so
- * that the waits of a whole burst overlap instead of adding up. What is not plain goes the long way.
- */
 #include <endian.h>
 
+#include "event/event.h"
 #include "record/burst.h"
+#include "record/burst_avx512.h"
 
 bool lbl_use_avx512;
 
@@ -40,10 +37,10 @@ static inline bool is_lifetime(uint64_t created, uint64_t ended)
 static void decode(struct lbl_burst *restrict burst, uint32_t from)
 {
 	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0;
-	const char *at = burst->first + from * 64UL;
+	const char *at = burst->first + from * (size_t)LBL_EVENT_STRIDE;
 	uint32_t n = burst->n, i;
 
-	for (i = from; i < n; i++, at += 64) {
+	for (i = from; i < n; i++, at += LBL_EVENT_STRIDE) {
 		const struct lbl_event *event = (const void *)at;
 		uint32_t word = READ_ONCE((const uint32_t *)(const void *)event);
 		uint64_t created = READ_ONCE(&event->created_ns);
@@ -57,9 +54,9 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 			ns = 0;
 		}
 		burst->ns[i] = ns;
-		burst->decoded[i].cell = (uint16_t)lbl_cell(ns);
-		burst->decoded[i].reason = (uint16_t)reason;
-		burst->decoded[i].id = event->backend_id;
+		burst->column[i].cell = (uint16_t)lbl_cell(ns);
+		burst->column[i].reason = (uint16_t)reason;
+		burst->column[i].id = event->backend_id;
 	}
 	burst->closed |= closed;
 	burst->opened |= opened;
@@ -70,26 +67,26 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 static inline void locate(const struct lbl_shard *shard, struct lbl_burst *restrict burst,
 			  uint32_t i, uint32_t index)
 {
-	const struct lbl_buckets *buckets = shard->buckets;
-	uint32_t slot = lbl_slot_in_cell(buckets, burst->decoded[i].cell, burst->ns[i]);
+	const struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
+	uint32_t slot = lbl_slot_in_cell(bank->buckets, burst->column[i].cell, burst->ns[i]);
 
 	burst->hot[i] = &shard->table.hot[index];
-	burst->counter[i] = lbl_table_counter(&shard->table, index, slot);
+	burst->counter[i] = lbl_bank_counter(bank, index, slot);
 	__builtin_prefetch(burst->hot[i], 1);
 	__builtin_prefetch(burst->counter[i], 1);
 }
 
-/* A guess, to be checked: an id leads to the backend that it led to last. */
+/* Speculative: use the backend that this id mapped to last time; same_keys() verifies it. */
 static void find_by_id(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	uint32_t i;
 
 #pragma GCC unroll 4
 	for (i = 0; i < burst->n; i++)
-		locate(shard, burst, i, *lbl_table_by_id(&shard->table, burst->decoded[i].id));
+		locate(shard, burst, i, *lbl_table_by_id(&shard->table, burst->column[i].id));
 }
 
-/* Another guess: a hash leads to the first entry that may be the key's. */
+/* Speculative too: use the first entry that may be the key's. */
 static void find_by_hash(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	const struct lbl_table *table = &shard->table;
@@ -104,10 +101,7 @@ static void find_by_hash(const struct lbl_shard *shard, struct lbl_burst *restri
 		locate(shard, burst, i, lbl_table_guess(table, hash[i]));
 }
 
-/*
- * 0 if they are the same. Two long words and a short one without a branch: what memcmp() would be
- * too careful for.
- */
+/* 0 if they are the same. Two long words and a short one without a branch, unlike memcmp(). */
 static inline uint64_t difference(const struct lbl_key *a, const struct lbl_key *b)
 {
 	uint64_t a0, a1, b0, b1;
@@ -147,6 +141,79 @@ static uint64_t wrong_backends(const struct lbl_burst *burst)
 	return wrong;
 }
 
+/* Which events say that they are IPv4, but are of a backend that is not. */
+static uint64_t contradictions(const struct lbl_burst *burst)
+{
+	uint64_t wrong = 0;
+	uint32_t i;
+
+	for (i = 0; i < burst->n; i++)
+		wrong |= (uint64_t)lbl_event_contradicts_itself(lbl_burst_event(burst, i)) << i;
+	return wrong;
+}
+
+/* ---- latencies besides lifetimes ---- */
+
+static inline __attribute__((always_inline)) void locate_told(const struct lbl_bank *bank,
+							      const struct lbl_table *table,
+							      struct lbl_burst *restrict burst,
+							      struct lbl_burst_more *restrict more,
+							      enum lbl_metric metric)
+{
+	uint64_t told = 0;
+	uint32_t i;
+
+	for (i = 0; i < burst->n; i++) {
+		uint64_t ns = lbl_told(metric, lbl_burst_event(burst, i), burst->ns[i]);
+		uint32_t index = lbl_index_of(table, burst->hot[i]);
+
+		told |= (uint64_t)(ns != LBL_NOT_TOLD) << i;
+		ns = ns == LBL_NOT_TOLD ? 0 : ns;
+		more->ns[i] = ns;
+		more->counter[i] = lbl_bank_counter(
+			bank, index, lbl_slot_in_cell(bank->buckets, lbl_cell(ns), ns));
+		__builtin_prefetch(more->counter[i], 1);
+	}
+	more->told = told;
+}
+
+/* A constant metric makes a loop without a branch. */
+static void locate_metric(const struct lbl_shard *shard, struct lbl_burst *restrict burst,
+			  uint32_t k)
+{
+	const struct lbl_bank *bank = &shard->banks[shard->more[k]];
+	const struct lbl_table *table = &shard->table;
+	struct lbl_burst_more *more = &burst->more[k];
+
+	switch (shard->more[k]) {
+	case LBL_CONNECT:
+		locate_told(bank, table, burst, more, LBL_CONNECT);
+		break;
+	case LBL_FIRST_BYTE:
+		locate_told(bank, table, burst, more, LBL_FIRST_BYTE);
+		break;
+	case LBL_ACTIVE:
+		locate_told(bank, table, burst, more, LBL_ACTIVE);
+		break;
+	default:
+		locate_told(bank, table, burst, more, shard->more[k]);
+	}
+}
+
+static void locate_more(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
+{
+	const struct lbl_bank *first = &shard->banks[shard->more[0]];
+	uint32_t i, k;
+
+	for (i = 0; i < burst->n; i++) {
+		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
+
+		__builtin_prefetch(lbl_bank_sum(first, index), 1);
+	}
+	for (k = 0; k < shard->n_more; k++)
+		locate_metric(shard, burst, k);
+}
+
 /* ---- counting ---- */
 
 /* The number of the first in a set, which is taken out of it. */
@@ -162,86 +229,127 @@ static void count_opened(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
 	uint64_t left = burst->opened;
 
-	lbl_owner_add(&shard->stats.opened, (uint64_t)__builtin_popcountll(left));
+	lbl_owner_add(&shard->outcomes.opened, (uint64_t)__builtin_popcountll(left));
 	while (left)
-		lbl_count_one(&shard->table, burst->hot[pop_lowest(&left)], LBL_HOT_OPENED);
+		lbl_tally_inc(&shard->table, burst->hot[pop_lowest(&left)], LBL_HOT_OPENED);
 }
 
-/* False if there was no memory for it. */
-static inline bool count_one_closed(struct lbl_table *table, const struct lbl_burst *burst,
+/* False if there was no memory to count the lifetime in. */
+static inline bool count_one_closed(struct lbl_shard *shard, const struct lbl_burst *burst,
 				    uint32_t i)
 {
+	struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
+	struct lbl_table *table = &shard->table;
 	struct lbl_hot *hot = burst->hot[i];
 
-	lbl_count_one(table, hot, burst->decoded[i].reason);
-	if (unlikely(lbl_bump8(burst->counter[i], 1))) {
-		uint32_t index = lbl_index_of(table, hot);
-		const uint8_t *row = lbl_table_counter(table, index, 0);
-
-		if (!lbl_carry(table, index, (uint32_t)(burst->counter[i] - row)))
-			return false;
-	}
-	lbl_sum(table, hot, burst->ns[i]);
+	lbl_tally_inc(table, hot, burst->column[i].reason);
+	if (!lbl_bank_inc(bank, lbl_index_of(table, hot), burst->counter[i]))
+		return false;
+	lbl_bank_sum_up(bank, lbl_index_of(table, hot), &hot->sum, burst->ns[i]);
 	return true;
 }
 
-static uint32_t count_closed(struct lbl_table *table, const struct lbl_burst *burst)
+static uint32_t count_closed(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
 	uint64_t left = burst->closed;
 	uint32_t failed = 0;
 
 	while (left)
-		failed += !count_one_closed(table, burst, pop_lowest(&left));
+		failed += !count_one_closed(shard, burst, pop_lowest(&left));
 	return failed;
 }
 
 /* The same if that is all of them, which is quicker one after the other. */
-static uint32_t count_all_closed(struct lbl_table *table, const struct lbl_burst *burst, uint32_t n)
+static uint32_t count_all_closed(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
-	uint32_t failed = 0, i;
+	uint32_t failed = 0, n = burst->n, i;
 
 	for (i = 0; i < n; i++)
-		failed += !count_one_closed(table, burst, i);
+		failed += !count_one_closed(shard, burst, i);
 	return failed;
+}
+
+static uint32_t count_told(struct lbl_shard *shard, const struct lbl_burst *burst, uint32_t k)
+{
+	struct lbl_bank *bank = &shard->banks[shard->more[k]];
+	const struct lbl_burst_more *more = &burst->more[k];
+	uint64_t left = more->told & burst->closed;
+	uint32_t failed = 0;
+
+	while (left) {
+		uint32_t i = pop_lowest(&left);
+		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
+
+		if (lbl_bank_inc(bank, index, more->counter[i]))
+			lbl_bank_sum_up(bank, index, lbl_bank_sum(bank, index), more->ns[i]);
+		else
+			failed++;
+	}
+	return failed;
+}
+
+static void count_more(struct lbl_shard *shard, const struct lbl_burst *burst)
+{
+	uint32_t failed = 0, k;
+
+	for (k = 0; k < shard->n_more; k++)
+		failed += count_told(shard, burst, k);
+	lbl_owner_add(&shard->outcomes.not_counted, failed);
 }
 
 static void account(struct lbl_shard *shard, uint64_t closed, uint32_t failed)
 {
 	uint64_t n = (uint64_t)__builtin_popcountll(closed);
 
-	lbl_owner_add(&shard->stats.closed, n);
-	lbl_owner_add(&shard->stats.recorded, n - failed);
-	lbl_owner_add(&shard->stats.rejected, failed);
+	lbl_owner_add(&shard->outcomes.closed, n);
+	lbl_owner_add(&shard->outcomes.recorded, n - failed);
+	lbl_owner_add(&shard->outcomes.rejected, failed);
+}
+
+/* ---- the stages ---- */
+
+/* Returns the set of events that go the slow way, since what was speculated is wrong. */
+static uint64_t locate_all(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
+{
+	uint64_t slow;
+	bool same;
+
+	decode(burst, lbl_use_avx512 ? lbl_burst_decode_avx512(burst) : 0);
+	/* A producer sets ids on all events or on none, so the first one decides. */
+	if (lbl_burst_event(burst, 0)->backend_id)
+		find_by_id(shard, burst);
+	else
+		find_by_hash(shard, burst);
+	if (shard->n_more)
+		locate_more(shard, burst);
+	same = lbl_use_avx512 ? lbl_burst_same_keys_avx512(burst) : same_keys(burst);
+	slow = same ? 0 : wrong_backends(burst);
+	if (unlikely(shard->table.has_ipv6))
+		slow |= contradictions(burst);
+	return slow;
 }
 
 void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n)
 {
 	uint64_t all = lbl_burst_all(n), slow;
-	struct lbl_table *table = &shard->table;
 	struct lbl_burst burst;
-	bool same;
 
 	burst.first = first;
 	burst.n = n;
 	burst.closed = burst.opened = 0;
-	decode(&burst, lbl_use_avx512 ? lbl_burst_decode_avx512(&burst) : 0);
-	/* A producer gives ids or it does not. */
-	if (lbl_burst_event(&burst, 0)->backend_id)
-		find_by_id(shard, &burst);
-	else
-		find_by_hash(shard, &burst);
-	same = lbl_use_avx512 ? lbl_burst_same_keys_avx512(&burst) : same_keys(&burst);
-	slow = same ? 0 : wrong_backends(&burst);
+	slow = locate_all(shard, &burst);
 	burst.closed &= ~slow;
 	burst.opened &= ~slow;
 	if (likely(burst.closed == all)) {
-		account(shard, all, count_all_closed(table, &burst, n));
-		return;
+		account(shard, all, count_all_closed(shard, &burst));
+	} else {
+		count_opened(shard, &burst);
+		account(shard, burst.closed, count_closed(shard, &burst));
 	}
-	count_opened(shard, &burst);
-	account(shard, burst.closed, count_closed(table, &burst));
+	if (shard->n_more)
+		count_more(shard, &burst);
 	slow = all & ~(burst.closed | burst.opened);
-	while (slow)
+	while (unlikely(slow))
 		lbl_shard_record(shard, lbl_burst_event(&burst, pop_lowest(&slow)),
 				 LBL_EVENT_BYTES);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Steps of a burst eight events at a time, on processors that have AVX-512. */
-#include "record/burst.h"
+#include "record/burst_avx512.h"
+#include "hist/buckets.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -49,7 +49,7 @@ AVX512 static inline __m512i reasons(const struct columns *events)
 	return _mm512_and_si512(_mm512_srli_epi64(events->word, 8), _mm512_set1_epi64(0xff));
 }
 
-/* As decode() in lbl_burst.c has it. */
+/* As decode() in burst.c has it. */
 AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i ns)
 {
 	const __m512i must_match = _mm512_set1_epi64(0xff | (uint64_t)LBL_FLAG_PROBE << 24);
@@ -80,7 +80,7 @@ AVX512 static inline __m512i cells(__m512i ns)
 }
 
 /* As struct lbl_burst_column. */
-AVX512 static inline __m512i decoded(const struct columns *events, __m512i ns)
+AVX512 static inline __m512i column_of(const struct columns *events, __m512i ns)
 {
 	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
 	__m512i low = _mm512_or_si512(cells(ns), _mm512_slli_epi64(reasons(events), 16));
@@ -94,13 +94,13 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 	uint32_t n = burst->n & ~7U, i;
 
 	for (i = 0; i < n; i += 8) {
-		struct columns events = load_columns(burst->first + i * 64UL);
+		struct columns events = load_columns(burst->first + i * (size_t)LBL_EVENT_STRIDE);
 		__m512i ns = _mm512_sub_epi64(events.timestamp, events.created);
 		__mmask8 closed = are_closed(&events, ns);
 
 		ns = _mm512_maskz_mov_epi64(closed, ns);
 		_mm512_storeu_si512(&burst->ns[i], ns);
-		_mm512_storeu_si512(&burst->decoded[i], decoded(&events, ns));
+		_mm512_storeu_si512(&burst->column[i], column_of(&events, ns));
 		closed_sets[i / 8] = closed;
 		opened_sets[i / 8] = are_opened(&events);
 	}

@@ -1,33 +1,120 @@
 // SPDX-License-Identifier: MIT
-/* From an event to a histogram, and the accounting of every event that does not get there. */
 #include <math.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "event/decode.h"
-#include "record/count.h"
-#include "source/conntrack.h"
+#include "record/burst.h"
+#include "record/shard.h"
 
-int lbl_shard_new(struct lbl_buckets *buckets, uint32_t capacity, struct lbl_intern *names,
-		  struct lbl_shard **ret)
+static void take_record(struct lbl_sink *sink, const void *data, uint32_t len)
+{
+	lbl_shard_record((struct lbl_shard *)sink, data, len);
+}
+
+static void take_burst(struct lbl_sink *sink, const void *first, uint32_t n)
+{
+	lbl_shard_record_burst((struct lbl_shard *)sink, first, n);
+}
+
+static const struct lbl_sink_ops shard_ops = { .burst = take_burst, .record = take_record };
+
+/* ---- creation ---- */
+
+/* A power of two, so that no backend's sums straddle cache lines. */
+static uint32_t sums_bytes(const struct lbl_shard *shard)
+{
+	uint32_t n = 1;
+
+	while (n < shard->n_more)
+		n *= 2;
+	return n * (uint32_t)sizeof(uint64_t);
+}
+
+static int init_more(struct lbl_shard *shard, struct lbl_buckets *const buckets[LBL_METRICS],
+		     size_t max)
+{
+	uint32_t stride, i;
+	int err;
+
+	for (i = LBL_LIFETIME + 1; i < LBL_METRICS; i++) {
+		if (buckets[i])
+			shard->more[shard->n_more++] = (enum lbl_metric)i;
+	}
+	stride = sums_bytes(shard);
+	err = shard->n_more ? lbl_array_reserve(&shard->sums_memory, max * stride) : 0;
+	for (i = 0; i < shard->n_more && !err; i++) {
+		enum lbl_metric metric = shard->more[i];
+
+		err = lbl_bank_init(&shard->banks[metric], buckets[metric], max,
+				    shard->sums_memory.at + i * sizeof(uint64_t), stride);
+	}
+	return err;
+}
+
+/* Make `n` backends usable in all banks. */
+static int grow(struct lbl_shard *shard, size_t n)
+{
+	int err = lbl_bank_grow(&shard->banks[LBL_LIFETIME], n);
+	uint32_t i;
+
+	if (shard->n_more && !err)
+		err = lbl_array_grow(&shard->sums_memory, n * sums_bytes(shard));
+	for (i = 0; i < shard->n_more && !err; i++)
+		err = lbl_bank_grow(&shard->banks[shard->more[i]], n);
+	return err;
+}
+
+static int init(struct lbl_shard *shard, struct lbl_buckets *const buckets[LBL_METRICS],
+		uint32_t capacity)
+{
+	size_t max = (size_t)capacity + 1;
+	int err;
+
+	err = lbl_table_init(&shard->table, capacity);
+	if (!err)
+		err = lbl_bank_init(&shard->banks[LBL_LIFETIME], buckets[LBL_LIFETIME], max,
+				    &shard->table.hot->sum, sizeof(*shard->table.hot));
+	if (!err)
+		err = init_more(shard, buckets, max);
+	if (!err)
+		err = grow(shard, 1);
+	return err;
+}
+
+static void destroy(struct lbl_shard *shard)
+{
+	uint32_t i;
+
+	for (i = 0; i < LBL_METRICS; i++) {
+		if (lbl_shard_has(shard, (enum lbl_metric)i))
+			lbl_bank_destroy(&shard->banks[i], shard->table.n);
+	}
+	lbl_array_release(&shard->sums_memory);
+	lbl_table_destroy(&shard->table);
+	lbl_births_destroy(&shard->births);
+	free(shard->proxies);
+	free(shard->vips);
+	free(shard);
+}
+
+int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
+		  struct lbl_intern *names, struct lbl_shard **ret)
 {
 	struct lbl_shard *shard = calloc(1, sizeof(*shard));
 	int err;
 
 	if (!shard)
 		return -ENOMEM;
-	err = lbl_table_init(&shard->table, capacity, buckets->n_slots);
+	err = init(shard, buckets, capacity);
 	if (err) {
-		free(shard);
+		destroy(shard);
 		return err;
 	}
-	shard->flows.seed = shard->table.seed;
-	pthread_mutex_init(&shard->lock, NULL);
-	lbl_ref(&buckets->refs);
-	shard->buckets = buckets;
+	shard->births.seed = shard->table.seed;
 	shard->names = names;
 	shard->limit = capacity;
+	lbl_sink_init(&shard->sink, &shard_ops);
 	*ret = shard;
 	return 0;
 }
@@ -36,14 +123,8 @@ void lbl_shard_free(struct lbl_shard *shard)
 {
 	if (!shard)
 		return;
-	lbl_table_destroy(&shard->table);
-	lbl_births_destroy(&shard->flows);
-	free(shard->proxies);
-	free(shard->vips);
-	lbl_conntrack_free(shard->conntrack);
-	lbl_buckets_free(shard->buckets);
-	pthread_mutex_destroy(&shard->lock);
-	free(shard);
+	lbl_sink_destroy(&shard->sink);
+	destroy(shard);
 }
 
 /* ---- which backend ---- */
@@ -81,15 +162,139 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 
 	if (likely(index))
 		return index;
-	if (shard->table.n > shard->limit)
+	if (shard->table.n > shard->limit || grow(shard, (size_t)shard->table.n + 1))
 		return 0;
-	name = proxy_name(shard, key->proxy);
+	name = proxy_name(shard, key->proxy_ref);
 	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);
+}
+
+/* Events of formats without a proxy id tell the address that their clients asked for. */
+static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
+{
+	size_t i;
+
+	for (i = 0; i < shard->n_vips; i++) {
+		if (shard->vips[i].port == decoded->vip_port &&
+		    !memcmp(shard->vips[i].addr, decoded->vip_addr, sizeof(decoded->vip_addr)))
+			return shard->vips[i].proxy;
+	}
+	return 0;
 }
 
 /* ---- recording ---- */
 
-/* To the nearest ns. The caller has checked, but a buffer may change under our hands. */
+/* Creation time: from the event, else from its opened event, else from elsewhere; 0 if unknown. */
+static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
+{
+	const struct lbl_birth_source *elsewhere = &shard->elsewhere;
+	uint64_t created_ns = decoded->event.created_ns;
+
+	if (created_ns || !decoded->has_client)
+		return created_ns;
+	created_ns = lbl_births_take(&shard->births, decoded);
+	if (!created_ns && elsewhere->created_ns)
+		created_ns = elsewhere->created_ns(elsewhere->ctx, decoded);
+	return created_ns;
+}
+
+static void record_opened(struct lbl_shard *shard, const struct lbl_decoded_event *decoded,
+			  uint32_t index)
+{
+	lbl_owner_add(&shard->outcomes.opened, 1);
+	lbl_tally_inc(&shard->table, &shard->table.hot[index], LBL_HOT_OPENED);
+	if (decoded->has_client && lbl_births_insert(&shard->births, decoded))
+		lbl_owner_add(&shard->outcomes.births_evicted, 1);
+}
+
+/* Returns the lifetime, or LBL_NOT_TOLD if it is unknown or absurd. */
+static uint64_t record_lifetime(struct lbl_shard *shard, uint32_t index, uint64_t created_ns,
+				uint64_t ended_ns)
+{
+	struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
+	uint64_t lifetime = ended_ns - created_ns;
+
+	if (!created_ns) {
+		lbl_owner_add(&shard->outcomes.unmatched, 1);
+		return LBL_NOT_TOLD;
+	}
+	if (created_ns > ended_ns || lifetime > LBL_LIFETIME_MAX) {
+		lbl_owner_add(&shard->outcomes.rejected, 1);
+		return LBL_NOT_TOLD;
+	}
+	if (lbl_bank_count(bank, index, lifetime)) {
+		lbl_bank_add_sum(bank, index, lifetime);
+		lbl_owner_add(&shard->outcomes.recorded, 1);
+	} else {
+		lbl_owner_add(&shard->outcomes.rejected, 1);
+	}
+	return lifetime;
+}
+
+static void record_more(struct lbl_shard *shard, const struct lbl_event *event, uint32_t index,
+			uint64_t lifetime)
+{
+	uint32_t i;
+
+	for (i = 0; i < shard->n_more; i++) {
+		struct lbl_bank *bank = &shard->banks[shard->more[i]];
+		uint64_t ns = lbl_told(shard->more[i], event, lifetime);
+
+		if (ns == LBL_NOT_TOLD)
+			continue;
+		if (lbl_bank_count(bank, index, ns))
+			lbl_bank_add_sum(bank, index, ns);
+		else
+			lbl_owner_add(&shard->outcomes.not_counted, 1);
+	}
+}
+
+static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_event *decoded,
+			  uint32_t index)
+{
+	const struct lbl_event *event = &decoded->event;
+	uint64_t created_ns = created_of(shard, decoded), lifetime;
+
+	lbl_owner_add(&shard->outcomes.closed, 1);
+	if (event->flags & LBL_FLAG_PROBE) {
+		lbl_owner_add(&shard->table.cold[index].probes, 1);
+		lbl_owner_add(&shard->outcomes.ignored, 1);
+		return;
+	}
+	lbl_tally_add_closed(&shard->table, index, event->reason, 1);
+	if (event->reason == LBL_REASON_CONNECT_FAILED) {
+		lbl_owner_add(&shard->outcomes.ignored, 1);
+		return;
+	}
+	lifetime = record_lifetime(shard, index, created_ns, event->timestamp_ns);
+	record_more(shard, event, index, lifetime);
+}
+
+/* Every kind of record; whatever lbl_shard_record_burst() knows too, it counts alike. */
+void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
+{
+	struct lbl_decoded_event decoded;
+	uint32_t index;
+
+	if (lbl_decode(data, len, &decoded)) {
+		lbl_owner_add(&shard->outcomes.malformed, 1);
+		return;
+	}
+	if (decoded.event.type == LBL_PERIODIC) {
+		lbl_owner_add(&shard->outcomes.periodic, 1);
+		return;
+	}
+	if (decoded.has_client)
+		decoded.event.proxy_id = proxy_of(shard, &decoded);
+	index = lbl_shard_backend(shard, lbl_key_of(&decoded.event));
+	if (decoded.event.backend_id)
+		*lbl_table_by_id(&shard->table, decoded.event.backend_id) = index;
+	if (decoded.event.type == LBL_OPENED)
+		record_opened(shard, &decoded, index);
+	else
+		record_closed(shard, &decoded, index);
+}
+
+/* To the nearest ns. The caller has checked, but another thread may change the caller's buffer. */
 static uint64_t to_ns(double seconds)
 {
 	uint64_t ns = (uint64_t)llrint(seconds * 1e9);
@@ -97,144 +302,88 @@ static uint64_t to_ns(double seconds)
 	return ns < LBL_OBSERVE_MAX ? ns : LBL_OBSERVE_MAX;
 }
 
-size_t lbl_shard_observe(struct lbl_shard *shard, uint32_t index, const double *seconds, size_t n)
+size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
+			 const double *seconds, size_t n)
 {
+	struct lbl_bank *bank = &shard->banks[metric];
 	size_t observed = 0, i;
 	lbl_u128 sum = 0;
 
 	for (i = 0; i < n; i++) {
 		uint64_t ns = to_ns(seconds[i]);
 
-		if (unlikely(!lbl_count(shard, index, ns)))
+		if (unlikely(!lbl_bank_count(bank, index, ns)))
 			continue;
 		sum += ns;
 		observed++;
 	}
-	lbl_table_add_sum(&shard->table, index, sum);
-	lbl_table_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, observed);
-	lbl_owner_add(&shard->stats.observed, observed);
+	lbl_bank_add_sum(bank, index, sum);
+	if (metric == LBL_LIFETIME)
+		lbl_tally_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, observed);
+	lbl_owner_add(&shard->outcomes.observed, observed);
 	return observed;
 }
 
-static struct lbl_birth_key flow_key(const struct lbl_decoded_event *seen)
-{
-	struct lbl_birth_key key = { .client_port = seen->client_port,
-				     .target_port = seen->event.port };
+/* ---- the whole ---- */
 
-	memcpy(&key.client, seen->client_addr + 12, sizeof(key.client));
-	memcpy(&key.target, seen->event.addr + 12, sizeof(key.target));
-	return key;
-}
-
-/* When the map says that a connection was created; the event does not say its protocol. */
-static uint64_t ask_conntrack(const struct lbl_conntrack *conntrack,
-			      const struct lbl_decoded_event *seen)
+void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from)
 {
-	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
-	struct lbl_connection found = { .client_port = seen->client_port,
-					.backend_port = seen->event.port };
+	const uint64_t *value = (const uint64_t *)from;
+	uint64_t *sum = (uint64_t *)to;
 	size_t i;
 
-	memcpy(found.client_addr, seen->client_addr, sizeof(found.client_addr));
-	memcpy(found.backend_addr, seen->event.addr, sizeof(found.backend_addr));
-	for (i = 0; i < sizeof(protocols); i++) {
-		found.protocol = protocols[i];
-		if (!lbl_conntrack_lookup(conntrack, &found))
-			return found.created_ns;
+	for (i = 0; i < sizeof(*to) / sizeof(*sum); i++)
+		lbl_owner_add(&sum[i], READ_ONCE(&value[i]));
+}
+
+/* Returns how many observations were lost, since memory ran out. */
+static uint64_t merge_bank(struct lbl_shard *shard, uint32_t to, const struct lbl_shard *from,
+			   uint32_t index, enum lbl_metric metric, struct lbl_totals *scratch)
+{
+	lbl_totals_clear(scratch);
+	lbl_bank_read(&from->banks[metric], index, scratch);
+	return lbl_bank_merge(&shard->banks[metric], to, scratch);
+}
+
+static void merge_backend(struct lbl_shard *shard, const struct lbl_shard *from, uint32_t index,
+			  struct lbl_totals *scratch)
+{
+	struct lbl_key key = from->table.hot[index].key;
+	struct lbl_tallies tallies = { 0 };
+	uint32_t to = 0, i;
+	uint64_t lost;
+
+	if (index) {
+		key.proxy_ref = from->table.cold[index].name;
+		to = lbl_shard_backend(shard, &key);
 	}
-	return 0;
-}
-
-/* In the order of trust: the event, its opened event, the conntrack map. 0 if none knows. */
-static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_event *seen)
-{
-	struct lbl_birth_key key;
-	uint64_t created_ns;
-
-	if (seen->event.created_ns || !seen->has_client)
-		return seen->event.created_ns;
-	key = flow_key(seen);
-	created_ns = lbl_births_take(&shard->flows, &key);
-	if (!created_ns && shard->conntrack)
-		created_ns = ask_conntrack(shard->conntrack, seen);
-	return created_ns;
-}
-
-/* 64- and 72-byte events have no proxy id, but the address that their clients asked for. */
-static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded_event *seen)
-{
-	size_t i;
-
-	for (i = 0; i < shard->n_vips; i++) {
-		if (shard->vips[i].port == seen->vip_port &&
-		    !memcmp(shard->vips[i].addr, seen->vip_addr, sizeof(seen->vip_addr)))
-			return shard->vips[i].proxy;
-	}
-	return 0;
-}
-
-static void record_opened(struct lbl_shard *shard, const struct lbl_decoded_event *seen,
-			  uint32_t index)
-{
-	lbl_owner_add(&shard->stats.opened, 1);
-	lbl_count_one(&shard->table, &shard->table.hot[index], LBL_HOT_OPENED);
-	if (seen->has_client) {
-		struct lbl_birth_key key = flow_key(seen);
-
-		if (lbl_births_insert(&shard->flows, &key, seen->event.timestamp_ns))
-			lbl_owner_add(&shard->stats.births_evicted, 1);
+	lbl_tallies_read(&from->table, index, &tallies);
+	lbl_tallies_merge(&shard->table, to, &tallies);
+	lost = merge_bank(shard, to, from, index, LBL_LIFETIME, scratch);
+	lbl_owner_add(&shard->outcomes.recorded, -lost);
+	lbl_owner_add(&shard->outcomes.rejected, lost);
+	for (i = 0; i < from->n_more; i++) {
+		lost = merge_bank(shard, to, from, index, from->more[i], scratch);
+		lbl_owner_add(&shard->outcomes.not_counted, lost);
 	}
 }
 
-static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_event *seen,
-			  uint32_t index)
+void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
+		     struct lbl_totals *scratch)
 {
-	const struct lbl_event *event = &seen->event;
-	struct lbl_tracker_stats *stats = &shard->stats;
-	uint64_t created_ns = created_of(shard, seen);
-	uint64_t lifetime = event->timestamp_ns - created_ns;
+	uint32_t i;
 
-	lbl_owner_add(&stats->closed, 1);
-	if (event->flags & LBL_FLAG_PROBE) {
-		lbl_owner_add(&stats->ignored, 1);
-		lbl_owner_add(&shard->table.cold[index].probes, 1);
-		return;
-	}
-	lbl_table_add_closed(&shard->table, index, event->reason, 1);
-	if (event->reason == LBL_REASON_CONNECT_FAILED)
-		lbl_owner_add(&stats->ignored, 1);
-	else if (!created_ns)
-		lbl_owner_add(&stats->unmatched, 1);
-	else if (created_ns > event->timestamp_ns || lifetime > LBL_LIFETIME_MAX ||
-		 !lbl_count(shard, index, lifetime))
-		lbl_owner_add(&stats->rejected, 1);
-	else {
-		lbl_table_add_sum(&shard->table, index, lifetime);
-		lbl_owner_add(&stats->recorded, 1);
-	}
+	for (i = 0; i < from->table.n; i++)
+		merge_backend(shard, from, i, scratch);
+	lbl_outcomes_add(&shard->outcomes, &from->outcomes);
 }
 
-/* Every kind of record; whatever lbl_shard_record_burst() knows too, it counts alike. */
-void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
+void lbl_shard_clear(struct lbl_shard *shard, uint32_t index)
 {
-	struct lbl_decoded_event seen;
-	uint32_t index;
+	uint32_t i;
 
-	if (lbl_decode(data, len, &seen)) {
-		lbl_owner_add(&shard->stats.malformed, 1);
-		return;
-	}
-	if (seen.event.type == LBL_PERIODIC) {
-		lbl_owner_add(&shard->stats.periodic, 1);
-		return;
-	}
-	if (seen.has_client)
-		seen.event.proxy_id = proxy_of(shard, &seen);
-	index = lbl_shard_backend(shard, lbl_key_of(&seen.event));
-	if (seen.event.backend_id)
-		*lbl_table_by_id(&shard->table, seen.event.backend_id) = index;
-	if (seen.event.type == LBL_OPENED)
-		record_opened(shard, &seen, index);
-	else
-		record_closed(shard, &seen, index);
+	lbl_table_clear(&shard->table, index);
+	lbl_bank_clear(&shard->banks[LBL_LIFETIME], index);
+	for (i = 0; i < shard->n_more; i++)
+		lbl_bank_clear(&shard->banks[shard->more[i]], index);
 }

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "source/conntrack.h"
 #include "base/util.h"
 #include "kernel/maps.h"
+#include "source/conntrack.h"
 
 struct lbl_conntrack {
 	int refs;
@@ -90,15 +90,10 @@ union key {
 
 static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
-static bool is_mapped(const uint8_t *addr)
-{
-	return !memcmp(addr, mapped_prefix, sizeof(mapped_prefix));
-}
-
 static void to_unified(uint8_t *to, const uint8_t *addr)
 {
 	memcpy(to, addr, 16);
-	if (is_mapped(addr))
+	if (lbl_is_ipv4(addr))
 		memset(to, 0, sizeof(mapped_prefix));
 }
 
@@ -129,7 +124,7 @@ static bool make_key(const struct lbl_conntrack *conntrack, const struct lbl_con
 	key->v4.sport = htons(of->client_port);
 	key->v4.dport = htons(of->backend_port);
 	key->v4.protocol = of->protocol;
-	return is_mapped(of->client_addr) && is_mapped(of->backend_addr);
+	return lbl_is_ipv4(of->client_addr) && lbl_is_ipv4(of->backend_addr);
 }
 
 static void read_key(const struct lbl_conntrack *conntrack, const union key *key,
@@ -252,4 +247,29 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 void lbl_connections_free(struct lbl_connection *connections)
 {
 	free(connections);
+}
+
+/* ---- births ---- */
+
+/* Such events do not tell the protocol. */
+static uint64_t created_ns(void *ctx, const struct lbl_decoded_event *decoded)
+{
+	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
+	struct lbl_connection found = { .client_port = decoded->client_port,
+					.backend_port = decoded->event.port };
+	size_t i;
+
+	memcpy(found.client_addr, decoded->client_addr, sizeof(found.client_addr));
+	memcpy(found.backend_addr, decoded->event.addr, sizeof(found.backend_addr));
+	for (i = 0; i < sizeof(protocols); i++) {
+		found.protocol = protocols[i];
+		if (!lbl_conntrack_lookup(ctx, &found))
+			return found.created_ns;
+	}
+	return 0;
+}
+
+struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack)
+{
+	return (struct lbl_birth_source){ created_ns, conntrack };
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Conntrack map: where a lifetime is looked up that the events do not tell. */
+/* A conntrack map, which knows when connections were created whose events do not tell it. */
 #ifndef LBL_SOURCE_CONNTRACK_H
 #define LBL_SOURCE_CONNTRACK_H
 
 #include <stdint.h>
 
 #include "lbl_abi.h"
+#include "event/event.h"
 
 /* cdef: begin */
 struct lbl_conntrack;
@@ -42,6 +43,10 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 void lbl_connections_free(struct lbl_connection *connections);
 /* cdef: end */
 
+/* NULL is legal. */
 struct lbl_conntrack *lbl_conntrack_ref(struct lbl_conntrack *conntrack);
+
+/* Ask the map while the caller holds a reference. */
+struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack);
 
 #endif

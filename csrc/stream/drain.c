@@ -1,120 +1,117 @@
 // SPDX-License-Identifier: MIT
-/* Taking records off the ring, in runs of equal length where they come so, and handing them on. */
-#include "record/shard.h"
 #include "stream/drain.h"
-#include "stream/queue.h"
-#include "stream/stream.h"
 
 /* Records between two releases of the ring and of the locks. */
 enum { BATCH_MAX = 1024 };
 
-static void deliver_run(struct lbl_stream *stream, const void *first, uint32_t n)
-{
-	uint32_t i, k;
+struct drain {
+	struct lbl_ring *ring;
+	struct lbl_sink *const *sinks;
+	uint32_t n_sinks;
+	struct lbl_drain_counts *counts;
+};
 
-	for (i = 0; i < stream->n_shards; i++)
-		lbl_shard_record_burst(stream->shards[i], first, n);
-	for (i = 0; i < stream->n_queues; i++)
-		for (k = 0; k < n; k++)
-			lbl_queue_push(stream->queues[i], (const char *)first + k * 64UL,
-				       LBL_EVENT_BYTES);
-}
-
-static void deliver(struct lbl_stream *stream, const void *data, uint32_t len)
+static void deliver_burst(const struct drain *drain, const void *first, uint32_t n)
 {
 	uint32_t i;
 
-	for (i = 0; i < stream->n_shards; i++)
-		lbl_shard_record(stream->shards[i], data, len);
-	for (i = 0; i < stream->n_queues; i++)
-		lbl_queue_push(stream->queues[i], data, len);
+	for (i = 0; i < drain->n_sinks; i++)
+		drain->sinks[i]->ops->burst(drain->sinks[i], first, n);
+	lbl_owner_add(&drain->counts->received, n);
+}
+
+static void deliver(const struct drain *drain, const void *data, uint32_t len)
+{
+	uint32_t i;
+
+	for (i = 0; i < drain->n_sinks; i++)
+		drain->sinks[i]->ops->record(drain->sinks[i], data, len);
+	lbl_owner_add(&drain->counts->received, 1);
 }
 
 /* How many submitted 56-byte events stand in a row. */
-static uint32_t run_length(const struct lbl_ring *ring, uint64_t at, uint64_t end)
+static uint32_t burst_length(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
 	const uint8_t *first = ring->data + (at & ring->mask), *last, *header;
-	uint64_t most = (end - at) / 64;
+	uint64_t most = (end - at) / LBL_EVENT_STRIDE;
 
-	last = first + (most < LBL_BURST_MAX ? most : LBL_BURST_MAX) * 64;
-	for (header = first; header < last; header += 64)
+	last = first + (most < LBL_BURST_MAX ? most : LBL_BURST_MAX) * LBL_EVENT_STRIDE;
+	for (header = first; header < last; header += LBL_EVENT_STRIDE)
 		if (lbl_record_len(header) != LBL_EVENT_BYTES)
 			break;
-	return (uint32_t)(header - first) / 64;
+	return (uint32_t)(header - first) / LBL_EVENT_STRIDE;
 }
 
 /* One record of another kind. Returns the position behind it; `at` if it is not submitted yet. */
-static uint64_t drain_one(struct lbl_stream *stream, uint64_t at, uint64_t end)
+static uint64_t drain_one(const struct drain *drain, uint64_t at, uint64_t end)
 {
-	uint32_t len = lbl_ring_len(&stream->ring, at);
+	uint32_t len = lbl_ring_len(drain->ring, at);
 	uint64_t next = at + lbl_ring_stride(len & LBL_RING_LEN);
 
 	if (len & LBL_RING_BUSY)
 		return at;
 	if (next > end) {
-		lbl_owner_add(&stream->corrupt, 1);
+		lbl_owner_add(&drain->counts->corrupt, 1);
 		return end;
 	}
-	if (!(len & LBL_RING_DISCARDED)) {
-		deliver(stream, lbl_ring_data(&stream->ring, at), len);
-		lbl_owner_add(&stream->received, 1);
-	}
+	if (!(len & LBL_RING_DISCARDED))
+		deliver(drain, lbl_ring_data(drain->ring, at), len);
 	return next;
 }
 
-/* Drain up to BATCH_MAX records before `end`, and release them. Returns the new position. */
-static uint64_t drain_batch(struct lbl_stream *stream, uint64_t at, uint64_t end)
+/* Returns the new position. */
+static uint64_t drain_records(const struct drain *drain, uint64_t at, uint64_t end)
 {
-	uint32_t left = BATCH_MAX, i;
+	uint32_t left = BATCH_MAX;
 
-	for (i = 0; i < stream->n_shards; i++)
-		pthread_mutex_lock(&stream->shards[i]->lock);
 	while (left && at < end) {
-		uint32_t n = run_length(&stream->ring, at, end);
-		uint64_t next = at + n * 64UL;
+		uint32_t n = burst_length(drain->ring, at, end);
+		uint64_t next = at + n * (uint64_t)LBL_EVENT_STRIDE;
 
 		if (n) {
-			deliver_run(stream, lbl_ring_data(&stream->ring, at), n);
-			lbl_owner_add(&stream->received, n);
+			deliver_burst(drain, lbl_ring_data(drain->ring, at), n);
 		} else {
-			next = drain_one(stream, at, end);
+			next = drain_one(drain, at, end);
 			if (next == at)
 				break;
+			n = 1;
 		}
-		n += !n;
 		left -= n < left ? n : left;
 		at = next;
 	}
-	for (i = 0; i < stream->n_shards; i++)
-		pthread_mutex_unlock(&stream->shards[i]->lock);
-	__atomic_store_n(stream->ring.consumer_pos, at, __ATOMIC_RELEASE);
 	return at;
 }
 
-/* Only what is in the ring at the start: following a producer closely would slow it down. */
-void lbl_drain(struct lbl_stream *stream)
+uint64_t lbl_drain_end(struct lbl_ring *ring, struct lbl_drain_counts *counts)
 {
-	const struct lbl_ring *ring = &stream->ring;
-	uint64_t at, end, next;
+	uint64_t at = *ring->consumer_pos;
+	uint64_t end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
 
-	pthread_mutex_lock(&stream->lock);
-	at = *ring->consumer_pos;
-	end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
 	if (!lbl_ring_sane(ring, at, end)) {
-		lbl_owner_add(&stream->corrupt, 1);
+		lbl_owner_add(&counts->corrupt, 1);
 		__atomic_store_n(ring->consumer_pos, end, __ATOMIC_RELEASE);
 		at = end;
 	}
-	if (end - at > stream->fill_max)
-		WRITE_ONCE(&stream->fill_max, end - at);
-	while (at < end) {
-		next = drain_batch(stream, at, end);
-		if (next == at)
-			break;
-		at = next;
-		pthread_mutex_unlock(&stream->lock);
-		pthread_mutex_lock(&stream->lock);
-		at = *ring->consumer_pos; /* somebody else may have drained meanwhile */
+	if (end - at > counts->fill_max)
+		WRITE_ONCE(&counts->fill_max, end - at);
+	return end;
+}
+
+bool lbl_drain_batch(struct lbl_ring *ring, uint64_t end, struct lbl_sink *const *sinks,
+		     uint32_t n_sinks, struct lbl_drain_counts *counts)
+{
+	const struct drain drain = { ring, sinks, n_sinks, counts };
+	uint64_t before = *ring->consumer_pos, at;
+	uint32_t i;
+
+	for (i = 0; i < n_sinks; i++)
+		pthread_mutex_lock(&sinks[i]->lock);
+	at = drain_records(&drain, before, end);
+	for (i = 0; i < n_sinks; i++) {
+		if (sinks[i]->ops->end)
+			sinks[i]->ops->end(sinks[i]);
+		pthread_mutex_unlock(&sinks[i]->lock);
 	}
-	pthread_mutex_unlock(&stream->lock);
+	__atomic_store_n(ring->consumer_pos, at, __ATOMIC_RELEASE);
+	return at != before && at < end;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Opening and closing streams, what feeds a ring in memory, and a stream's statistics. */
+/* Opening and closing streams, and what feeds a ring in memory. */
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "kernel/counters.h"
 #include "kernel/maps.h"
 #include "stream/open.h"
 #include "stream/stream.h"
@@ -27,7 +27,7 @@ static struct lbl_stream *stream_new(void)
 	stream->ring_fd = stream->counters_fd = stream->claim_fd = -1;
 	stream->epoll_fd = stream->wake_fd = -1;
 	stream->refs = 1;
-	stream->fork.rank = 1;
+	stream->fork.rank = LBL_FORK_STREAM;
 	stream->fork.handle = lbl_stream_handle_fork;
 	lbl_fork_register(&stream->fork);
 	return stream;
@@ -81,7 +81,10 @@ static int duplicate(int fd, int *ret)
 	return *ret < 0 ? -errno : 0;
 }
 
-/* Two consumers would split the events between them. The name vanishes with its holder. */
+/*
+ * Two consumers would split the events between them. An abstract socket address is released when
+ * its owner exits.
+ */
 static int claim(struct lbl_stream *stream, uint32_t map_id)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
@@ -99,9 +102,11 @@ static int claim(struct lbl_stream *stream, uint32_t map_id)
 
 static int open_counters(struct lbl_stream *stream, int fd)
 {
+	struct lbl_counters counters;
 	struct bpf_map_info info;
 	int err;
 
+	stream->counted = fd != LBL_NOT_COUNTED;
 	if (fd < 0)
 		return 0;
 	err = lbl_map_info(fd, &info);
@@ -110,7 +115,12 @@ static int open_counters(struct lbl_stream *stream, int fd)
 	if (info.type != BPF_MAP_TYPE_PERCPU_ARRAY ||
 	    info.value_size != sizeof(struct lbl_counters))
 		return -EINVAL;
-	return duplicate(fd, &stream->counters_fd);
+	err = duplicate(fd, &stream->counters_fd);
+	if (!err)
+		err = lbl_counters_sum(fd, (uint64_t *)&counters, sizeof(counters) / 8);
+	if (!err)
+		stream->dropped_before = counters.dropped;
+	return err;
 }
 
 static int open_ring(struct lbl_stream *stream, int fd)
@@ -130,7 +140,7 @@ static int open_ring(struct lbl_stream *stream, int fd)
 		err = lbl_ring_map(&stream->ring, stream->ring_fd, info.max_entries);
 	if (err)
 		return err;
-	stream->consumed_before = *stream->ring.consumer_pos / 64;
+	stream->consumed_before = *stream->ring.consumer_pos / LBL_EVENT_STRIDE;
 	return watch(stream, stream->ring_fd);
 }
 
@@ -163,6 +173,7 @@ int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret)
 	err = open_wait(stream);
 	if (!err)
 		err = lbl_ring_memory(&stream->ring, bytes);
+	stream->counted = true;
 	if (err)
 		lbl_stream_free(stream);
 	else
@@ -187,55 +198,4 @@ int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len
 	if (!err && fill >= quarter && (fill & (quarter - 1)) < lbl_ring_stride(len))
 		lbl_stream_wake(stream);
 	return err;
-}
-
-/* ---- statistics ---- */
-
-static int read_counters(const struct lbl_stream *stream, struct lbl_counters *ret)
-{
-	int cpus = libbpf_num_possible_cpus(), i, err = 0;
-	struct lbl_counters *each;
-	uint32_t zero = 0;
-
-	memset(ret, 0, sizeof(*ret));
-	if (stream->counters_fd < 0)
-		return 0;
-	each = calloc((size_t)cpus, sizeof(*each));
-	if (!each)
-		return -ENOMEM;
-	if (bpf_map_lookup_elem(stream->counters_fd, &zero, each))
-		err = -errno;
-	for (i = 0; !err && i < cpus; i++) {
-		ret->produced += each[i].produced;
-		ret->dropped += each[i].dropped;
-	}
-	free(each);
-	return err;
-}
-
-int lbl_stream_stats(struct lbl_stream *stream, struct lbl_stream_stats *ret)
-{
-	struct lbl_counters counters;
-	int err;
-
-	err = read_counters(stream, &counters);
-	if (err)
-		return err;
-	/* A ring in memory stands still meanwhile, so that its sum closes at any time. */
-	pthread_mutex_lock(&stream->producing);
-	pthread_mutex_lock(&stream->lock);
-	*ret = (struct lbl_stream_stats){
-		.received = stream->received,
-		.corrupt = stream->corrupt,
-		.in_ring = lbl_ring_waiting(&stream->ring),
-		.fill_bytes = lbl_ring_fill(&stream->ring),
-		.fill_max_bytes = stream->fill_max,
-		.size_bytes = stream->ring.mask + 1,
-		.produced = counters.produced + stream->produced.produced,
-		.dropped = counters.dropped + stream->produced.dropped,
-		.consumed_before = stream->consumed_before,
-	};
-	pthread_mutex_unlock(&stream->lock);
-	pthread_mutex_unlock(&stream->producing);
-	return 0;
 }

@@ -3,15 +3,15 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/util.h"
 #include "event/decode.h"
+#include "stream/open.h"
 #include "stream/queue.h"
-#include "stream/stream.h"
 
 enum { STREAMS_MAX = 256 };
 
 struct lbl_queue {
-	struct lbl_fork_entry fork;
-	pthread_mutex_t lock;
+	struct lbl_sink sink;
 	pthread_cond_t filled;
 	struct lbl_stream *streams[STREAMS_MAX];
 	uint32_t n_streams;
@@ -31,19 +31,54 @@ static void init_filled(struct lbl_queue *queue)
 	pthread_condattr_destroy(&monotonic);
 }
 
-/* Threads that waited are not in the child, but destroying the condition would wait for them. */
-static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
+static struct lbl_queue *queue_of(struct lbl_sink *sink)
 {
-	struct lbl_queue *queue = (struct lbl_queue *)entry;
-
-	if (phase == LBL_FORK_PREPARE) {
-		pthread_mutex_lock(&queue->lock);
-		return;
-	}
-	if (phase == LBL_FORK_CHILD)
-		init_filled(queue);
-	pthread_mutex_unlock(&queue->lock);
+	return (struct lbl_queue *)sink;
 }
+
+static void take_record(struct lbl_sink *sink, const void *data, uint32_t len)
+{
+	struct lbl_queue *queue = queue_of(sink);
+	struct lbl_decoded_event *event;
+
+	if (queue->head - queue->tail < queue->capacity) {
+		event = &queue->events[queue->head % queue->capacity];
+		queue->head += !lbl_decode(data, len, event);
+	} else {
+		struct lbl_decoded_event unused;
+
+		lbl_owner_add(&queue->dropped, !lbl_decode(data, len, &unused));
+	}
+}
+
+static void take_burst(struct lbl_sink *sink, const void *first, uint32_t n)
+{
+	const char *at = first;
+
+	for (; n; n--, at += LBL_EVENT_STRIDE)
+		take_record(sink, at, LBL_EVENT_BYTES);
+}
+
+static void wake_reader(struct lbl_sink *sink)
+{
+	struct lbl_queue *queue = queue_of(sink);
+
+	if (queue->head != queue->tail)
+		pthread_cond_broadcast(&queue->filled);
+}
+
+/* Threads that waited are not in the child, but destroying the condition would wait for them. */
+static void forget_waiters(struct lbl_sink *sink)
+{
+	init_filled(queue_of(sink));
+}
+
+static const struct lbl_sink_ops queue_ops = {
+	.burst = take_burst,
+	.record = take_record,
+	.end = wake_reader,
+	.forked = forget_waiters,
+};
 
 int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 {
@@ -54,58 +89,40 @@ int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 	queue = calloc(1, sizeof(*queue) + capacity * sizeof(queue->events[0]));
 	if (!queue)
 		return -ENOMEM;
-	pthread_mutex_init(&queue->lock, NULL);
 	init_filled(queue);
 	queue->capacity = capacity;
-	queue->fork.rank = 2;
-	queue->fork.handle = handle_fork;
-	lbl_fork_register(&queue->fork);
+	lbl_sink_init(&queue->sink, &queue_ops);
 	*ret = queue;
 	return 0;
 }
 
 void lbl_queue_free(struct lbl_queue *queue)
 {
+	struct lbl_drain_counts unused;
 	uint32_t i;
 
 	if (!queue)
 		return;
 	for (i = 0; i < queue->n_streams; i++) {
-		lbl_stream_detach_queue(queue->streams[i], queue);
+		lbl_stream_detach(queue->streams[i], &queue->sink, &unused);
 		lbl_stream_free(queue->streams[i]);
 	}
-	lbl_fork_unregister(&queue->fork);
+	lbl_sink_destroy(&queue->sink);
 	pthread_cond_destroy(&queue->filled);
-	pthread_mutex_destroy(&queue->lock);
 	free(queue);
 }
 
 int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream)
 {
+	struct lbl_drain_counts unused;
 	int err;
 
 	if (queue->n_streams == STREAMS_MAX)
 		return -ENOSPC;
-	err = lbl_stream_attach_queue(stream, queue);
+	err = lbl_stream_attach(stream, &queue->sink, &unused);
 	if (!err)
 		queue->streams[queue->n_streams++] = stream;
 	return err;
-}
-
-void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len)
-{
-	struct lbl_decoded_event seen;
-
-	if (lbl_decode(data, len, &seen))
-		return;
-	pthread_mutex_lock(&queue->lock);
-	if (queue->head - queue->tail == queue->capacity) {
-		lbl_owner_add(&queue->dropped, 1);
-	} else {
-		queue->events[queue->head++ % queue->capacity] = seen;
-		pthread_cond_signal(&queue->filled);
-	}
-	pthread_mutex_unlock(&queue->lock);
 }
 
 static struct timespec deadline_in(int ms)
@@ -129,13 +146,14 @@ int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
 	uint32_t popped;
 	int err = 0;
 
-	pthread_mutex_lock(&queue->lock);
+	pthread_mutex_lock(&queue->sink.lock);
 	while (queue->head == queue->tail && !err)
-		err = timeout_ms < 0 ? pthread_cond_wait(&queue->filled, &queue->lock)
-				     : pthread_cond_timedwait(&queue->filled, &queue->lock, &until);
+		err = timeout_ms < 0
+			      ? pthread_cond_wait(&queue->filled, &queue->sink.lock)
+			      : pthread_cond_timedwait(&queue->filled, &queue->sink.lock, &until);
 	for (popped = 0; popped < n && queue->tail != queue->head; popped++)
 		ret[popped] = queue->events[queue->tail++ % queue->capacity];
-	pthread_mutex_unlock(&queue->lock);
+	pthread_mutex_unlock(&queue->sink.lock);
 	return (int)popped;
 }
 

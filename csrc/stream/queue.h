@@ -4,7 +4,7 @@
 #define LBL_STREAM_QUEUE_H
 
 #include "event/event.h"
-#include "stream/open.h"
+#include "stream/stream.h"
 
 /* cdef: begin */
 struct lbl_queue;
@@ -23,7 +23,5 @@ int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
 		  struct lbl_decoded_event *ret);
 uint64_t lbl_queue_dropped(const struct lbl_queue *queue);
 /* cdef: end */
-
-void lbl_queue_push(struct lbl_queue *queue, const void *data, uint32_t len);
 
 #endif

@@ -119,5 +119,5 @@ uint64_t lbl_ring_waiting(const struct lbl_ring *ring)
 		n += !(len & LBL_RING_DISCARDED);
 		at += lbl_ring_stride(len & LBL_RING_LEN);
 	}
-	return at < end ? n + (end - at) / (LBL_EVENT_BYTES + sizeof(struct lbl_ring_header)) : n;
+	return at < end ? n + (end - at) / LBL_EVENT_STRIDE : n;
 }

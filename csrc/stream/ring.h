@@ -17,6 +17,9 @@ struct lbl_ring_header {
 	uint32_t page;
 };
 
+_Static_assert(LBL_EVENT_STRIDE == sizeof(struct lbl_ring_header) + LBL_EVENT_BYTES,
+	       "LBL_EVENT_STRIDE is a record of an event");
+
 struct lbl_ring {
 	uint64_t *consumer_pos;
 	uint64_t *producer_pos;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* The thread that drains a ring, on a timer and early when it fills up, and who is told. */
+/*
+ * Drain thread of one ring, woken by a timer or early as the ring fills, and the list of sinks that
+ * it feeds.
+ */
 #include <signal.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "record/shard.h"
-#include "stream/drain.h"
-#include "stream/open.h"
-#include "stream/queue.h"
+#include "kernel/counters.h"
 #include "stream/stream.h"
 
 enum {
@@ -15,14 +15,29 @@ enum {
 	IDLE_WAIT_MS = 250, /* when none have come for long; a ring that fills up wakes sooner */
 };
 
+/* Only what is in the ring at the start: following a producer closely would slow it down. */
+static void drain(struct lbl_stream *stream)
+{
+	uint64_t end;
+
+	pthread_mutex_lock(&stream->lock);
+	end = lbl_drain_end(&stream->ring, &stream->counts);
+	while (lbl_drain_batch(&stream->ring, end, stream->sinks, stream->n_sinks,
+			       &stream->counts)) {
+		pthread_mutex_unlock(&stream->lock);
+		pthread_mutex_lock(&stream->lock);
+	}
+	pthread_mutex_unlock(&stream->lock);
+}
+
 int64_t lbl_stream_drain(struct lbl_stream *stream)
 {
-	uint64_t before = READ_ONCE(&stream->received);
+	uint64_t before = READ_ONCE(&stream->counts.received);
 
 	if (stream->orphaned)
 		return -ECHILD;
-	lbl_drain(stream);
-	return (int64_t)(READ_ONCE(&stream->received) - before);
+	drain(stream);
+	return (int64_t)(READ_ONCE(&stream->counts.received) - before);
 }
 
 /* ---- the thread ---- */
@@ -35,11 +50,11 @@ static void *drain_thread(void *arg)
 
 	pthread_setname_np(pthread_self(), "lbl-drain");
 	while (!__atomic_load_n(&stream->stopping, __ATOMIC_ACQUIRE)) {
-		uint64_t before = READ_ONCE(&stream->received);
+		uint64_t before = READ_ONCE(&stream->counts.received);
 
-		lbl_drain(stream);
-		if (READ_ONCE(&stream->received) == before) {
-			/* Nothing came, or what is next was not submitted yet: no use in spinning. */
+		drain(stream);
+		if (READ_ONCE(&stream->counts.received) == before) {
+			/* Nothing came, or the next record is not submitted yet: do not spin. */
 			wait_ms = 2 * wait_ms > IDLE_WAIT_MS ? IDLE_WAIT_MS : 2 * wait_ms;
 		} else {
 			wait_ms = BUSY_WAIT_MS;
@@ -55,7 +70,7 @@ void lbl_stream_wake(struct lbl_stream *stream)
 {
 	uint64_t one = 1;
 
-	/* Edge-triggered and never read: it cannot fail but by being full, which wakes as well. */
+	/* The only possible error is a full counter, and that wakes the thread too. */
 	if (write(stream->wake_fd, &one, sizeof(one)) < 0)
 		return;
 }
@@ -85,42 +100,53 @@ void lbl_stream_stop(struct lbl_stream *stream)
 	stream->running = false;
 }
 
-/* ---- who is told ---- */
+/* ---- sinks ---- */
 
-static void add_sink(struct lbl_stream *stream, void **sinks, uint32_t *n, void *sink)
-{
-	pthread_mutex_lock(&stream->lock);
-	sinks[(*n)++] = sink;
-	pthread_mutex_unlock(&stream->lock);
-}
-
-static void remove_sink(struct lbl_stream *stream, void **sinks, uint32_t *n, const void *sink)
+/* By serial: streams that share several sinks must lock them in one order. */
+static void add_sink(struct lbl_stream *stream, struct lbl_sink *sink, struct lbl_drain_counts *ret)
 {
 	uint32_t i;
 
 	pthread_mutex_lock(&stream->lock);
-	for (i = 0; i < *n && sinks[i] != sink; i++)
-		;
-	if (i < *n)
-		sinks[i] = sinks[--*n];
+	for (i = stream->n_sinks++; i && stream->sinks[i - 1]->serial > sink->serial; i--)
+		stream->sinks[i] = stream->sinks[i - 1];
+	stream->sinks[i] = sink;
+	*ret = stream->counts;
 	pthread_mutex_unlock(&stream->lock);
 }
 
-static int attach(struct lbl_stream *stream, void **sinks, uint32_t *n, void *sink)
+static void remove_sink(struct lbl_stream *stream, const struct lbl_sink *sink,
+			struct lbl_drain_counts *ret)
 {
+	uint32_t i, kept = 0;
+
+	pthread_mutex_lock(&stream->lock);
+	for (i = 0; i < stream->n_sinks; i++) {
+		if (stream->sinks[i] != sink)
+			stream->sinks[kept++] = stream->sinks[i];
+	}
+	stream->n_sinks = kept;
+	*ret = stream->counts;
+	pthread_mutex_unlock(&stream->lock);
+}
+
+int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
+		      struct lbl_drain_counts *ret)
+{
+	struct lbl_drain_counts unused;
 	int err = 0;
 
 	pthread_mutex_lock(&stream->control);
 	if (stream->orphaned)
 		err = -ECHILD;
-	else if (*n == LBL_SINKS_MAX)
+	else if (stream->n_sinks == LBL_SINKS_MAX)
 		err = -ENOSPC;
 	if (!err) {
-		add_sink(stream, sinks, n, sink);
+		add_sink(stream, sink, ret); /* before the thread could drain past it */
 		if (!stream->running)
 			err = start_thread(stream);
 		if (err)
-			remove_sink(stream, sinks, n, sink);
+			remove_sink(stream, sink, &unused);
 		else
 			lbl_ref(&stream->refs);
 	}
@@ -128,76 +154,50 @@ static int attach(struct lbl_stream *stream, void **sinks, uint32_t *n, void *si
 	return err;
 }
 
-static void detach(struct lbl_stream *stream, void **sinks, uint32_t *n, const void *sink)
+void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
+		       struct lbl_drain_counts *ret)
 {
 	pthread_mutex_lock(&stream->control);
 	lbl_stream_drain(stream);
-	remove_sink(stream, sinks, n, sink);
-	if (!stream->n_shards && !stream->n_queues)
+	remove_sink(stream, sink, ret);
+	if (!stream->n_sinks)
 		lbl_stream_stop(stream);
 	pthread_mutex_unlock(&stream->control);
 }
 
-int lbl_stream_attach(struct lbl_stream *stream, struct lbl_shard *shard)
-{
-	return attach(stream, (void **)stream->shards, &stream->n_shards, shard);
-}
-
-void lbl_stream_detach(struct lbl_stream *stream, struct lbl_shard *shard)
-{
-	detach(stream, (void **)stream->shards, &stream->n_shards, shard);
-}
-
-int lbl_stream_attach_queue(struct lbl_stream *stream, struct lbl_queue *queue)
-{
-	return attach(stream, (void **)stream->queues, &stream->n_queues, queue);
-}
-
-void lbl_stream_detach_queue(struct lbl_stream *stream, struct lbl_queue *queue)
-{
-	detach(stream, (void **)stream->queues, &stream->n_queues, queue);
-}
-
 /* ---- fork ---- */
 
-static void lock_all(struct lbl_stream *stream)
+/*
+ * The child has no drain thread and must not steal events; nor may it keep the ring claimed. What
+ * the ring holds is the parent's, so the child's counts stand still.
+ */
+static void orphan(struct lbl_stream *stream)
 {
-	uint32_t i;
-
-	pthread_mutex_lock(&stream->control);
-	pthread_mutex_lock(&stream->producing);
-	pthread_mutex_lock(&stream->lock);
-	for (i = 0; i < stream->n_shards; i++)
-		pthread_mutex_lock(&stream->shards[i]->lock);
+	stream->running = false;
+	stream->orphaned = true;
+	if (stream->claim_fd >= 0)
+		close(stream->claim_fd);
+	stream->claim_fd = -1;
+	if (stream->counters_fd >= 0)
+		lbl_counters_sum(stream->counters_fd, (uint64_t *)&stream->produced,
+				 sizeof(stream->produced) / sizeof(uint64_t));
 }
 
-static void unlock_all(struct lbl_stream *stream)
-{
-	uint32_t i;
-
-	for (i = 0; i < stream->n_shards; i++)
-		pthread_mutex_unlock(&stream->shards[i]->lock);
-	pthread_mutex_unlock(&stream->lock);
-	pthread_mutex_unlock(&stream->producing);
-	pthread_mutex_unlock(&stream->control);
-}
-
-/* The child has no drain thread and must not steal events; nor may it keep the ring claimed. */
 void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	struct lbl_stream *stream = (struct lbl_stream *)entry;
 
 	if (phase == LBL_FORK_PREPARE) {
-		lock_all(stream);
+		pthread_mutex_lock(&stream->control);
+		pthread_mutex_lock(&stream->producing);
+		pthread_mutex_lock(&stream->lock);
 		return;
 	}
-	if (phase == LBL_FORK_CHILD) {
-		stream->running = false;
-		stream->orphaned = true;
-		close(stream->claim_fd);
-		stream->claim_fd = -1;
-	}
-	unlock_all(stream);
+	if (phase == LBL_FORK_CHILD)
+		orphan(stream);
+	pthread_mutex_unlock(&stream->lock);
+	pthread_mutex_unlock(&stream->producing);
+	pthread_mutex_unlock(&stream->control);
 }
 
 bool lbl_stream_alive(const struct lbl_stream *stream)

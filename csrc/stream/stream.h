@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a stream is made of, and what it and those who are told of its events call of each other. */
+/*
+ * A stream: one ring buffer, the thread that drains it, and the list of sinks that it feeds. (An
+ * EventStream in Python is several of these.)
+ */
 #ifndef LBL_STREAM_STREAM_H
 #define LBL_STREAM_STREAM_H
 
@@ -7,10 +10,13 @@
 
 #include "lbl_abi.h"
 #include "base/fork.h"
-#include "stream/open.h"
+#include "stream/drain.h"
 #include "stream/ring.h"
+#include "stream/sink.h"
 
 /* cdef: begin */
+struct lbl_stream;
+
 /* Consume what is in the ring now, in the caller's thread. Returns how many records; -ECHILD. */
 int64_t lbl_stream_drain(struct lbl_stream *stream);
 
@@ -18,14 +24,11 @@ int64_t lbl_stream_drain(struct lbl_stream *stream);
 bool lbl_stream_alive(const struct lbl_stream *stream);
 /* cdef: end */
 
-struct lbl_queue;
-struct lbl_shard;
-
-enum { LBL_SINKS_MAX = 16 };
+enum { LBL_SINKS_MAX = 32 };
 
 /*
- * `control` guards who is attached and the thread; `lock`, within it, the ring; `producing` the
- * other end of a ring in memory.
+ * `control` guards the thread and who may attach or detach; `lock`, within it, the ring and the
+ * list of sinks; `producing` the other end of a ring in memory.
  */
 struct lbl_stream {
 	struct lbl_fork_entry fork;
@@ -35,26 +38,30 @@ struct lbl_stream {
 	int ring_fd, counters_fd, claim_fd, epoll_fd, wake_fd;
 	pthread_t thread;
 	bool running, stopping, orphaned;
-	struct lbl_shard *shards[LBL_SINKS_MAX];
-	struct lbl_queue *queues[LBL_SINKS_MAX];
-	uint32_t n_shards, n_queues;
-	uint64_t received, corrupt, fill_max, consumed_before;
-	struct lbl_counters produced; /* of a ring in memory */
+	struct lbl_sink *sinks[LBL_SINKS_MAX]; /* by serial */
+	uint32_t n_sinks;
+	struct lbl_drain_counts counts;
+	bool counted; /* somebody knows what the producer wanted to send */
+	uint64_t consumed_before; /* events that others took off the ring before us */
+	uint64_t dropped_before; /* by the producer's count, as the stream was opened */
+	struct lbl_counters produced; /* of a ring in memory; of an orphan's, as it was */
 };
 
-/* lbl_stream.c: wake the drain thread, stop it, and what a fork must do. */
+/* Wake the drain thread, stop it. */
 void lbl_stream_wake(struct lbl_stream *stream);
 void lbl_stream_stop(struct lbl_stream *stream);
 void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase);
 
 /*
- * Tell a shard or queue of all events from now on. -ENOSPC if there is no room for another. Takes a
- * reference, which is dropped by lbl_stream_free() after detaching, without any lock held.
+ * Feed a sink all events from now on, and say in `ret` what the stream had counted before the first
+ * of them. -ENOSPC if there is no room for another; -ECHILD. Takes a reference, which is dropped by
+ * lbl_stream_free() after detaching, without any lock held.
  */
-int lbl_stream_attach(struct lbl_stream *stream, struct lbl_shard *shard);
-int lbl_stream_attach_queue(struct lbl_stream *stream, struct lbl_queue *queue);
-/* Drain once more, then tell it no more. */
-void lbl_stream_detach(struct lbl_stream *stream, struct lbl_shard *shard);
-void lbl_stream_detach_queue(struct lbl_stream *stream, struct lbl_queue *queue);
+int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
+		      struct lbl_drain_counts *ret);
+
+/* Drain once more, then feed it no more. `ret`: what the stream has counted up to its last event. */
+void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
+		       struct lbl_drain_counts *ret);
 
 #endif

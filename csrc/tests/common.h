@@ -4,7 +4,8 @@
 #define LBL_COMMON_H
 
 #include "check.h"
-#include "stream/drain.h"
+#include "record/burst.h"
+#include "stream/open.h"
 #include "stream/queue.h"
 #include "track/backend.h"
 #include "track/snapshot.h"
@@ -39,14 +40,51 @@ static inline struct lbl_buckets *make_buckets(void)
 	return buckets;
 }
 
-static inline struct lbl_tracker *make_tracker(uint32_t max_backends)
+/* With lifetimes alone, or with all latencies. */
+static inline struct lbl_tracker *make_tracker(uint32_t max_backends, bool with_all)
 {
-	struct lbl_buckets *buckets = make_buckets();
+	struct lbl_buckets *buckets = make_buckets(), *each[LBL_METRICS] = { buckets };
 	struct lbl_tracker *tracker;
+	uint32_t i;
 
-	REQUIRE(!lbl_tracker_new(buckets, max_backends, &tracker));
+	for (i = 0; i < LBL_METRICS && with_all; i++)
+		each[i] = buckets;
+	REQUIRE(!lbl_tracker_new(each, max_backends, &tracker));
 	lbl_buckets_free(buckets);
 	return tracker;
+}
+
+/* A shard that is nobody's, with names of its own. */
+static inline struct lbl_shard *make_shard(uint32_t capacity, bool with_all)
+{
+	struct lbl_buckets *buckets = make_buckets(), *each[LBL_METRICS] = { buckets };
+	struct lbl_intern *names = lbl_intern_new();
+	struct lbl_shard *shard;
+	uint32_t i;
+
+	for (i = 0; i < LBL_METRICS && with_all; i++)
+		each[i] = buckets;
+	REQUIRE(names && !lbl_shard_new(each, capacity, names, &shard));
+	lbl_buckets_free(buckets);
+	return shard;
+}
+
+static inline void free_shard(struct lbl_shard *shard)
+{
+	struct lbl_intern *names = shard->names;
+
+	lbl_shard_free(shard);
+	lbl_intern_free(names);
+}
+
+/* One stream, or more. */
+static inline int start_on(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
+			   const char *name)
+{
+	struct lbl_proxy proxy = { 0 };
+
+	proxy.name = (uint16_t)lbl_tracker_name(tracker, name, strlen(name));
+	return lbl_tracker_start(tracker, streams, n, NULL, &proxy, 1);
 }
 
 static inline struct lbl_event closed_event(uint64_t lifetime, uint8_t backend)
@@ -66,10 +104,24 @@ static inline struct lbl_event closed_event(uint64_t lifetime, uint8_t backend)
 	return event;
 }
 
-static inline bool accounted(const struct lbl_tracker_stats *stats)
+static inline uint64_t kinds(const struct lbl_outcomes *outcomes)
 {
-	return stats->closed ==
-	       stats->recorded + stats->unmatched + stats->rejected + stats->ignored;
+	return outcomes->opened + outcomes->closed + outcomes->periodic + outcomes->malformed;
+}
+
+static inline bool accounted(const struct lbl_outcomes *outcomes)
+{
+	return outcomes->closed ==
+	       outcomes->recorded + outcomes->unmatched + outcomes->rejected + outcomes->ignored;
+}
+
+/* All three sums of a tracker. */
+static inline bool all_accounted(const struct lbl_tracker_stats *stats)
+{
+	const struct lbl_stream_stats *events = &stats->events;
+
+	return accounted(&stats->outcomes) && events->received == kinds(&stats->outcomes) &&
+	       events->produced == events->received + events->dropped + events->in_ring;
 }
 
 #endif

@@ -7,8 +7,6 @@
 #include "common.h"
 #include "event/decode.h"
 
-static struct lbl_buckets *buckets;
-
 static void fuzz_decode(const uint8_t *data, size_t size)
 {
 	struct lbl_decoded_event seen;
@@ -18,11 +16,6 @@ static void fuzz_decode(const uint8_t *data, size_t size)
 	REQUIRE(err || (size % 64 == 56 || size == 64 || size == 72));
 	REQUIRE(err || (seen.event.type >= LBL_OPENED && seen.event.type <= LBL_PERIODIC));
 	REQUIRE(err || seen.event.reason < LBL_REASONS);
-}
-
-static uint64_t kinds(const struct lbl_tracker_stats *stats)
-{
-	return stats->opened + stats->closed + stats->periodic + stats->malformed;
 }
 
 /* Records one after another: a byte of length, and as much. */
@@ -38,13 +31,13 @@ static void fuzz_record(struct lbl_shard *shard, const uint8_t *data, size_t siz
 		size -= 1 + len;
 		n++;
 	}
-	REQUIRE(kinds(&shard->stats) == n && accounted(&shard->stats));
+	REQUIRE(kinds(&shard->outcomes) == n && accounted(&shard->outcomes));
 }
 
 /* The ring's memory as it stands, from a position in it on. */
 static void fuzz_ring(struct lbl_shard *shard, const uint8_t *data, size_t size)
 {
-	uint64_t before = kinds(&shard->stats), start;
+	uint64_t before = kinds(&shard->outcomes), start;
 	struct lbl_stream *stream;
 	uint8_t *memory;
 	size_t i;
@@ -53,8 +46,8 @@ static void fuzz_ring(struct lbl_shard *shard, const uint8_t *data, size_t size)
 	if (!size)
 		return;
 	REQUIRE(!lbl_stream_memory(4096, &stream));
-	stream->shards[0] = shard;
-	stream->n_shards = 1;
+	stream->sinks[0] = &shard->sink;
+	stream->n_sinks = 1;
 	memory = (uint8_t *)(uintptr_t)stream->ring.data;
 	start = data[0] * 8ULL;
 	size = size > 4096 ? 4096 : size;
@@ -64,10 +57,11 @@ static void fuzz_ring(struct lbl_shard *shard, const uint8_t *data, size_t size)
 	*stream->ring.producer_pos = start + (size & ~7UL);
 	for (pass = 0; pass < 2; pass++) {
 		REQUIRE(lbl_ring_waiting(&stream->ring) <= size);
-		lbl_drain(stream);
+		REQUIRE(lbl_stream_drain(stream) >= 0);
 		REQUIRE(lbl_ring_fill(&stream->ring) <= 4096);
 	}
-	REQUIRE(kinds(&shard->stats) - before == stream->received && accounted(&shard->stats));
+	REQUIRE(kinds(&shard->outcomes) - before == stream->counts.received &&
+		accounted(&shard->outcomes));
 	lbl_stream_free(stream);
 }
 
@@ -75,17 +69,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct lbl_intern *names = lbl_intern_new();
-	struct lbl_shard *shard;
+	struct lbl_shard *shard = make_shard(8, true);
 
-	if (!buckets)
-		buckets = make_buckets();
-	REQUIRE(names && !lbl_shard_new(buckets, 8, names, &shard));
 	fuzz_decode(data, size);
 	fuzz_record(shard, data, size);
 	fuzz_ring(shard, data, size);
-	lbl_shard_free(shard);
-	lbl_intern_free(names);
+	free_shard(shard);
 	return 0;
 }
 
@@ -132,7 +121,6 @@ int main(int argc, char **argv)
 
 	for (i = 0; i < n; i++)
 		LLVMFuzzerTestOneInput(data, make_input(data, sizeof(data)));
-	lbl_buckets_free(buckets);
 	printf("ok 1 - %ld inputs\n1..1\n", n);
 	return 0;
 }

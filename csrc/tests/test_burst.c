@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Runs of events come to what they would one by one, however they are decoded. */
 #include "common.h"
-#include "record/burst.h"
 
 enum { BACKENDS = 24, ROUNDS = 4000, ROOM = 100000 };
 
@@ -21,6 +20,13 @@ struct record {
 	struct lbl_event event;
 };
 
+static uint32_t make_span(void)
+{
+	static const uint32_t odd[] = { 0, 1, LBL_SPAN_NONE - 1, LBL_SPAN_NONE };
+
+	return random_below(4) ? (uint32_t)random_below(1 << 20) : odd[random_below(4)];
+}
+
 /* Now and then something is odd: unknown, hostile, or just another kind of event. */
 static struct lbl_event make_event(bool with_ids)
 {
@@ -33,6 +39,9 @@ static struct lbl_event make_event(bool with_ids)
 	event.type = random_below(4) ? LBL_CLOSED : LBL_OPENED;
 	event.reason = (uint8_t)random_below(LBL_REASONS);
 	event.backend_id = with_ids ? backend : 0;
+	event.connect_us = make_span();
+	event.first_byte_us = make_span();
+	event.closing_us = make_span();
 	switch (random_below(48)) {
 	case 0:
 		event.created_ns = times[random_below(7)];
@@ -47,33 +56,39 @@ static struct lbl_event make_event(bool with_ids)
 		event.backend_id = (uint32_t)random_below(1ULL << 32);
 		break;
 	case 4: /* the overflow backend's key */
-		memset(&event.port, 0xff, sizeof(event) - offsetof(struct lbl_event, port));
+		memcpy(&event.port, &lbl_overflow_key, sizeof(lbl_overflow_key));
 		break;
 	case 5:
 		((uint8_t *)&event)[36 + random_below(20)] ^= (uint8_t)(1 << random_below(8));
+		break;
+	case 6: /* an IPv6 backend, of which half the events promise IPv4 */
+		event.addr[0] = 0xfd;
+		event.flags = (uint8_t)random_below(2);
 		break;
 	}
 	return event;
 }
 
-static struct lbl_shard *make_shard(struct lbl_buckets *buckets, struct lbl_intern *names)
-{
-	struct lbl_shard *shard;
-
-	REQUIRE(!lbl_shard_new(buckets, ROOM, names, &shard));
-	return shard;
-}
+static struct lbl_totals scratch[2];
 
 static void check_backend(const struct lbl_shard *a, uint32_t index_a, const struct lbl_shard *b,
 			  uint32_t index_b)
 {
-	static struct lbl_totals totals[2];
+	struct lbl_tallies tallies[2] = { 0 };
+	uint32_t metric;
 
-	lbl_totals_clear(&totals[0]);
-	lbl_totals_clear(&totals[1]);
-	lbl_table_read(&a->table, index_a, &totals[0]);
-	lbl_table_read(&b->table, index_b, &totals[1]);
-	CHECK(!memcmp(&totals[0], &totals[1], sizeof(totals[0])));
+	lbl_tallies_read(&a->table, index_a, &tallies[0]);
+	lbl_tallies_read(&b->table, index_b, &tallies[1]);
+	CHECK(!memcmp(&tallies[0], &tallies[1], sizeof(tallies[0])));
+	for (metric = 0; metric < LBL_METRICS; metric++) {
+		if (!lbl_shard_has(a, metric))
+			continue;
+		lbl_totals_clear(&scratch[0]);
+		lbl_totals_clear(&scratch[1]);
+		lbl_bank_read(&a->banks[metric], index_a, &scratch[0]);
+		lbl_bank_read(&b->banks[metric], index_b, &scratch[1]);
+		CHECK(!memcmp(&scratch[0], &scratch[1], sizeof(scratch[0])));
+	}
 }
 
 /* But for the overflow backend, what is where depends on who came first. */
@@ -81,7 +96,7 @@ static void check_equal(const struct lbl_shard *a, const struct lbl_shard *b)
 {
 	uint32_t i;
 
-	CHECK(!memcmp(&a->stats, &b->stats, sizeof(a->stats)));
+	CHECK(!memcmp(&a->outcomes, &b->outcomes, sizeof(a->outcomes)));
 	REQUIRE(a->table.n == b->table.n);
 	check_backend(a, 0, b, 0);
 	for (i = 1; i < a->table.n; i++) {
@@ -92,12 +107,11 @@ static void check_equal(const struct lbl_shard *a, const struct lbl_shard *b)
 	}
 }
 
-static void check_bursts(bool with_ids)
+static void check_bursts(bool with_ids, bool with_all)
 {
-	struct lbl_buckets *buckets = make_buckets();
-	struct lbl_intern *names = lbl_intern_new();
-	struct lbl_shard *by_burst = make_shard(buckets, names);
-	struct lbl_shard *one_by_one = make_shard(buckets, names);
+	struct lbl_shard *by_burst = make_shard(ROOM, with_all);
+	struct lbl_shard *one_by_one = make_shard(ROOM, with_all);
+	uint64_t total = 0;
 	int round;
 
 	for (round = 0; round < ROUNDS; round++) {
@@ -106,6 +120,7 @@ static void check_bursts(bool with_ids)
 		struct record *records = calloc(n, sizeof(*records));
 
 		REQUIRE(records);
+		total += n;
 		for (i = 0; i < n; i++)
 			records[i].event = make_event(with_ids);
 		lbl_shard_record_burst(by_burst, &records[0].event, n);
@@ -113,24 +128,26 @@ static void check_bursts(bool with_ids)
 			lbl_shard_record(one_by_one, &records[i].event, LBL_EVENT_BYTES);
 		free(records);
 	}
-	CHECK(accounted(&by_burst->stats) && by_burst->stats.recorded > ROUNDS * 15);
-	CHECK(by_burst->stats.opened > ROUNDS * 5);
-	CHECK(by_burst->stats.ignored && by_burst->stats.unmatched && by_burst->stats.rejected);
+	CHECK(accounted(&by_burst->outcomes) && by_burst->outcomes.recorded > ROUNDS * 15);
+	CHECK(by_burst->outcomes.opened > ROUNDS * 5);
+	CHECK(by_burst->outcomes.malformed && kinds(&by_burst->outcomes) == total);
+	CHECK(by_burst->outcomes.ignored && by_burst->outcomes.unmatched &&
+	      by_burst->outcomes.rejected);
 	check_equal(by_burst, one_by_one);
-	lbl_shard_free(by_burst);
-	lbl_shard_free(one_by_one);
-	lbl_intern_free(names);
-	lbl_buckets_free(buckets);
+	free_shard(by_burst);
+	free_shard(one_by_one);
 }
 
 static void test_by_id(void)
 {
-	check_bursts(true);
+	check_bursts(true, false);
+	check_bursts(true, true);
 }
 
 static void test_by_hash(void)
 {
-	check_bursts(false);
+	check_bursts(false, false);
+	check_bursts(false, true);
 }
 
 static void test_by_id_without_vectors(void)
@@ -138,7 +155,7 @@ static void test_by_id_without_vectors(void)
 	bool use = lbl_use_avx512;
 
 	lbl_use_avx512 = false;
-	check_bursts(true);
+	check_bursts(true, true);
 	lbl_use_avx512 = use;
 }
 
@@ -147,10 +164,9 @@ static void test_out_of_memory(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
 	struct record records[LBL_BURST_MAX];
-	struct lbl_buckets *buckets = make_buckets();
-	struct lbl_intern *names = lbl_intern_new();
-	struct lbl_shard *shard = make_shard(buckets, names);
-	static struct lbl_totals totals;
+	struct lbl_shard *shard = make_shard(ROOM, false);
+	struct lbl_totals *totals = &scratch[0];
+	struct lbl_tallies tallies = { 0 };
 	uint32_t i;
 
 	for (i = 0; i < LBL_BURST_MAX; i++)
@@ -161,21 +177,21 @@ static void test_out_of_memory(void)
 		lbl_shard_record_burst(shard, &records[0].event, LBL_BURST_MAX);
 	for (i = 0; i < 10; i++)
 		lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
-	CHECK(shard->stats.recorded == UINT8_MAX - 1);
-	CHECK(shard->stats.rejected == 1 + 10 * LBL_BURST_MAX + 10 - (UINT8_MAX - 1));
+	CHECK(shard->outcomes.recorded == UINT8_MAX - 1);
+	CHECK(shard->outcomes.rejected == 1 + 10 * LBL_BURST_MAX + 10 - (UINT8_MAX - 1));
 	no_memory = false;
 	for (i = 0; i < 10; i++)
 		lbl_shard_record_burst(shard, &records[0].event, LBL_BURST_MAX);
-	CHECK(shard->stats.recorded == UINT8_MAX - 1 + 10 * LBL_BURST_MAX);
-	CHECK(accounted(&shard->stats));
-	lbl_totals_clear(&totals);
-	lbl_table_read(&shard->table, 1, &totals);
-	CHECK(totals.slots[lbl_slot(buckets, SECOND)] == shard->stats.recorded);
-	CHECK(totals.sum == (lbl_u128)shard->stats.recorded * SECOND);
-	CHECK(totals.closed[LBL_REASON_FIN] == shard->stats.closed);
-	lbl_shard_free(shard);
-	lbl_intern_free(names);
-	lbl_buckets_free(buckets);
+	CHECK(shard->outcomes.recorded == UINT8_MAX - 1 + 10 * LBL_BURST_MAX);
+	CHECK(accounted(&shard->outcomes));
+	lbl_totals_clear(totals);
+	lbl_bank_read(&shard->banks[LBL_LIFETIME], 1, totals);
+	lbl_tallies_read(&shard->table, 1, &tallies);
+	CHECK(totals->slots[lbl_slot(shard->banks[LBL_LIFETIME].buckets, SECOND)] ==
+	      shard->outcomes.recorded);
+	CHECK(totals->sum == (lbl_u128)shard->outcomes.recorded * SECOND);
+	CHECK(tallies.closed[LBL_REASON_FIN] == shard->outcomes.closed);
+	free_shard(shard);
 }
 
 static uint64_t overflowed(const struct lbl_shard *shard)
@@ -186,9 +202,7 @@ static uint64_t overflowed(const struct lbl_shard *shard)
 /* Backends that there is no memory for are the overflow backend's, until there is some. */
 static void test_no_memory_for_backends(void)
 {
-	struct lbl_buckets *buckets = make_buckets();
-	struct lbl_intern *names = lbl_intern_new();
-	struct lbl_shard *shard = make_shard(buckets, names);
+	struct lbl_shard *shard = make_shard(ROOM, false);
 	struct lbl_event event = closed_event(SECOND, 1);
 	uint64_t before;
 	uint32_t i;
@@ -206,10 +220,8 @@ static void test_no_memory_for_backends(void)
 		lbl_shard_record(shard, &event, LBL_EVENT_BYTES);
 	}
 	CHECK(overflowed(shard) == before && shard->table.n == 2001);
-	CHECK(accounted(&shard->stats) && shard->stats.closed == 4000);
-	lbl_shard_free(shard);
-	lbl_intern_free(names);
-	lbl_buckets_free(buckets);
+	CHECK(accounted(&shard->outcomes) && shard->outcomes.closed == 4000);
+	free_shard(shard);
 }
 
 #ifndef LBL_TSAN
@@ -236,9 +248,7 @@ static void *flip(void *arg)
 /* What is in the ring may change while it is read: then counts are wrong, but of their backend. */
 static void test_events_that_change(void)
 {
-	struct lbl_buckets *buckets = make_buckets();
-	struct lbl_intern *names = lbl_intern_new();
-	struct lbl_shard *shard = make_shard(buckets, names);
+	struct lbl_shard *shard = make_shard(ROOM, false);
 	struct lbl_event other;
 	static struct flipping flipping;
 	pthread_t thread;
@@ -256,15 +266,13 @@ static void test_events_that_change(void)
 		lbl_shard_record_burst(shard, &flipping.records[0].event, LBL_BURST_MAX);
 	__atomic_store_n(&flipping.done, true, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
-	CHECK(accounted(&shard->stats) && shard->stats.recorded > 1000);
+	CHECK(accounted(&shard->outcomes) && shard->outcomes.recorded > 1000);
 	for (i = 2; i < 100; i++) {
 		other = closed_event(SECOND, (uint8_t)i);
 		CHECK(lbl_table_find(&shard->table, lbl_key_of(&other)) == i);
 		CHECK(shard->table.hot[i].sum == SECOND);
 	}
-	lbl_shard_free(shard);
-	lbl_intern_free(names);
-	lbl_buckets_free(buckets);
+	free_shard(shard);
 }
 #endif
 

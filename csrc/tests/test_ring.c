@@ -6,26 +6,21 @@
 
 static struct lbl_stream *stream;
 static struct lbl_shard *shard;
-static struct lbl_intern *names;
+static struct lbl_drain_counts unused;
 
 static void set_up(uint32_t bytes)
 {
-	struct lbl_buckets *buckets = make_buckets();
-
-	names = lbl_intern_new();
-	REQUIRE(names && !lbl_shard_new(buckets, 100, names, &shard));
+	shard = make_shard(100, false);
 	REQUIRE(!lbl_stream_memory(bytes, &stream));
-	lbl_buckets_free(buckets);
-	stream->shards[0] = shard;
-	stream->n_shards = 1;
+	stream->sinks[0] = &shard->sink; /* without a thread */
+	stream->n_sinks = 1;
 }
 
 static void tear_down(void)
 {
-	CHECK(accounted(&shard->stats));
+	CHECK(accounted(&shard->outcomes) && kinds(&shard->outcomes) == stream->counts.received);
 	lbl_stream_free(stream);
-	lbl_shard_free(shard);
-	lbl_intern_free(names);
+	free_shard(shard);
 }
 
 static void produce(uint8_t backend)
@@ -47,13 +42,14 @@ static void test_a_busy_record_is_waited_for(void)
 	produce(2);
 	produce(3);
 	*header(64) |= LBL_RING_BUSY;
-	lbl_drain(stream);
-	CHECK(stream->received == 1 && *stream->ring.consumer_pos == 64);
-	lbl_drain(stream);
-	CHECK(stream->received == 1);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 1 && *stream->ring.consumer_pos == 64);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 1);
 	*header(64) &= ~LBL_RING_BUSY;
-	lbl_drain(stream);
-	CHECK(stream->received == 3 && shard->stats.recorded == 3 && !stream->corrupt);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 3 && shard->outcomes.recorded == 3 &&
+	      !stream->counts.corrupt);
 	tear_down();
 }
 
@@ -73,18 +69,18 @@ static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 	int i;
 
 	set_up(4096);
-	stream->n_shards = 0;
+	stream->n_sinks = 0;
 	for (i = 0; i < 40; i++)
 		produce(1);
 	*header(0) |= LBL_RING_BUSY;
-	REQUIRE(!lbl_stream_attach(stream, shard));
+	REQUIRE(!lbl_stream_attach(stream, &shard->sink, &unused));
 	REQUIRE(!pthread_getcpuclockid(stream->thread, &clock));
 	nanosleep(&wait, NULL);
 	CHECK(cpu_ns(clock) < SECOND / 50);
 	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* as a producer submits */
-	lbl_stream_detach(stream, shard);
+	lbl_stream_detach(stream, &shard->sink, &unused);
 	lbl_stream_free(stream); /* the reference that attaching took */
-	CHECK(shard->stats.recorded == 40);
+	CHECK(shard->outcomes.recorded == 40);
 	tear_down();
 }
 
@@ -95,8 +91,8 @@ static void test_a_discarded_record_is_passed_over(void)
 	produce(2);
 	*header(0) |= LBL_RING_DISCARDED;
 	CHECK(lbl_ring_waiting(&stream->ring) == 1);
-	lbl_drain(stream);
-	CHECK(stream->received == 1 && shard->stats.recorded == 1);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 1 && shard->outcomes.recorded == 1);
 	CHECK(*stream->ring.consumer_pos == 128);
 	tear_down();
 }
@@ -108,12 +104,12 @@ static void test_a_length_beyond_the_end_is_corrupt(void)
 	produce(2);
 	*header(64) = LBL_RING_LEN;
 	CHECK(lbl_ring_waiting(&stream->ring) <= 2);
-	lbl_drain(stream);
-	CHECK(stream->received == 1 && stream->corrupt == 1);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 1 && stream->counts.corrupt == 1);
 	CHECK(*stream->ring.consumer_pos == *stream->ring.producer_pos);
 	produce(3);
-	lbl_drain(stream);
-	CHECK(stream->received == 2);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 2);
 	tear_down();
 }
 
@@ -123,12 +119,12 @@ static void test_positions_too_far_apart_are_corrupt(void)
 	produce(1);
 	*stream->ring.producer_pos = 1 << 20;
 	CHECK(lbl_ring_waiting(&stream->ring) == 0);
-	lbl_drain(stream);
-	CHECK(stream->corrupt == 1 && stream->received == 0);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.corrupt == 1 && stream->counts.received == 0);
 	CHECK(*stream->ring.consumer_pos == 1 << 20);
 	*stream->ring.producer_pos = 1 << 10; /* behind the consumer */
-	lbl_drain(stream);
-	CHECK(stream->corrupt == 2 && *stream->ring.consumer_pos == 1 << 10);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.corrupt == 2 && *stream->ring.consumer_pos == 1 << 10);
 	tear_down();
 }
 
@@ -138,11 +134,11 @@ static void test_an_odd_position_is_corrupt(void)
 	set_up(4096);
 	produce(1);
 	*stream->ring.consumer_pos = 3;
-	lbl_drain(stream);
-	CHECK(stream->corrupt == 1 && *stream->ring.consumer_pos == 64);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.corrupt == 1 && *stream->ring.consumer_pos == 64);
 	produce(2);
-	lbl_drain(stream);
-	CHECK(stream->received == 1);
+	CHECK(lbl_stream_drain(stream) >= 0);
+	CHECK(stream->counts.received == 1);
 	tear_down();
 }
 
@@ -155,10 +151,10 @@ static void test_records_wrap_around(void)
 	for (len = 0; len < sizeof(record); len++) {
 		REQUIRE(!lbl_stream_produce(stream, record, len));
 		produce((uint8_t)(len % 8));
-		lbl_drain(stream);
+		CHECK(lbl_stream_drain(stream) >= 0);
 	}
-	CHECK(stream->received == 600 && shard->stats.malformed == 300);
-	CHECK(shard->stats.recorded == 300 && !stream->corrupt);
+	CHECK(stream->counts.received == 600 && shard->outcomes.malformed == 300);
+	CHECK(shard->outcomes.recorded == 300 && !stream->counts.corrupt);
 	tear_down();
 }
 

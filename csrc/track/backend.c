@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: MIT
-/* Recording by hand. */
 #include <stdlib.h>
 
 #include "track/backend.h"
 
 struct lbl_backend {
 	struct lbl_shard *shard;
+	enum lbl_metric metric;
 	uint32_t index;
 };
 
-int lbl_tracker_backend(struct lbl_tracker *tracker, uint16_t name, const uint8_t *addr,
-			uint16_t port, struct lbl_backend **ret)
+int lbl_tracker_backend(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,
+			const uint8_t *addr, uint16_t port, struct lbl_backend **ret)
 {
-	struct lbl_key key = { .port = port, .proxy = name };
-	struct lbl_backend *backend = malloc(sizeof(*backend));
+	struct lbl_key key = { .port = port, .proxy_ref = name };
+	struct lbl_shard *own = tracker->own;
+	struct lbl_backend *backend;
 
+	if (metric >= LBL_METRICS || !lbl_shard_has(own, metric))
+		return -ENOENT;
+	backend = malloc(sizeof(*backend));
 	if (!backend)
 		return -ENOMEM;
 	memcpy(key.addr, addr, sizeof(key.addr));
-	backend->shard = tracker->own;
-	pthread_mutex_lock(&tracker->own->lock);
-	backend->index = lbl_shard_backend(tracker->own, &key);
-	pthread_mutex_unlock(&tracker->own->lock);
+	pthread_mutex_lock(&own->sink.lock);
+	*backend = (struct lbl_backend){ own, metric, lbl_shard_backend(own, &key) };
+	pthread_mutex_unlock(&own->sink.lock);
 	*ret = backend;
 	return 0;
 }
@@ -37,10 +40,10 @@ static int observe_one(struct lbl_backend *backend, double seconds, int (*lock)(
 
 	if (unlikely(!lbl_is_duration(seconds)))
 		return -EINVAL;
-	if (lock(&backend->shard->lock))
+	if (lock(&backend->shard->sink.lock))
 		return -EBUSY;
-	observed = lbl_shard_observe(backend->shard, backend->index, &seconds, 1);
-	pthread_mutex_unlock(&backend->shard->lock);
+	observed = lbl_shard_observe(backend->shard, backend->metric, backend->index, &seconds, 1);
+	pthread_mutex_unlock(&backend->shard->sink.lock);
 	return observed ? 0 : -ENOMEM;
 }
 
@@ -65,8 +68,8 @@ int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds,
 			return -EINVAL;
 		}
 	}
-	pthread_mutex_lock(&backend->shard->lock);
-	observed = lbl_shard_observe(backend->shard, backend->index, seconds, n);
-	pthread_mutex_unlock(&backend->shard->lock);
+	pthread_mutex_lock(&backend->shard->sink.lock);
+	observed = lbl_shard_observe(backend->shard, backend->metric, backend->index, seconds, n);
+	pthread_mutex_unlock(&backend->shard->sink.lock);
 	return observed == n ? 0 : -ENOMEM;
 }

@@ -6,12 +6,14 @@
 #include "track/tracker.h"
 
 /* cdef: begin */
+struct lbl_backend;
+
 /*
- * A backend to observe durations of, while the tracker lives; the overflow backend if there are
- * too many. `addr` as in lbl_event.
+ * A backend to observe a latency of, while the tracker lives; the overflow backend if there are
+ * too many. `addr` as in lbl_event. -ENOENT if the tracker does not record this latency.
  */
-int lbl_tracker_backend(struct lbl_tracker *tracker, uint16_t name, const uint8_t *addr,
-			uint16_t port, struct lbl_backend **ret);
+int lbl_tracker_backend(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,
+			const uint8_t *addr, uint16_t port, struct lbl_backend **ret);
 
 void lbl_backend_free(struct lbl_backend *backend);
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* All backends of a tracker at one time, merged over its shards. */
 #include <stdlib.h>
 
 #include "track/snapshot.h"
@@ -8,7 +7,7 @@
 struct part {
 	struct lbl_key key; /* with the proxy's name for its id, so that shards agree */
 	uint32_t index;
-	const struct lbl_table *table;
+	const struct lbl_shard *shard;
 };
 
 static int compare_parts(const void *a, const void *b)
@@ -16,26 +15,36 @@ static int compare_parts(const void *a, const void *b)
 	return memcmp(a, b, sizeof(struct lbl_key));
 }
 
-static struct part part_of(const struct lbl_table *table, uint32_t index)
+static struct part part_of(const struct lbl_shard *shard, uint32_t index)
 {
-	struct part part = { .table = table, .index = index };
+	struct part part = { .shard = shard, .index = index };
 
 	if (index) {
-		part.key = table->hot[index].key;
-		part.key.proxy = table->cold[index].name;
+		part.key = shard->table.hot[index].key;
+		part.key.proxy_ref = shard->table.cold[index].name;
 	}
 	return part;
 }
 
 /* ---- rows ---- */
 
-static int reserve_pairs(struct lbl_snapshot *snapshot, size_t *capacity, size_t more)
+/* A snapshot in the making. */
+struct maker {
+	struct lbl_snapshot *snapshot;
+	size_t capacity; /* pairs */
+	enum lbl_metric metric;
+	struct lbl_totals totals; /* of the backend that is being read */
+	struct lbl_tallies tallies;
+};
+
+static int reserve_pairs(struct maker *maker, size_t more)
 {
-	size_t n = snapshot->n_pairs + more, larger = *capacity ? *capacity : 1024;
+	struct lbl_snapshot *snapshot = maker->snapshot;
+	size_t n = snapshot->n_pairs + more, larger = maker->capacity ? maker->capacity : 1024;
 	uint16_t *slots;
 	uint64_t *counts;
 
-	if (n <= *capacity)
+	if (n <= maker->capacity)
 		return 0;
 	while (larger < n)
 		larger *= 2;
@@ -47,29 +56,32 @@ static int reserve_pairs(struct lbl_snapshot *snapshot, size_t *capacity, size_t
 		snapshot->counts = counts;
 	if (!slots || !counts)
 		return -ENOMEM;
-	*capacity = larger;
+	maker->capacity = larger;
 	return 0;
 }
 
-static int add_row(struct lbl_snapshot *snapshot, size_t *capacity, const struct lbl_key *key,
-		   const struct lbl_totals *totals)
+static int add_row(struct maker *maker, const struct lbl_key *key)
 {
+	const struct lbl_tallies *tallies = &maker->tallies;
+	const struct lbl_totals *totals = &maker->totals;
+	struct lbl_snapshot *snapshot = maker->snapshot;
 	struct lbl_backend_snapshot *row = &snapshot->rows[snapshot->n_rows];
 	uint32_t i;
 
-	if (totals->end > totals->first &&
-	    reserve_pairs(snapshot, capacity, totals->end - totals->first))
+	if (totals->end > totals->first && reserve_pairs(maker, totals->end - totals->first))
 		return -ENOMEM;
-	*row = (struct lbl_backend_snapshot){ .name = key->proxy,
-					      .port = key->port,
-					      .sum_lo = (uint64_t)totals->sum,
-					      .sum_hi = (uint64_t)(totals->sum >> 64),
-					      .opened = totals->opened,
-					      .open = totals->open > 0 ? (uint64_t)totals->open : 0,
-					      .probes = totals->probes,
-					      .first = snapshot->n_pairs };
+	*row = (struct lbl_backend_snapshot){
+		.name = key->proxy_ref,
+		.port = key->port,
+		.sum_lo = (uint64_t)totals->sum,
+		.sum_hi = (uint64_t)(totals->sum >> 64),
+		.opened = tallies->opened,
+		.open = tallies->open > 0 ? (uint64_t)tallies->open : 0,
+		.probes = tallies->probes,
+		.first = snapshot->n_pairs,
+	};
 	memcpy(row->addr, key->addr, sizeof(row->addr));
-	memcpy(row->closed, totals->closed, sizeof(row->closed));
+	memcpy(row->closed, tallies->closed, sizeof(row->closed));
 	for (i = totals->first; i < totals->end; i++) {
 		if (!totals->slots[i])
 			continue;
@@ -82,37 +94,47 @@ static int add_row(struct lbl_snapshot *snapshot, size_t *capacity, const struct
 	return 0;
 }
 
-/* Merge neighbours with equal keys into rows. */
-static int add_rows(struct lbl_snapshot *snapshot, const struct part *parts, size_t n)
+static void read_part(struct maker *maker, const struct part *part)
 {
-	struct lbl_totals *totals = calloc(1, sizeof(*totals));
-	size_t capacity = 0, i = 0;
-	int err = totals ? 0 : -ENOMEM;
+	lbl_tallies_read(&part->shard->table, part->index, &maker->tallies);
+	lbl_bank_read(&part->shard->banks[maker->metric], part->index, &maker->totals);
+}
+
+/* Merge neighbours with equal keys into rows. */
+static int add_rows(struct maker *maker, const struct part *parts, size_t n)
+{
+	int err = 0;
+	size_t i = 0;
 
 	while (i < n && !err) {
 		size_t first = i;
 
-		lbl_totals_clear(totals);
+		lbl_totals_clear(&maker->totals);
+		maker->tallies = (struct lbl_tallies){ 0 };
 		for (; i < n && !compare_parts(&parts[first], &parts[i]); i++)
-			lbl_table_read(parts[i].table, parts[i].index, totals);
-		err = add_row(snapshot, &capacity, &parts[first].key, totals);
+			read_part(maker, &parts[i]);
+		err = add_row(maker, &parts[first].key);
 	}
-	free(totals);
 	return err;
 }
 
-static int make_snapshot(struct part *parts, size_t n, struct lbl_snapshot **ret)
+static int make_snapshot(struct part *parts, size_t n, enum lbl_metric metric,
+			 struct lbl_snapshot **ret)
 {
 	struct lbl_snapshot *snapshot = calloc(1, sizeof(*snapshot));
+	struct maker *maker = calloc(1, sizeof(*maker));
 	int err = -ENOMEM;
 
-	if (!snapshot)
-		return -ENOMEM;
-	if (n)
-		qsort(parts, n, sizeof(*parts), compare_parts);
-	snapshot->rows = calloc(n + 1, sizeof(*snapshot->rows));
-	if (snapshot->rows)
-		err = add_rows(snapshot, parts, n);
+	if (snapshot)
+		snapshot->rows = calloc(n + 1, sizeof(*snapshot->rows));
+	if (maker && snapshot && snapshot->rows) {
+		if (n)
+			qsort(parts, n, sizeof(*parts), compare_parts);
+		maker->snapshot = snapshot;
+		maker->metric = metric;
+		err = add_rows(maker, parts, n);
+	}
+	free(maker);
 	if (err)
 		lbl_snapshot_free(snapshot);
 	else
@@ -149,27 +171,35 @@ static size_t gather(struct lbl_tracker *tracker, struct part **ret)
 	}
 	parts = calloc(capacity, sizeof(*parts));
 	for (i = 0; parts && i < lbl_tracker_shards(tracker); i++) {
-		const struct lbl_table *table = &lbl_tracker_shard(tracker, i)->table;
+		const struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
 		uint32_t index;
 
 		for (index = 0; index < sizes[i]; index++)
-			parts[n++] = part_of(table, index);
+			parts[n++] = part_of(shard, index);
 	}
 	free(sizes);
 	*ret = parts;
 	return n;
 }
 
-int lbl_tracker_snapshot(struct lbl_tracker *tracker, struct lbl_snapshot **ret)
+static bool has_metric(const struct lbl_tracker *tracker, enum lbl_metric metric)
+{
+	return metric < LBL_METRICS && lbl_shard_has(tracker->own, metric);
+}
+
+int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
+			 struct lbl_snapshot **ret)
 {
 	struct part *parts = NULL;
 	int err = -ENOMEM;
 	size_t n;
 
+	if (!has_metric(tracker, metric))
+		return -ENOENT;
 	pthread_mutex_lock(&tracker->lock);
 	n = gather(tracker, &parts);
 	if (n)
-		err = make_snapshot(parts, n, ret);
+		err = make_snapshot(parts, n, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;
@@ -187,7 +217,7 @@ static size_t find_part(const struct lbl_shard *shard, const struct lbl_key *key
 	if (!larger)
 		return n;
 	*parts = larger;
-	larger[n] = part_of(&shard->table, index);
+	larger[n] = part_of(shard, index);
 	return n + 1;
 }
 
@@ -198,31 +228,33 @@ static size_t find_parts(struct lbl_shard *shard, const struct lbl_key *named, s
 	struct lbl_key key = *named;
 	size_t i;
 
-	pthread_mutex_lock(&shard->lock);
+	pthread_mutex_lock(&shard->sink.lock);
 	if (shard->by_name)
 		n = find_part(shard, named, parts, n);
 	for (i = 0; i < shard->n_proxies; i++) {
-		key.proxy = shard->proxies[i].proxy;
-		if (shard->proxies[i].name == named->proxy)
+		key.proxy_ref = shard->proxies[i].proxy;
+		if (shard->proxies[i].name == named->proxy_ref)
 			n = find_part(shard, &key, parts, n);
 	}
-	pthread_mutex_unlock(&shard->lock);
+	pthread_mutex_unlock(&shard->sink.lock);
 	return n;
 }
 
-int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, uint16_t name, const uint8_t *addr,
-			     uint16_t port, struct lbl_snapshot **ret)
+int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,
+			     const uint8_t *addr, uint16_t port, struct lbl_snapshot **ret)
 {
-	struct lbl_key key = { .port = port, .proxy = name };
+	struct lbl_key key = { .port = port, .proxy_ref = name };
 	struct part *parts = NULL;
 	size_t n = 0, i;
 	int err;
 
+	if (!has_metric(tracker, metric))
+		return -ENOENT;
 	memcpy(key.addr, addr, sizeof(key.addr));
 	pthread_mutex_lock(&tracker->lock);
 	for (i = 0; i < lbl_tracker_shards(tracker); i++)
 		n = find_parts(lbl_tracker_shard(tracker, i), &key, &parts, n);
-	err = make_snapshot(parts, n, ret);
+	err = make_snapshot(parts, n, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;

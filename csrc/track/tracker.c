@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A tracker: one shard a stream, and one for what is recorded by hand and what streams left. */
 #include <stdlib.h>
 
+#include "stream/open.h"
+#include "track/accounting.h"
 #include "track/tracker.h"
 
 /* ---- creation ---- */
@@ -10,42 +11,67 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	struct lbl_tracker *tracker = (struct lbl_tracker *)entry;
 
-	if (phase == LBL_FORK_PREPARE) {
+	if (phase == LBL_FORK_PREPARE)
 		pthread_mutex_lock(&tracker->lock);
-		pthread_mutex_lock(&tracker->own->lock);
-		return;
-	}
-	pthread_mutex_unlock(&tracker->own->lock);
-	pthread_mutex_unlock(&tracker->lock);
+	else
+		pthread_mutex_unlock(&tracker->lock);
 }
 
-int lbl_tracker_new(struct lbl_buckets *buckets, uint32_t max_backends, struct lbl_tracker **ret)
+static void destroy(struct lbl_tracker *tracker)
+{
+	uint32_t i;
+
+	lbl_shard_free(tracker->own);
+	lbl_intern_free(tracker->names);
+	for (i = 0; i < LBL_METRICS; i++)
+		lbl_buckets_free(tracker->buckets[i]);
+	free(tracker->scratch);
+	free(tracker);
+}
+
+static int init(struct lbl_tracker *tracker, struct lbl_buckets *const *buckets)
+{
+	uint32_t i;
+	int err;
+
+	for (i = 0; i < LBL_METRICS; i++) {
+		if (buckets[i])
+			lbl_ref(&buckets[i]->refs);
+		tracker->buckets[i] = buckets[i];
+	}
+	tracker->names = lbl_intern_new();
+	tracker->scratch = calloc(1, sizeof(*tracker->scratch));
+	if (!tracker->names || !tracker->scratch)
+		return -ENOMEM;
+	/* Room for what is recorded by hand, and for what streams leave. */
+	err = lbl_shard_new(buckets, 2 * tracker->max_backends, tracker->names, &tracker->own);
+	if (err)
+		return err;
+	tracker->own->by_name = true;
+	tracker->own->limit = tracker->max_backends;
+	tracker->past.counted = true;
+	return 0;
+}
+
+int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
+		    struct lbl_tracker **ret)
 {
 	struct lbl_tracker *tracker;
-	int err = -ENOMEM;
+	int err;
 
-	if (!max_backends || max_backends > LBL_BACKENDS_MAX)
+	if (!max_backends || max_backends > LBL_BACKENDS_MAX || !buckets[LBL_LIFETIME])
 		return -EINVAL;
 	tracker = calloc(1, sizeof(*tracker));
 	if (!tracker)
 		return -ENOMEM;
-	lbl_ref(&buckets->refs);
-	tracker->buckets = buckets;
 	tracker->max_backends = max_backends;
-	tracker->names = lbl_intern_new();
-	tracker->totals = calloc(1, sizeof(*tracker->totals));
-	if (tracker->names && tracker->totals)
-		err = lbl_shard_new(buckets, 2 * max_backends, tracker->names, &tracker->own);
+	err = init(tracker, buckets);
 	if (err) {
-		lbl_buckets_free(buckets);
-		lbl_intern_free(tracker->names);
-		free(tracker->totals);
-		free(tracker);
+		destroy(tracker);
 		return err;
 	}
-	tracker->own->by_name = true;
-	tracker->own->limit = max_backends;
 	pthread_mutex_init(&tracker->lock, NULL);
+	tracker->fork.rank = LBL_FORK_TRACKER;
 	tracker->fork.handle = handle_fork;
 	lbl_fork_register(&tracker->fork);
 	*ret = tracker;
@@ -56,14 +82,10 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 {
 	if (!tracker)
 		return;
-	lbl_tracker_detach(tracker);
+	lbl_tracker_stop(tracker);
 	lbl_fork_unregister(&tracker->fork);
-	lbl_shard_free(tracker->own);
-	lbl_intern_free(tracker->names);
-	lbl_buckets_free(tracker->buckets);
-	free(tracker->totals);
 	pthread_mutex_destroy(&tracker->lock);
-	free(tracker);
+	destroy(tracker);
 }
 
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
@@ -81,7 +103,7 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 	return lbl_intern_text(tracker->names, name, len);
 }
 
-/* ---- attaching ---- */
+/* ---- attachments: made and freed without the tracker's lock, which fork() takes ---- */
 
 static int set_proxies(struct lbl_shard *shard, const struct lbl_proxy *proxies, size_t n)
 {
@@ -106,144 +128,206 @@ static int set_proxies(struct lbl_shard *shard, const struct lbl_proxy *proxies,
 	return 0;
 }
 
-static int attach(struct lbl_tracker *tracker, struct lbl_stream *stream, struct lbl_shard *shard)
-{
-	struct lbl_attachment *larger;
-	size_t i;
-	int err;
+struct attachments {
+	struct lbl_attachment *each;
+	struct lbl_stream **streams;
+	size_t n;
+};
 
-	for (i = 0; i < tracker->n_attached; i++) {
-		if (tracker->attached[i].stream == stream)
-			return -EBUSY;
+static void free_attachments(struct attachments *made)
+{
+	size_t i;
+
+	for (i = 0; i < made->n; i++) {
+		lbl_shard_free(made->each[i].shard);
+		lbl_conntrack_free(made->each[i].conntrack);
 	}
-	larger = reallocarray(tracker->attached, tracker->n_attached + 1, sizeof(*larger));
-	if (!larger)
-		return -ENOMEM;
-	tracker->attached = larger;
-	err = lbl_stream_attach(stream, shard);
-	if (!err)
-		tracker->attached[tracker->n_attached++] = (struct lbl_attachment){ stream, shard };
-	return err;
+	free(made->each);
+	free(made->streams);
+	*made = (struct attachments){ 0 };
 }
 
-int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
-		       struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies, size_t n)
+static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *ret,
+			   struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
+			   size_t n_proxies)
 {
-	struct lbl_shard *shard;
-	int err;
+	int err =
+		lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names, &ret->shard);
 
-	err = lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names, &shard);
 	if (err)
 		return err;
-	shard->table.sees_opens = true;
-	shard->conntrack = lbl_conntrack_ref(conntrack);
-	err = set_proxies(shard, proxies, n);
-	if (!err) {
-		pthread_mutex_lock(&tracker->lock);
-		err = attach(tracker, stream, shard);
-		pthread_mutex_unlock(&tracker->lock);
+	ret->conntrack = lbl_conntrack_ref(conntrack);
+	ret->shard->table.sees_opens = true;
+	if (conntrack)
+		ret->shard->elsewhere = lbl_conntrack_births(conntrack);
+	return set_proxies(ret->shard, proxies, n_proxies);
+}
+
+static int make_attachments(struct lbl_tracker *tracker, struct lbl_stream *const *streams,
+			    size_t n, struct lbl_conntrack *conntrack,
+			    const struct lbl_proxy *proxies, size_t n_proxies,
+			    struct attachments *ret)
+{
+	int err = 0;
+	size_t i;
+
+	*ret = (struct attachments){ .each = calloc(n, sizeof(*ret->each)),
+				     .streams = calloc(n, sizeof(struct lbl_stream *)) };
+	if (!ret->each || !ret->streams)
+		err = -ENOMEM;
+	for (i = 0; i < n && !err; i++) {
+		ret->n++;
+		ret->each[i].stream = ret->streams[i] = streams[i];
+		err = make_attachment(tracker, &ret->each[i], conntrack, proxies, n_proxies);
 	}
 	if (err)
-		lbl_shard_free(shard);
+		free_attachments(ret);
 	return err;
 }
 
-/* Returns how many observations had to be given up for lack of memory. */
-static uint64_t merge_backend(struct lbl_shard *into, const struct lbl_table *from, uint32_t index,
-			      struct lbl_totals *totals)
-{
-	struct lbl_table *table = &into->table;
-	struct lbl_key key = from->hot[index].key;
-	uint64_t lost = 0;
-	uint32_t to = 0, i;
+/* ---- start and stop ---- */
 
-	lbl_totals_clear(totals);
-	lbl_table_read(from, index, totals);
-	if (index) {
-		key.proxy = from->cold[index].name;
-		to = lbl_shard_backend(into, &key);
-	}
-	for (i = totals->first; i < totals->end; i++) {
-		if (totals->slots[i] && lbl_table_count(table, to, i, totals->slots[i]))
-			lost += totals->slots[i];
-	}
-	lbl_table_add_sum(table, to, totals->sum);
-	for (i = 0; i < LBL_REASONS; i++)
-		lbl_table_add_closed(table, to, i, totals->closed[i]);
-	lbl_table_add_count(table, to, LBL_HOT_OPENED, totals->opened);
-	lbl_owner_add(&table->cold[to].probes, totals->probes);
-	return lost;
-}
-
-static void add_stats(struct lbl_tracker_stats *to, const struct lbl_tracker_stats *from)
+static bool is_running(const struct lbl_tracker *tracker)
 {
-	const uint64_t *value = (const uint64_t *)from;
-	uint64_t *sum = (uint64_t *)to;
 	size_t i;
 
-	for (i = 0; i < sizeof(*to) / sizeof(*sum); i++)
-		lbl_owner_add(&sum[i], READ_ONCE(&value[i]));
+	for (i = 0; i < tracker->n_attached; i++) {
+		if (!lbl_stream_alive(tracker->streams[i]))
+			return false;
+	}
+	return tracker->n_attached;
 }
 
 /*
- * What a stream's shard has counted goes on to count in the tracker's own, which has room for it
- * beside what is recorded by hand.
+ * With the lock held: what the streams' shards have counted goes on to count in the tracker's own,
+ * which has room for it beside what is recorded by hand.
  */
-static void merge(struct lbl_tracker *tracker, struct lbl_shard *shard)
+static struct attachments detach(struct lbl_tracker *tracker)
 {
-	uint64_t lost = 0;
-	uint32_t i;
+	struct attachments ended = { tracker->attached, tracker->streams, tracker->n_attached };
+	struct lbl_shard *own = tracker->own;
+	size_t i;
 
-	pthread_mutex_lock(&tracker->own->lock);
-	tracker->own->limit = tracker->own->table.max;
-	for (i = 0; i < shard->table.n; i++)
-		lost += merge_backend(tracker->own, &shard->table, i, tracker->totals);
-	tracker->own->limit = tracker->max_backends;
-	add_stats(&tracker->own->stats, &shard->stats);
-	lbl_owner_add(&tracker->own->stats.recorded, -lost);
-	lbl_owner_add(&tracker->own->stats.rejected, lost);
-	pthread_mutex_unlock(&tracker->own->lock);
+	lbl_accounting_end(tracker);
+	pthread_mutex_lock(&own->sink.lock);
+	own->limit = own->table.max;
+	for (i = 0; i < ended.n; i++)
+		lbl_shard_merge(own, ended.each[i].shard, tracker->scratch);
+	own->limit = tracker->max_backends;
+	pthread_mutex_unlock(&own->sink.lock);
+	tracker->attached = NULL;
+	tracker->streams = NULL;
+	tracker->n_attached = 0;
+	return ended;
 }
 
-void lbl_tracker_detach(struct lbl_tracker *tracker)
+/* Drop the references that attaching took. */
+static void free_streams(const struct attachments *ended)
 {
-	struct lbl_attachment *attached;
-	size_t n, i;
+	size_t i;
+
+	for (i = 0; i < ended->n; i++)
+		lbl_stream_free(ended->streams[i]);
+}
+
+static int attach_all(struct lbl_tracker *tracker, struct attachments *made)
+{
+	int err;
+
+	tracker->attached = made->each;
+	tracker->streams = made->streams;
+	tracker->n_attached = made->n;
+	err = lbl_accounting_begin(tracker);
+	tracker->n_attached = 0;
+	while (!err && tracker->n_attached < made->n) {
+		struct lbl_attachment *each = &made->each[tracker->n_attached];
+
+		err = lbl_stream_attach(each->stream, &each->shard->sink, &each->before);
+		if (!err)
+			tracker->n_attached++;
+	}
+	return err;
+}
+
+static bool has_twice(struct lbl_stream *const *streams, size_t n)
+{
+	size_t i, k;
+
+	for (i = 0; i < n; i++) {
+		for (k = 0; k < i; k++) {
+			if (streams[i] == streams[k])
+				return true;
+		}
+	}
+	return false;
+}
+
+int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
+		      struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
+		      size_t n_proxies)
+{
+	struct attachments made, ended, failed = { 0 };
+	int err;
+
+	if (has_twice(streams, n))
+		return -EBUSY;
+	err = make_attachments(tracker, streams, n, conntrack, proxies, n_proxies, &made);
+	if (err)
+		return err;
+	pthread_mutex_lock(&tracker->lock);
+	if (is_running(tracker)) {
+		pthread_mutex_unlock(&tracker->lock);
+		free_attachments(&made);
+		return -EALREADY;
+	}
+	ended = detach(tracker);
+	err = attach_all(tracker, &made);
+	if (err)
+		failed = detach(tracker); /* from those of `made` that it was attached to */
+	else
+		tracker->proxy = proxies[0].name;
+	pthread_mutex_unlock(&tracker->lock);
+	free_streams(&ended);
+	free_attachments(&ended);
+	free_streams(&failed);
+	if (err)
+		free_attachments(&made);
+	return err;
+}
+
+void lbl_tracker_stop(struct lbl_tracker *tracker)
+{
+	struct attachments ended;
 
 	pthread_mutex_lock(&tracker->lock);
-	attached = tracker->attached;
-	n = tracker->n_attached;
-	for (i = 0; i < n; i++) {
-		lbl_stream_detach(attached[i].stream, attached[i].shard);
-		merge(tracker, attached[i].shard);
-	}
-	tracker->attached = NULL;
-	tracker->n_attached = 0;
+	ended = detach(tracker);
 	pthread_mutex_unlock(&tracker->lock);
-	for (i = 0; i < n; i++) {
-		lbl_shard_free(attached[i].shard);
-		lbl_stream_free(attached[i].stream);
-	}
-	free(attached);
+	free_streams(&ended);
+	free_attachments(&ended);
+}
+
+bool lbl_tracker_running(struct lbl_tracker *tracker)
+{
+	bool running;
+
+	pthread_mutex_lock(&tracker->lock);
+	running = is_running(tracker);
+	pthread_mutex_unlock(&tracker->lock);
+	return running;
 }
 
 /* ---- the whole ---- */
 
-void lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret)
+int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret)
 {
-	size_t i;
+	int err;
 
-	memset(ret, 0, sizeof(*ret));
 	pthread_mutex_lock(&tracker->lock);
-	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
-		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
-
-		/* Between two batches, lest an event be counted as closed but not yet as what. */
-		pthread_mutex_lock(&shard->lock);
-		add_stats(ret, &shard->stats);
-		pthread_mutex_unlock(&shard->lock);
-	}
+	err = lbl_accounting_read(tracker, &ret->events, &ret->outcomes);
+	ret->running = is_running(tracker);
+	ret->proxy = tracker->proxy;
 	pthread_mutex_unlock(&tracker->lock);
+	return err;
 }
 
 /* Backends between which the owner may go on, so that a reset is no pause. */
@@ -253,15 +337,15 @@ static void reset_shard(struct lbl_shard *shard)
 {
 	uint32_t i;
 
-	pthread_mutex_lock(&shard->lock);
+	pthread_mutex_lock(&shard->sink.lock);
 	for (i = 0; i < shard->table.n; i++) {
-		lbl_table_clear(&shard->table, i);
+		lbl_shard_clear(shard, i);
 		if (i % CLEARED_AT_ONCE == 0) {
-			pthread_mutex_unlock(&shard->lock);
-			pthread_mutex_lock(&shard->lock);
+			pthread_mutex_unlock(&shard->sink.lock);
+			pthread_mutex_lock(&shard->sink.lock);
 		}
 	}
-	pthread_mutex_unlock(&shard->lock);
+	pthread_mutex_unlock(&shard->sink.lock);
 }
 
 void lbl_tracker_reset(struct lbl_tracker *tracker)

@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: MIT */
-/* A tracker: per-backend histograms of the streams that it is attached to. */
+/*
+ * A tracker: per-backend histograms of the streams that it is started on. It has one shard per
+ * stream, and one for what is recorded by hand and what streams left behind.
+ */
 #ifndef LBL_TRACK_TRACKER_H
 #define LBL_TRACK_TRACKER_H
 
-#include "hist/buckets.h"
 #include "record/shard.h"
 #include "source/conntrack.h"
+#include "stream/stats.h"
 #include "stream/stream.h"
 
 /* cdef: begin */
 struct lbl_tracker;
-struct lbl_backend;
 
-/* More than `max_backends` backends share one, the overflow backend. */
-int lbl_tracker_new(struct lbl_buckets *buckets, uint32_t max_backends, struct lbl_tracker **ret);
+enum { LBL_BACKENDS_MAX = 1 << 24 };
+
+/*
+ * `buckets`: of each latency by enum lbl_metric, NULL for those that are not to be recorded;
+ * lifetimes always are. More than `max_backends` backends share one, the overflow backend. -EINVAL,
+ * or -ENOMEM if there is not enough address space.
+ */
+int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
+		    struct lbl_tracker **ret);
 void lbl_tracker_free(struct lbl_tracker *tracker);
 
 /*
@@ -32,45 +41,62 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 struct lbl_proxy {
 	uint16_t id; /* proxy_id of the event */
 	uint16_t name; /* of lbl_tracker_name() */
-	bool has_vip; /* also of 64- and 72-byte events that were addressed to this: */
+	bool has_vip; /* also of events without proxy id that were addressed to this: */
 	uint8_t vip_addr[16];
 	uint16_t vip_port;
 };
 
 /*
- * Record the stream's events from now on. `conntrack` may be NULL. -EBUSY if the tracker is
- * attached to this stream already.
+ * Record the events of all `n` streams from now on, or of none if it fails. The first proxy is the
+ * streams' own. `conntrack` may be NULL. -EALREADY while the tracker is running, -EBUSY if a stream
+ * is given twice, -ENOSPC if a stream has no room for another sink, -ECHILD.
  */
-int lbl_tracker_attach(struct lbl_tracker *tracker, struct lbl_stream *stream,
-		       struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies, size_t n);
+int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
+		      struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
+		      size_t n_proxies);
 
-/* Drain all streams once more and detach from them. What was recorded stays. */
-void lbl_tracker_detach(struct lbl_tracker *tracker);
+/* Drain all streams once more and let go of them. What was recorded stays. */
+void lbl_tracker_stop(struct lbl_tracker *tracker);
 
-void lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret);
+/* False in a child of fork() too. */
+bool lbl_tracker_running(struct lbl_tracker *tracker);
+
+/* Since the tracker was made, over all starts and stops; at one moment. */
+struct lbl_tracker_stats {
+	struct lbl_stream_stats events;
+	struct lbl_outcomes outcomes; /* events.received = opened + closed + periodic + malformed */
+	bool running; /* false in a child of fork() */
+	uint16_t proxy; /* name of the first proxy of the last start; 0 = never started */
+};
+
+int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret);
 
 /* Forget all histograms and counts of backends. Nothing recorded meanwhile is counted twice. */
 void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* cdef: end */
 
-enum { LBL_BACKENDS_MAX = 1 << 24 };
-
 struct lbl_attachment {
 	struct lbl_stream *stream;
 	struct lbl_shard *shard;
+	struct lbl_conntrack *conntrack;
+	struct lbl_drain_counts before; /* what the stream had counted when it was attached */
 };
 
 /* `lock` guards the attachments, and lets one reader or resetter at a time at the tables. */
 struct lbl_tracker {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
-	struct lbl_buckets *buckets;
+	struct lbl_buckets *buckets[LBL_METRICS];
 	uint32_t max_backends;
 	struct lbl_intern *names;
 	struct lbl_shard *own;
-	struct lbl_totals *totals; /* for folding, which must not fail for lack of it */
+	struct lbl_totals *scratch; /* for merging, which must not fail for lack of it */
 	struct lbl_attachment *attached;
+	struct lbl_stream **streams; /* of the attachments */
 	size_t n_attached;
+	uint64_t dropped_before; /* by the streams, when they were attached */
+	struct lbl_stream_stats past; /* of earlier attachments */
+	uint16_t proxy;
 };
 
 static inline size_t lbl_tracker_shards(const struct lbl_tracker *tracker)

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Steps of a burst eight events at a time; only where lbl_has_avx512() says that it can be. */
+#ifndef LBL_RECORD_BURST_AVX512_H
+#define LBL_RECORD_BURST_AVX512_H
+
+#include "record/columns.h"
+
+bool lbl_has_avx512(void);
+/* Decode events up to a multiple of 8, and return how many. */
+uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst);
+/* Whether the keys of all events are those of their backends. */
+bool lbl_burst_same_keys_avx512(const struct lbl_burst *burst);
+
+#endif

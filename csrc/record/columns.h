@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* What is known of each event of a burst, by column. */
+#ifndef LBL_RECORD_COLUMNS_H
+#define LBL_RECORD_COLUMNS_H
+
+#include "record/metric.h"
+#include "record/table.h"
+#include "stream/ring.h"
+#include "stream/sink.h"
+
+/* Of a latency besides the lifetime: which events tell it, and where each is to be counted. */
+struct lbl_burst_more {
+	uint64_t told;
+	uint64_t ns[LBL_BURST_MAX];
+	uint8_t *counter[LBL_BURST_MAX];
+};
+
+/*
+ * All that is checked is kept here and not read from the ring again, since others can write there.
+ * The first arrays are filled by decoding. Sets have a bit for each event: `closed` those that
+ * closed a connection, no probe's, whose creation is known and not in the future. All others have
+ * the lifetime 0; lbl_shard_record() sees to what is in neither set.
+ */
+struct lbl_burst {
+	const char *first;
+	uint32_t n;
+	uint64_t closed, opened;
+	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
+	struct lbl_burst_column {
+		uint16_t cell; /* see struct lbl_buckets */
+		uint16_t reason;
+		uint32_t id;
+	} column[LBL_BURST_MAX];
+	struct lbl_hot *hot[LBL_BURST_MAX];
+	uint8_t *counter[LBL_BURST_MAX];
+	struct lbl_burst_more more[LBL_METRICS - 1]; /* in the order of the shard's `more` */
+};
+
+static inline const struct lbl_event *lbl_burst_event(const struct lbl_burst *burst, uint32_t i)
+{
+	return (const void *)(burst->first + i * (size_t)LBL_EVENT_STRIDE);
+}
+
+/* The set of the first `n` events. */
+static inline uint64_t lbl_burst_all(uint32_t n)
+{
+	return n < 64 ? (1ULL << n) - 1 : UINT64_MAX;
+}
+
+#endif

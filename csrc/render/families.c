@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#include "render/families.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define OF_BACKEND(value, field)                                                                   \
+	{                                                                                          \
+		value, offsetof(struct lbl_backend_snapshot, field), false                         \
+	}
+#define OF_TRACKER(value, field)                                                                   \
+	{                                                                                          \
+		value, offsetof(struct lbl_tracker_stats, field), false                            \
+	}
+#define OF_PRODUCERS(value, field)                                                                 \
+	{                                                                                          \
+		value, offsetof(struct lbl_tracker_stats, field), true                             \
+	}
+#define SAMPLES(array) .samples = (array), .n_samples = COUNT_OF(array)
+
+static const struct lbl_sample closed[] = {
+	OF_BACKEND("unknown", closed[LBL_REASON_UNKNOWN]),
+	OF_BACKEND("fin", closed[LBL_REASON_FIN]),
+	OF_BACKEND("rst", closed[LBL_REASON_RST]),
+	OF_BACKEND("timeout", closed[LBL_REASON_TIMEOUT]),
+	OF_BACKEND("evicted", closed[LBL_REASON_EVICTED]),
+	OF_BACKEND("reused", closed[LBL_REASON_REUSED]),
+	OF_BACKEND("connect_failed", closed[LBL_REASON_CONNECT_FAILED]),
+};
+_Static_assert(COUNT_OF(closed) == LBL_REASONS, "every reason is exported");
+
+static const struct lbl_sample open[] = { OF_BACKEND(NULL, open) };
+
+static const struct lbl_sample events[] = {
+	OF_TRACKER("opened", outcomes.opened),
+	OF_TRACKER("closed", outcomes.closed),
+	OF_TRACKER("periodic", outcomes.periodic),
+	OF_TRACKER("malformed", outcomes.malformed),
+};
+
+static const struct lbl_sample outcomes[] = {
+	OF_TRACKER("recorded", outcomes.recorded),
+	OF_TRACKER("unmatched", outcomes.unmatched),
+	OF_TRACKER("rejected", outcomes.rejected),
+	OF_TRACKER("ignored", outcomes.ignored),
+};
+
+static const struct lbl_sample lost[] = {
+	OF_PRODUCERS("dropped", events.dropped),
+	OF_TRACKER("unmatched", outcomes.unmatched),
+	OF_TRACKER("rejected", outcomes.rejected),
+	OF_TRACKER("malformed", outcomes.malformed),
+	OF_TRACKER("births_evicted", outcomes.births_evicted),
+	OF_TRACKER("not_counted", outcomes.not_counted),
+	OF_TRACKER("corrupt", events.corrupt),
+};
+
+static const struct lbl_sample produced[] = { OF_PRODUCERS(NULL, events.produced) };
+static const struct lbl_sample received[] = { OF_TRACKER(NULL, events.received) };
+static const struct lbl_sample in_ring[] = { OF_TRACKER(NULL, events.in_ring) };
+static const struct lbl_sample fill_bytes[] = { OF_TRACKER(NULL, events.fill_bytes) };
+static const struct lbl_sample fill_max_bytes[] = { OF_TRACKER(NULL, events.fill_max_bytes) };
+static const struct lbl_sample size_bytes[] = { OF_TRACKER(NULL, events.size_bytes) };
+
+static const struct lbl_family families[] = {
+	{ "lb_backend_latency_seconds", "Backend connection latency in seconds", LBL_HISTOGRAM,
+	  LBL_PER_BACKEND, .metric = LBL_LIFETIME },
+	{ "lb_backend_connect_seconds", "Time from the first SYN to the backend's SYN-ACK",
+	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_CONNECT },
+	{ "lb_backend_first_byte_seconds", "Time from the first SYN to the backend's first byte",
+	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_FIRST_BYTE },
+	{ "lb_backend_active_seconds", "Time from the first SYN to the first FIN or RST",
+	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_ACTIVE },
+	{ "lblatency_connections_closed",
+	  "Connections to a backend that ended, by reason, health probes not included", LBL_COUNTER,
+	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, SAMPLES(closed) },
+	{ "lblatency_connections_open",
+	  "Connections to a backend that are open, of those seen to open", LBL_GAUGE,
+	  LBL_PER_BACKEND, SAMPLES(open) },
+	{ "lblatency_events", "Events taken off the ring buffers, by type", LBL_COUNTER,
+	  LBL_PER_TRACKER, .label = "type", SAMPLES(events) },
+	{ "lblatency_closed_events", "Closed events by what became of them", LBL_COUNTER,
+	  LBL_PER_TRACKER, .label = "outcome", SAMPLES(outcomes) },
+	{ "lblatency_events_lost",
+	  "Events that gave no latency although they should have, by reason", LBL_COUNTER,
+	  LBL_PER_TRACKER, .label = "reason", SAMPLES(lost) },
+	{ "lblatency_events_produced", "Events that balancers wanted to send, by their own count",
+	  LBL_COUNTER, LBL_PER_TRACKER, SAMPLES(produced) },
+	{ "lblatency_events_received", "Records taken off the ring buffers", LBL_COUNTER,
+	  LBL_PER_TRACKER, SAMPLES(received) },
+	{ "lblatency_ring_events", "Events that wait in the ring buffers", LBL_GAUGE,
+	  LBL_PER_TRACKER, SAMPLES(in_ring) },
+	{ "lblatency_ring_fill_bytes", "Bytes that wait in the ring buffers", LBL_GAUGE,
+	  LBL_PER_TRACKER, SAMPLES(fill_bytes) },
+	{ "lblatency_ring_fill_max_bytes", "The most bytes that a drain has found waiting",
+	  LBL_GAUGE, LBL_PER_TRACKER, SAMPLES(fill_max_bytes) },
+	{ "lblatency_ring_size_bytes", "Size of the ring buffers", LBL_GAUGE, LBL_PER_TRACKER,
+	  SAMPLES(size_bytes) },
+};
+
+const struct lbl_family *lbl_families(size_t *ret_n)
+{
+	*ret_n = COUNT_OF(families);
+	return families;
+}
+
+uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of)
+{
+	uint64_t value;
+
+	memcpy(&value, (const char *)of + sample->offset, sizeof(value));
+	return value;
+}
+
+size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
+{
+	static const char *const backend[] = { "proxy_name", "target_ip", "target_port" };
+
+	*ret = backend;
+	return scope == LBL_PER_BACKEND ? COUNT_OF(backend) : 0;
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+#include "track/accounting.h"
+
+int lbl_accounting_begin(struct lbl_tracker *tracker)
+{
+	struct lbl_stream_stats stats;
+	int err = lbl_stream_stats(tracker->streams, tracker->n_attached, &stats);
+
+	if (!err)
+		tracker->dropped_before = stats.dropped;
+	return err;
+}
+
+/* ---- reading ---- */
+
+struct reading {
+	const struct lbl_tracker *tracker;
+	struct lbl_outcomes *outcomes;
+};
+
+/* Under the lock under which the stream's events become outcomes. */
+static void read_outcomes(void *ctx, size_t i, const struct lbl_drain_counts *counts)
+{
+	const struct reading *reading = ctx;
+
+	(void)counts;
+	if (i == 0)
+		*reading->outcomes = (struct lbl_outcomes){ 0 };
+	lbl_outcomes_add(reading->outcomes, &reading->tracker->attached[i].shard->outcomes);
+}
+
+/* From what the streams have counted to this tracker's part of it. */
+static void subtract_before(const struct lbl_tracker *tracker, struct lbl_stream_stats *stats)
+{
+	size_t i;
+
+	for (i = 0; i < tracker->n_attached; i++) {
+		const struct lbl_drain_counts *before = &tracker->attached[i].before;
+
+		stats->produced -= before->received;
+		stats->received -= before->received;
+		stats->corrupt -= before->corrupt;
+	}
+	stats->produced -= tracker->dropped_before;
+	stats->dropped -= tracker->dropped_before;
+}
+
+static int read_attached(const struct lbl_tracker *tracker, struct lbl_stream_stats *events,
+			 struct lbl_outcomes *outcomes)
+{
+	struct reading reading = { tracker, outcomes };
+	int err;
+
+	err = lbl_stream_visit(tracker->streams, tracker->n_attached, read_outcomes, &reading,
+			       events);
+	if (!err)
+		subtract_before(tracker, events);
+	return err;
+}
+
+static void add_past(struct lbl_stream_stats *stats, const struct lbl_stream_stats *past)
+{
+	stats->produced += past->produced;
+	stats->received += past->received;
+	stats->dropped += past->dropped;
+	stats->corrupt += past->corrupt;
+	stats->counted &= past->counted;
+}
+
+int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *events,
+			struct lbl_outcomes *outcomes)
+{
+	int err;
+
+	*outcomes = (struct lbl_outcomes){ 0 };
+	err = read_attached(tracker, events, outcomes);
+	if (err)
+		return err;
+	add_past(events, &tracker->past);
+	pthread_mutex_lock(&tracker->own->sink.lock);
+	lbl_outcomes_add(outcomes, &tracker->own->outcomes);
+	pthread_mutex_unlock(&tracker->own->sink.lock);
+	return 0;
+}
+
+/* ---- the end ---- */
+
+/*
+ * Events that are in the rings when the sinks are taken out are not this tracker's. What opens the
+ * sum of all others is told of from then on too.
+ */
+void lbl_accounting_end(struct lbl_tracker *tracker)
+{
+	struct lbl_stream_stats stats, *past = &tracker->past;
+	struct lbl_outcomes unused;
+	uint64_t received = 0;
+	size_t i;
+
+	for (i = 0; i < tracker->n_attached; i++)
+		lbl_stream_drain(tracker->streams[i]);
+	if (read_attached(tracker, &stats, &unused))
+		stats = (struct lbl_stream_stats){ .counted = true };
+	for (i = 0; i < tracker->n_attached; i++) {
+		struct lbl_attachment *attached = &tracker->attached[i];
+		struct lbl_drain_counts last;
+
+		lbl_stream_detach(attached->stream, &attached->shard->sink, &last);
+		received += last.received - attached->before.received;
+		past->corrupt += last.corrupt - attached->before.corrupt;
+	}
+	past->received += received;
+	past->dropped += stats.dropped;
+	past->produced += received + stats.produced - stats.received - stats.in_ring;
+	past->counted &= stats.counted;
+}

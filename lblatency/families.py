@@ -1,0 +1,103 @@
+"""The metric families, read from C's table, which is the only place that names one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ._ffi import ffi, lib
+from .histogram import METRICS
+
+__all__ = ["FAMILIES", "Family", "Sample"]
+
+_TYPES = {
+    lib.LBL_COUNTER: "counter",
+    lib.LBL_GAUGE: "gauge",
+    lib.LBL_HISTOGRAM: "histogram",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a family.
+
+    Attributes:
+        label_value: of the family's own label; None if it has none.
+        of_producers: whether it is unknown unless the producers count.
+    """
+
+    label_value: str | None
+    of_producers: bool
+    _ptr: Any
+
+    def value(self, of: Any) -> int:
+        """The value in the C struct of the family's scope."""
+        return int(lib.lbl_sample_value(self._ptr, of))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric family.
+
+    Attributes:
+        name: without `_total`.
+        help: one sentence.
+        type: "counter", "gauge" or "histogram".
+        metric: the latency that a histogram is of.
+        is_per_backend: whether its samples are a backend's, not the tracker's.
+        labels: all label names.
+        is_sparse: whether samples that are 0 are left out.
+        samples: none of a histogram.
+    """
+
+    name: str
+    help: str
+    type: str
+    metric: str
+    is_per_backend: bool
+    labels: tuple[str, ...]
+    is_sparse: bool
+    samples: tuple[Sample, ...]
+
+
+def _text(pointer: Any) -> str:
+    return bytes(ffi.string(pointer)).decode()
+
+
+def _optional(pointer: Any) -> str | None:
+    return _text(pointer) if pointer else None
+
+
+def _scope_labels(scope: int) -> tuple[str, ...]:
+    names = ffi.new("const char *const **")
+    return tuple(_text(names[0][i]) for i in range(lib.lbl_scope_labels(scope, names)))
+
+
+def _family(raw: Any) -> Family:
+    own = _optional(raw.label)
+    return Family(
+        name=_text(raw.name),
+        help=_text(raw.help),
+        type=_TYPES[raw.type],
+        metric=METRICS[raw.metric],
+        is_per_backend=raw.scope == lib.LBL_PER_BACKEND,
+        labels=_scope_labels(raw.scope) + ((own,) if own else ()),
+        is_sparse=raw.is_sparse,
+        samples=tuple(
+            Sample(
+                label_value=_optional(raw.samples[i].label_value),
+                of_producers=raw.samples[i].of_producers,
+                _ptr=raw.samples + i,
+            )
+            for i in range(raw.n_samples)
+        ),
+    )
+
+
+def _read_all() -> tuple[Family, ...]:
+    n = ffi.new("size_t *")
+    first = lib.lbl_families(n)
+    return tuple(_family(first[i]) for i in range(n[0]))
+
+
+FAMILIES = _read_all()
