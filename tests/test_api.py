@@ -6,10 +6,10 @@ from array import array
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import SECOND, TARGET, closed
 
 import lblatency
 from lblatency import stats
+from tests.support.rig import SECOND, TARGET, closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,11 +10,11 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model import SECOND, Model, native_index, to_ns
 
 import lblatency
 from lblatency._ffi import lib
 from lblatency.histogram import DEFAULT_BUCKETS, REFERENCE_BUCKETS, Buckets
+from tests.support.model import SECOND, Model, native_index, to_ns
 
 DAY = 86400 * SECOND
 WEB = ("web", "10.0.0.1:80")

@@ -18,16 +18,19 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import wait_until
-from netns import BACKENDS, FAMILY, VIP, Event, Namespace, Topology, map_entries
-from watched import Watched, target, watch
 
 from lblatency._ffi import lib
 from lblatency.demo.balancer import NatBalancer
 from lblatency.errors import BpfError
+from tests.support import bpf
+from tests.support.balancer import Watched, target, watch
+from tests.support.netns import BACKENDS, FAMILY, VIP, Namespace, Topology
+from tests.support.rig import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.support.ring import Event
 
 pytestmark = pytest.mark.bpf
 
@@ -107,7 +110,7 @@ def test_transfer(topology: Topology, attached: Watched, version: int) -> None:
             source.shutdown(socket.SHUT_WR)
             thread.join(30)
             assert into == [digest]
-            for value in map_entries(attached.balancer.conntrack_fd, 40, 128).values():
+            for value in attached.entries().values():
                 # Packets of the wire's size are counted, not those that are handed over.
                 assert struct.unpack("=Q", value[56:64])[0] > len(sent) // 1500
     assert attached.only().reason == lib.LBL_REASON_FIN
@@ -128,8 +131,8 @@ def test_checksums_in_software(
         ends = [(topology.balancer, "c1"), (topology.balancer, "b1")]
     with contextlib.ExitStack() as stack:
         for namespace, device in ends:
-            set_offload(namespace, device, on=False)
-            stack.callback(set_offload, namespace, device, on=True)
+            namespace.set_offload(device, on=False)
+            stack.callback(namespace.set_offload, device, on=True)
         sent = random.Random(version).randbytes(200_000)
         with Pair(topology, version) as pair:
             pair.client.sendall(sent)
@@ -149,17 +152,6 @@ def test_checksums_in_software(
             data, peer = server.recvfrom(100)
             server.sendto(data, peer)
             assert client.recv(100) == b"ping"
-
-
-def set_offload(namespace: Namespace, device: str, *, on: bool) -> None:
-    """Switch a device's transmit checksumming, and with it segmentation (ETHTOOL_STXCSUM)."""
-    import ctypes
-    import fcntl
-
-    value = ctypes.create_string_buffer(struct.pack("=II", 0x17, on), 8)
-    request = struct.pack("16sQ16x", device.encode(), ctypes.addressof(value))
-    with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, 0x8946, request)
 
 
 @both
@@ -242,7 +234,7 @@ def test_fin(topology: Topology, attached: Watched, version: int, first: str) ->
     assert_ended(event, pair, since_ns)
     assert 0 < event.connect_us < event.first_byte_us < (answered_ns - pair.before_ns) // 1000
     assert event.closing_us <= (event.timestamp_ns - answered_ns) // 1000 + 1
-    assert map_entries(attached.balancer.conntrack_fd, 40, 128) == {}
+    assert attached.entries() == {}
 
 
 def test_half_close(topology: Topology, attached: Watched) -> None:
@@ -275,7 +267,7 @@ def test_rst(topology: Topology, attached: Watched, version: int, by: str) -> No
     assert event.reason == lib.LBL_REASON_RST
     assert not event.flags & lib.LBL_FLAG_PROBE
     assert_ended(event, pair, since_ns)
-    assert map_entries(attached.balancer.conntrack_fd, 40, 128) == {}
+    assert attached.entries() == {}
 
 
 @both
@@ -370,7 +362,7 @@ def test_a_thousand_connections(topology: Topology, attached: Watched) -> None:
         for _ in range(1000):
             client = stack.enter_context(topology.connect(VIP[4], 80))
             pairs.append((client, stack.enter_context(server.accept()[0])))
-        assert len(map_entries(attached.balancer.conntrack_fd, 40, 128)) == 1000
+        assert len(attached.entries()) == 1000
         opened_ns = monotonic_ns()
         ends: list[Callable[[socket.socket], None]] = [socket.socket.close, reset]
         shuffled = random.Random(1)
@@ -388,7 +380,7 @@ def test_a_thousand_connections(topology: Topology, attached: Watched) -> None:
     assert all(opened_ns <= event.timestamp_ns <= monotonic_ns() for event in closed)
     assert {event.reason for event in closed} == {lib.LBL_REASON_FIN, lib.LBL_REASON_RST}
     assert attached.balancer.counters()["produced"] == 2000
-    assert map_entries(attached.balancer.conntrack_fd, 40, 128) == {}
+    assert attached.entries() == {}
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -446,7 +438,7 @@ def test_survives_the_interface() -> None:
         assert lib.lbl_nat_lb_detach(balancer._lb) == 0
 
 
-def test_pins(bpffs: tuple[int, str]) -> None:
+def test_pins(bpffs: bpf.Bpffs) -> None:
     """The public maps can be opened by path while the balancer runs, and not after."""
     mounted, path = bpffs
     names = ["lbl_conntrack", "lbl_counters", "lbl_events"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import select
 import struct
 import threading
@@ -13,29 +12,16 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netns import (
-    ACK,
-    BACKENDS,
-    FIN,
-    MAP_DELETE,
-    PSH,
-    RST,
-    SYN,
-    VERDICT_DROP,
-    VERDICT_PASS,
-    VIP,
-    Flow,
-    bpf,
-    frame,
-    map_entries,
-    run_program,
-)
-from watched import Watched, target, watch
 
 from lblatency._ffi import lib
+from tests.support import bpf
+from tests.support.balancer import Flow, Watched, target, watch
+from tests.support.bpf import VERDICT_DROP, VERDICT_PASS
+from tests.support.netns import BACKENDS, VIP
+from tests.support.packets import ACK, FIN, PSH, RST, SYN, frame
+from tests.support.rig import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,17 +38,6 @@ def established(watched: Watched, version: int = 4) -> Flow:
     flow = Flow(watched.balancer, version)
     flow.handshake()
     return flow
-
-
-def delete_entry(fd: int, key: bytes) -> None:
-    """Delete from a map."""
-    place = ctypes.create_string_buffer(key, len(key))
-    bpf(MAP_DELETE, struct.pack("=IxxxxQQQ", fd, ctypes.addressof(place), 0, 0))
-
-
-def entries(watched: Watched) -> dict[bytes, bytes]:
-    """Give the conntrack map's contents."""
-    return map_entries(watched.balancer.conntrack_fd, 40, 128)
 
 
 @both
@@ -164,18 +139,18 @@ def odd_frames() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", odd_frames())
 def test_unsupported_passes_untouched(unattached: Watched, name: str) -> None:
     """What the balancer does not understand goes on as it came, is counted and reports nothing."""
-    programs = Flow(unattached.balancer)._programs
+    flow = Flow(unattached.balancer)
     sent = odd_frames()[name]
-    for program in programs:
-        assert run_program(program, sent)[:2] == (VERDICT_PASS, sent)
+    for program in (flow.ingress, flow.egress):
+        assert bpf.run_on_frame(program, sent)[:2] == (VERDICT_PASS, sent)
     assert unattached.balancer.counters()["ignored"] == 2
     assert unattached.poll() == []
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 def test_other_traffic_is_left_alone(unattached: Watched) -> None:
     """Another port, another address, ARP and ICMP pass untouched and uncounted."""
-    programs = Flow(unattached.balancer)._programs
+    flow = Flow(unattached.balancer)
     four = frame(("10.1.0.2", 40000), (VIP[4], 80), flags=SYN, seq=1)
     others = [
         frame(("10.1.0.2", 40000), (VIP[4], 81), flags=SYN, seq=1),
@@ -185,8 +160,8 @@ def test_other_traffic_is_left_alone(unattached: Watched) -> None:
         b"\x02" + four[1:],  # to another host's MAC address
     ]
     for sent in others:
-        for program in programs:
-            assert run_program(program, sent)[:2] == (VERDICT_PASS, sent)
+        for program in (flow.ingress, flow.egress):
+            assert bpf.run_on_frame(program, sent)[:2] == (VERDICT_PASS, sent)
     assert not any(unattached.balancer.counters().values())
 
 
@@ -207,7 +182,7 @@ def test_conntrack_entry(unattached: Watched, version: int) -> None:
     flow = established(unattached, version)
     flow.gets(ACK, seq=5001, ack=1001, payload=b"x" * 10)
     after = monotonic_ns()
-    ((key, value),) = entries(unattached).items()
+    ((key, value),) = unattached.entries().items()
 
     def packed(address: str) -> bytes:
         return ip_address(address).packed.rjust(16, b"\0")
@@ -252,7 +227,7 @@ def test_fin_by_client_first(unattached: Watched) -> None:
     assert len(unattached.poll()) == 1
     assert flow.sends(ACK, seq=1002, ack=5002) == VERDICT_PASS
     assert unattached.only().reason == lib.LBL_REASON_FIN
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 def test_fin_by_backend_first(unattached: Watched) -> None:
@@ -324,7 +299,7 @@ def test_rst_before_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
     event = unattached.only()
     assert event.reason == lib.LBL_REASON_CONNECT_FAILED
     assert (event.connect_us, event.first_byte_us) == (0, NONE_SEEN)
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 @pytest.mark.parametrize("data_by", ["client", "backend", "nobody"])
@@ -410,15 +385,17 @@ def datagrams(watched: Watched) -> None:
         (datagrams, "udp_idle_s", lib.LBL_REASON_TIMEOUT),
     ],
 )
-def test_sweep(unattached: Watched, setup, timeout: str, reason: int) -> None:  # type: ignore[no-untyped-def]
+def test_sweep(
+    unattached: Watched, setup: Callable[[Watched], object], timeout: str, reason: int
+) -> None:
     """Each kind of silence has its own timeout, and the connection ended at its last packet."""
     setup(unattached)
     last = monotonic_ns()
     others = {name: 0 for name in PATIENT if name != timeout}
     assert unattached.balancer.sweep(**{**others, timeout: 1e6}) == 0
-    assert len(entries(unattached)) == 1
+    assert len(unattached.entries()) == 1
     assert unattached.balancer.sweep(**{**PATIENT, timeout: 0}) == 1
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
     event = unattached.only()
     assert event.reason == reason
     assert event.created_ns <= event.timestamp_ns <= last
@@ -431,7 +408,7 @@ def test_sweep_takes_all(unattached: Watched) -> None:
         Flow(unattached.balancer, port=port).sends(SYN, seq=1)
     assert unattached.balancer.sweep(**{**PATIENT, "half_open_s": 0}) == 1000
     assert len(unattached.closed(1000)) == 1000
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
@@ -440,7 +417,7 @@ def test_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
     established(unattached)
     with pytest.raises(OSError, match="sweep"):
         unattached.balancer.sweep(idle_s=seconds)
-    assert len(entries(unattached)) == 1
+    assert len(unattached.entries()) == 1
 
 
 def test_full_map_refuses_and_counts() -> None:
@@ -475,8 +452,8 @@ def test_deleted_entry_is_no_leak() -> None:
         for port in range(1, 21):
             flow = Flow(watched.balancer, port=port)
             assert flow.sends(SYN, seq=1) == VERDICT_PASS
-            (key,) = entries(watched)
-            delete_entry(watched.balancer.conntrack_fd, key)
+            (key,) = watched.entries()
+            bpf.delete(watched.balancer.conntrack_fd, key)
             assert watched.balancer.sweep(**PATIENT) == 0
             assert flow.sends(ACK, seq=2, ack=2) == VERDICT_PASS
         assert watched.balancer.counters()["stray"] == 20
@@ -509,16 +486,16 @@ def test_packets_of_one_tuple_on_two_cpus(kinds: tuple[int, ...]) -> None:
         frames = [
             frame(flow.client, flow.vip, flags=flags, seq=isn) for isn, flags in enumerate(kinds)
         ]
-        jobs = [partial(run_program, flow._programs[0], sent, 30_000) for sent in frames]
+        jobs = [partial(bpf.run_on_frame, flow.ingress, sent, 30_000) for sent in frames]
         wait_until(
             lambda: at_once(*jobs) and len(watched.opened()) > 100, "the threads to meet each other"
         )
         # The tuple is not left in a state from which only a sweep would free it.
         for flags in (RST, SYN):
             sent = frame(flow.client, flow.vip, flags=flags, seq=99)
-            assert run_program(flow._programs[0], sent)[0] == VERDICT_PASS
+            assert bpf.run_on_frame(flow.ingress, sent)[0] == VERDICT_PASS
         watched.balancer.sweep(**dict.fromkeys(PATIENT, 0))
-        assert entries(watched) == {}
+        assert watched.entries() == {}
         assert watched.balancer.counters()["dropped"] == 0
         opened = len(watched.opened())
         watched.closed(opened)
@@ -531,7 +508,7 @@ def test_two_sweeps_at_once() -> None:
         watched.balancer.add_listener(1, VIP[4], 80, "udp", [(1, target(4), 1)])
         flow = Flow(watched.balancer, tcp=False)
         for port in range(1, many + 1):
-            run_program(flow._programs[0], frame((flow.client[0], port), flow.vip))
+            bpf.run_on_frame(flow.ingress, frame((flow.client[0], port), flow.vip))
         sweep = partial(watched.balancer.sweep, **dict.fromkeys(PATIENT, 0))
         assert sum(at_once(sweep, sweep)) == many
         assert len(watched.closed(many)) == len(watched.opened())
