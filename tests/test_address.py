@@ -32,6 +32,14 @@ def test_ipv6_round_trip(address: ipaddress.IPv6Address, port: int) -> None:
     assert parse_target(format_target(format_ip(packed), port)) == (packed, port)
 
 
+def test_every_port_goes_both_ways() -> None:
+    """All 65536 of them, behind an address of either family."""
+    for host in ("10.0.0.1", "2001:db8::1"):
+        for port in range(65536):
+            packed, parsed = parse_target(format_target(host, port))
+            assert (format_ip(packed), parsed) == (host, port)
+
+
 def test_spellings_of_one_address_are_one() -> None:
     """An address is what it means, not how it is written."""
     assert parse_target("[2001:db8:0:0::1]:80") == parse_target("[2001:DB8::1]:80")

@@ -24,9 +24,16 @@ def _clean() -> Iterator[None]:
 
 
 def test_all_that_is_promised_is_there() -> None:
-    """Every name of __all__ can be had, and no other."""
+    """Every name of __all__ can be had, and nothing else of ours is public."""
     for name in lblatency.__all__:
         assert getattr(lblatency, name) is not None
+    ours = {
+        name
+        for name, value in vars(lblatency).items()
+        if getattr(value, "__module__", "").startswith("lblatency") and not name.startswith("_")
+    }
+    assert ours <= set(lblatency.__all__)
+    assert {"LatencyTracker", "start", "stop", "record_latency", "get_histogram"} <= ours
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lblatency.nothing  # noqa: B018
 

@@ -148,7 +148,7 @@ def test_a_close_finds_its_creation_in_the_map(table: Table, make: type) -> None
     assert (counts["recorded"], counts["unmatched"], counts["rejected"]) == (2, 2, 1)
 
 
-def test_the_order_of_trust(table: Table) -> None:
+def test_a_seen_opening_is_believed_before_the_map(table: Table) -> None:
     """An opening that was seen is believed before the map."""
     table.put()
     ring = stats.MemoryRing(4096)
@@ -160,7 +160,7 @@ def test_the_order_of_trust(table: Table) -> None:
     assert tracker.get_all_histograms()["web", "10.0.0.1:80"]["sum"] == 2
 
 
-def test_ipv6_entries() -> None:
+def test_the_unified_layout_holds_both_families() -> None:
     """The unified layout holds both families, and tells them apart."""
     table = Table(bpf.HASH, unified=True)
     table.put(("2001:db8::7", 40000), ("2001:db8::1", 443))
@@ -173,7 +173,7 @@ def test_ipv6_entries() -> None:
     os.close(table.fd)
 
 
-def test_all_entries_of_a_full_map(table: Table) -> None:
+def test_all_entries_come_once(table: Table) -> None:
     """Each comes once while nobody changes the map; an empty one has none."""
     conntrack = ConntrackMap(table.fd)
     assert list(conntrack) == []

@@ -30,7 +30,9 @@ def load(compiler: str, bpffs: bpf.Bpffs, out: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize("compiler", COMPILERS or ["none"])
-def test_every_kind_of_program(compiler: str, bpffs: bpf.Bpffs, tmp_path: Path) -> None:
+def test_every_kind_of_program_sends_events(
+    compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
+) -> None:
     """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
     at = load(compiler, bpffs, tmp_path)
     fds = [
@@ -57,7 +59,9 @@ def test_every_kind_of_program(compiler: str, bpffs: bpf.Bpffs, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("compiler", COMPILERS or ["none"])
-def test_a_ring_for_each_cpu(compiler: str, bpffs: bpf.Bpffs, tmp_path: Path) -> None:
+def test_the_rings_of_all_cpus_are_one_stream(
+    compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
+) -> None:
     """Each CPU's events go to its own ring, all are one stream, and a missing ring is counted."""
     cpus = os.cpu_count() or 1
     at = load(compiler, bpffs, tmp_path, f"-DLBL_RINGS={cpus}")

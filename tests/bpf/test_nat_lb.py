@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import socket
 import struct
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -85,7 +86,9 @@ def assert_ended(event: Event, pair: Pair, since_ns: int) -> None:
 
 
 @both
-def test_transfer(topology: Topology, attached: Watched, version: int) -> None:
+def test_megabytes_arrive_whole_both_ways(
+    topology: Topology, attached: Watched, version: int
+) -> None:
     """Megabytes arrive whole in both directions, in segments larger than the wire's."""
     sent = random.Random(version).randbytes(4 << 20)
     digest = hashlib.sha256(sent).digest()
@@ -119,13 +122,10 @@ def test_transfer(topology: Topology, attached: Watched, version: int) -> None:
 
 @both
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_checksums_in_software(
+def test_checksums_made_in_software_are_right(
     topology: Topology, attached: Watched, version: int, where: str
 ) -> None:
-    """The same where checksums are made before the packet reaches the balancer, or after.
-
-    Between virtual devices with offload they are never made, and never looked at.
-    """
+    """They are made before the packet reaches the balancer, or after; with offload, nowhere."""
     ends = [(topology.client, "c0"), (topology.backend, "b0")]
     if where == "after":
         ends = [(topology.balancer, "c1"), (topology.balancer, "b1")]
@@ -155,7 +155,9 @@ def test_checksums_in_software(
 
 
 @both
-def test_udp(topology: Topology, attached: Watched, version: int) -> None:
+def test_a_flow_of_datagrams_lasts_from_its_first_to_its_last(
+    topology: Topology, attached: Watched, version: int
+) -> None:
     """Datagrams are answered from the VIP; the flow lasts from its first to its last packet."""
     with (
         topology.backend.socket(FAMILY[version], socket.SOCK_DGRAM) as server,
@@ -181,7 +183,7 @@ def test_udp(topology: Topology, attached: Watched, version: int) -> None:
         assert 0 < event.first_byte_us <= event.lifetime_ns // 1000
 
 
-def test_weights(topology: Topology) -> None:
+def test_connections_are_shared_out_by_weight(topology: Topology) -> None:
     """New connections are shared out by weight; none goes to a backend of weight 0."""
     with watch() as watched, contextlib.ExitStack() as stack:
         backends = [(i + 1, target(4, i), weight) for i, weight in enumerate((1, 3, 0))]
@@ -216,7 +218,9 @@ def test_connections_stay_where_they_are(topology: Topology, attached: Watched) 
 
 @both
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_fin(topology: Topology, attached: Watched, version: int, first: str) -> None:
+def test_a_connection_lives_until_both_ends_have_closed(
+    topology: Topology, attached: Watched, version: int, first: str
+) -> None:
     """A connection closed by either side first lives until the other has closed too."""
     with Pair(topology, version) as pair:
         pair.exchange()
@@ -237,7 +241,7 @@ def test_fin(topology: Topology, attached: Watched, version: int, first: str) ->
     assert attached.entries() == {}
 
 
-def test_half_close(topology: Topology, attached: Watched) -> None:
+def test_a_half_closed_connection_lives_on(topology: Topology, attached: Watched) -> None:
     """A client that has said all it has to say goes on listening, and the connection lives."""
     with Pair(topology) as pair:
         pair.client.shutdown(socket.SHUT_WR)
@@ -257,7 +261,9 @@ def test_half_close(topology: Topology, attached: Watched) -> None:
 
 @both
 @pytest.mark.parametrize("by", ["client", "server"])
-def test_rst(topology: Topology, attached: Watched, version: int, by: str) -> None:
+def test_a_reset_by_either_end_ends_the_connection(
+    topology: Topology, attached: Watched, version: int, by: str
+) -> None:
     """A reset by either side ends the connection at once."""
     with Pair(topology, version) as pair:
         pair.exchange()
@@ -271,7 +277,9 @@ def test_rst(topology: Topology, attached: Watched, version: int, by: str) -> No
 
 
 @both
-def test_refused(topology: Topology, attached: Watched, version: int) -> None:
+def test_a_refused_connection_has_failed(
+    topology: Topology, attached: Watched, version: int
+) -> None:
     """A connection to a closed port failed, and the client is told so."""
     with pytest.raises(ConnectionRefusedError):
         topology.connect(VIP[version], 80)
@@ -280,7 +288,7 @@ def test_refused(topology: Topology, attached: Watched, version: int) -> None:
     assert event.connect_us == 0
 
 
-def test_probe(topology: Topology, attached: Watched) -> None:
+def test_a_health_check_is_told_apart(topology: Topology, attached: Watched) -> None:
     """A health check, connected and reset without a byte, is told apart."""
     with Pair(topology) as pair:
         reset(pair.client)
@@ -300,7 +308,7 @@ def losing(namespace: Namespace, hook: str, what: str) -> Iterator[None]:
         namespace.run("nft delete table inet loss")
 
 
-def test_syn_retransmit(topology: Topology, attached: Watched) -> None:
+def test_a_lost_syn_counts(topology: Topology, attached: Watched) -> None:
     """A lost SYN counts: creation is the first one, the second creates nothing."""
     every_other_syn = "tcp flags & (syn|ack) == syn numgen inc mod 2 == 0"
     with losing(topology.balancer, "forward", every_other_syn), Pair(topology) as pair:
@@ -312,7 +320,7 @@ def test_syn_retransmit(topology: Topology, attached: Watched) -> None:
     assert 900_000 < event.connect_us <= (pair.connected_ns - pair.before_ns) // 1000
 
 
-def test_forgotten_connection_is_reset(topology: Topology, attached: Watched) -> None:
+def test_a_forgotten_connection_is_reset(topology: Topology, attached: Watched) -> None:
     """A client whose connection the balancer has given up learns of it when it next speaks."""
     with Pair(topology) as pair:
         pair.exchange()
@@ -326,7 +334,7 @@ def test_forgotten_connection_is_reset(topology: Topology, attached: Watched) ->
         assert attached.balancer.counters()["stray"] == 1
 
 
-def test_reused_source_port(topology: Topology, attached: Watched) -> None:
+def test_a_reused_source_port_is_a_new_connection(topology: Topology, attached: Watched) -> None:
     """A client that comes back from the same port after a reset unseen starts anew."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(topology.listen(BACKENDS[4][0], 8080))
@@ -352,7 +360,7 @@ def test_reused_source_port(topology: Topology, attached: Watched) -> None:
     ]
 
 
-def test_a_thousand_connections(topology: Topology, attached: Watched) -> None:
+def test_a_thousand_connections_end_once_each(topology: Topology, attached: Watched) -> None:
     """Open all at once, close in any order: each is there once, and no event is lost."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
@@ -427,7 +435,7 @@ def test_attach_stays_at_home(topology: Topology) -> None:
             balancer.attach("b1")
 
 
-def test_survives_the_interface() -> None:
+def test_a_balancer_survives_its_interface() -> None:
     """An interface that goes away with its namespace is no error at the end."""
     namespace = Namespace()
     namespace.run("ip link add c0 type veth peer name c1")
@@ -438,7 +446,7 @@ def test_survives_the_interface() -> None:
         assert lib.lbl_nat_lb_detach(balancer._lb) == 0
 
 
-def test_pins(bpffs: bpf.Bpffs) -> None:
+def test_pins_last_as_long_as_the_balancer(bpffs: bpf.Bpffs) -> None:
     """The public maps can be opened by path while the balancer runs, and not after."""
     mounted, path = bpffs
     names = ["lbl_conntrack", "lbl_counters", "lbl_events"]
@@ -467,28 +475,30 @@ def test_pinning_elsewhere_is_explained(tmp_path: os.PathLike[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "text"),
     [
-        (1, VIP[4], 80, "sctp", []),
-        (1, VIP[4], 0, "tcp", []),
-        (1, "nowhere", 80, "tcp", []),
-        (65536, VIP[4], 80, "tcp", []),
-        (1, VIP[4], 80, "tcp", [(0, target(4), 1)]),
-        (1, VIP[4], 80, "tcp", [(4096, target(4), 1)]),
-        (1, VIP[4], 80, "tcp", [(1, target(6), 1)]),
-        (1, VIP[4], 80, "tcp", [(1, target(4), -1)]),
-        (1, VIP[4], 80, "tcp", [(1, "10.2.0.2", 1)]),
-        (1, VIP[6], 80, "tcp", [(1, "fd02::2:80", 1)]),
-        (1, VIP[4], 80, "tcp", [(1, "10.2.0.2:0", 1)]),
+        ((1, VIP[4], 80, "sctp", []), 'protocol \'sctp\' is neither "tcp" nor "udp"'),
+        ((1, VIP[4], 0, "tcp", []), "port 0 is not between 1 and 65535"),
+        ((1, "nowhere", 80, "tcp", []), "'nowhere' does not appear to be an IPv4 or IPv6 address"),
+        ((65536, VIP[4], 80, "tcp", []), "proxy_id 65536 is not between 0 and 65535"),
+        ((1, VIP[4], 80, "tcp", [(0, target(4), 1)]), "backend id 0 is not between 1 and 4095"),
+        ((1, VIP[4], 80, "tcp", [(4096, target(4), 1)]), "backend id 4096 is not between 1 and"),
+        ((1, VIP[4], 80, "tcp", [(1, target(6), 1)]), "is not of the address family of 10.9.0.1"),
+        ((1, VIP[4], 80, "tcp", [(1, target(4), -1)]), "weight -1 is not between 0 and"),
+        ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2", 1)]), "'10.2.0.2' is not of the form"),
+        ((1, VIP[6], 80, "tcp", [(1, "fd02::2:80", 1)]), "'fd02::2:80' is not of the form"),
+        ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2:0", 1)]), "port 0 is not between 1 and 65535"),
     ],
 )
-def test_bad_listeners_are_refused(unattached: Watched, arguments: tuple) -> None:  # type: ignore[type-arg]
-    """What cannot be balanced is a ValueError, before the kernel hears of it."""
-    with pytest.raises(ValueError, match=r"."):
+def test_bad_listeners_are_refused(
+    unattached: Watched, arguments: tuple[Any, ...], text: str
+) -> None:
+    """What cannot be balanced is a ValueError that says why, before the kernel hears of it."""
+    with pytest.raises(ValueError, match=re.escape(text)):
         unattached.balancer.add_listener(*arguments)
 
 
-def test_limits_of_the_configuration() -> None:
+def test_the_configuration_has_limits() -> None:
     """64 listeners and 256 backends a listener are taken, and no more."""
     many = [(i, f"10.2.{i // 256}.{i % 256}:80", 1) for i in range(1, 258)]
     with NatBalancer() as balancer:

@@ -41,7 +41,7 @@ def established(watched: Watched, version: int = 4) -> Flow:
 
 
 @both
-def test_translates_both_ways(unattached: Watched, version: int) -> None:
+def test_packets_are_translated_both_ways(unattached: Watched, version: int) -> None:
     """The client's packets reach the backend and its replies come from the VIP, sums right."""
     flow = established(unattached, version)
     assert flow.backend == (BACKENDS[version][0], 8080)
@@ -52,7 +52,9 @@ def test_translates_both_ways(unattached: Watched, version: int) -> None:
 @both
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_checksums(unattached: Watched, version: int, data: st.DataObject) -> None:
+def test_any_checksum_is_that_of_a_packet_made_afresh(
+    unattached: Watched, version: int, data: st.DataObject
+) -> None:
     """Whatever is sent, the checksum after translation is that of a packet made afresh."""
     port = data.draw(st.integers(1, 65535))
     payload = data.draw(st.binary(max_size=200))
@@ -165,7 +167,7 @@ def test_other_traffic_is_left_alone(unattached: Watched) -> None:
     assert not any(unattached.balancer.counters().values())
 
 
-def test_stray_segment_passes_untouched(unattached: Watched) -> None:
+def test_a_stray_segment_passes_untouched(unattached: Watched) -> None:
     """A segment of no known connection is left to the host, whose reset tells the client."""
     flow = Flow(unattached.balancer)
     for flags in (ACK, SYN | ACK, RST, FIN | ACK, SYN | FIN):
@@ -176,7 +178,7 @@ def test_stray_segment_passes_untouched(unattached: Watched) -> None:
 
 
 @both
-def test_conntrack_entry(unattached: Watched, version: int) -> None:
+def test_an_entry_has_the_tuple_after_nat(unattached: Watched, version: int) -> None:
     """The entry has the tuple after NAT as its key, and begins as lbl_ct_value says."""
     before = monotonic_ns()
     flow = established(unattached, version)
@@ -198,7 +200,7 @@ def test_conntrack_entry(unattached: Watched, version: int) -> None:
 
 
 @both
-def test_event_fields(unattached: Watched, version: int) -> None:
+def test_events_name_backend_listener_and_times(unattached: Watched, version: int) -> None:
     """Both events name backend, listener and times, in the form of the ABI."""
     before = monotonic_ns()
     flow = established(unattached, version)
@@ -218,7 +220,7 @@ def test_event_fields(unattached: Watched, version: int) -> None:
     assert closed.reason == lib.LBL_REASON_RST
 
 
-def test_fin_by_client_first(unattached: Watched) -> None:
+def test_both_fins_acknowledged_end_a_connection(unattached: Watched) -> None:
     """The connection ends with the acknowledgement of the second FIN, and not before."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -230,7 +232,7 @@ def test_fin_by_client_first(unattached: Watched) -> None:
     assert unattached.entries() == {}
 
 
-def test_fin_by_backend_first(unattached: Watched) -> None:
+def test_the_backend_may_close_first(unattached: Watched) -> None:
     """The same from the other side, the second FIN bearing the first one's acknowledgement."""
     flow = established(unattached)
     flow.gets(FIN | ACK, seq=5001, ack=1001)
@@ -240,7 +242,7 @@ def test_fin_by_backend_first(unattached: Watched) -> None:
     assert unattached.only().reason == lib.LBL_REASON_FIN
 
 
-def test_simultaneous_fins(unattached: Watched) -> None:
+def test_crossing_fins_are_each_waited_for(unattached: Watched) -> None:
     """FINs that cross each other are each waited for."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -251,7 +253,7 @@ def test_simultaneous_fins(unattached: Watched) -> None:
     assert unattached.only().reason == lib.LBL_REASON_FIN
 
 
-def test_fin_with_data_is_acked_at_its_end(unattached: Watched) -> None:
+def test_a_fin_with_data_is_acknowledged_at_its_end(unattached: Watched) -> None:
     """An acknowledgement of some of the data before a FIN is not that of the FIN."""
     flow = established(unattached)
     flow.gets(FIN | ACK, seq=5001, ack=1001, payload=b"last words")
@@ -275,7 +277,7 @@ def test_sequence_numbers_wrap(unattached: Watched) -> None:
     assert unattached.only().reason == lib.LBL_REASON_FIN
 
 
-def test_fin_retransmit_changes_nothing(unattached: Watched) -> None:
+def test_a_repeated_fin_changes_nothing(unattached: Watched) -> None:
     """A FIN sent again neither ends the connection nor restarts the closing time."""
     flow = established(unattached)
     first = monotonic_ns()
@@ -291,7 +293,7 @@ def test_fin_retransmit_changes_nothing(unattached: Watched) -> None:
     assert first - 1000 <= closing_from <= middle + 1000
 
 
-def test_rst_before_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
+def test_a_rst_before_the_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
     """A refusal has no connect time and no first byte."""
     flow = Flow(unattached.balancer)
     flow.sends(SYN, seq=1000)
@@ -304,7 +306,9 @@ def test_rst_before_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
 
 @pytest.mark.parametrize("data_by", ["client", "backend", "nobody"])
 @pytest.mark.parametrize("rst_by", ["client", "backend"])
-def test_probe_flag(unattached: Watched, rst_by: str, data_by: str) -> None:
+def test_only_a_clients_reset_without_data_is_a_probe(
+    unattached: Watched, rst_by: str, data_by: str
+) -> None:
     """Only a client's reset of a connection without any data is a probe."""
     flow = established(unattached)
     if data_by == "client":
@@ -318,7 +322,7 @@ def test_probe_flag(unattached: Watched, rst_by: str, data_by: str) -> None:
     assert bool(event.flags & lib.LBL_FLAG_PROBE) == probe
 
 
-def test_syn_retransmit_keeps_creation_time(unattached: Watched) -> None:
+def test_a_repeated_syn_keeps_the_creation_time(unattached: Watched) -> None:
     """The first SYN creates; the second is only sent on, to the same backend."""
     flow = Flow(unattached.balancer)
     flow.sends(SYN, seq=1000)
@@ -333,7 +337,7 @@ def test_syn_retransmit_keeps_creation_time(unattached: Watched) -> None:
     assert len(unattached.events) == 2
 
 
-def test_new_isn_is_a_new_connection(unattached: Watched) -> None:
+def test_a_new_isn_is_a_new_connection(unattached: Watched) -> None:
     """A tuple that comes back ends its predecessor at that one's last packet."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -385,7 +389,7 @@ def datagrams(watched: Watched) -> None:
         (datagrams, "udp_idle_s", lib.LBL_REASON_TIMEOUT),
     ],
 )
-def test_sweep(
+def test_each_kind_of_silence_has_its_own_timeout(
     unattached: Watched, setup: Callable[[Watched], object], timeout: str, reason: int
 ) -> None:
     """Each kind of silence has its own timeout, and the connection ended at its last packet."""
@@ -402,7 +406,7 @@ def test_sweep(
     assert unattached.balancer.sweep(**dict.fromkeys(PATIENT, 0)) == 0
 
 
-def test_sweep_takes_all(unattached: Watched) -> None:
+def test_one_sweep_closes_all(unattached: Watched) -> None:
     """One sweep closes any number of connections, each exactly once."""
     for port in range(1000, 2000):
         Flow(unattached.balancer, port=port).sends(SYN, seq=1)
@@ -412,7 +416,7 @@ def test_sweep_takes_all(unattached: Watched) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
+def test_a_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
     """A timeout that is no span of time is an error, and nothing is closed."""
     established(unattached)
     with pytest.raises(OSError, match="sweep"):
@@ -420,7 +424,7 @@ def test_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
     assert len(unattached.entries()) == 1
 
 
-def test_full_map_refuses_and_counts() -> None:
+def test_a_full_map_refuses_and_counts() -> None:
     """With no entry left a new connection is dropped and counted; the others go on."""
     with watch(max_connections=8) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -433,7 +437,7 @@ def test_full_map_refuses_and_counts() -> None:
         assert len(watched.opened()) == 9
 
 
-def test_full_ring_is_counted() -> None:
+def test_what_a_full_ring_drops_is_counted() -> None:
     """Events that the ring has no room for are counted as dropped; connections do not suffer."""
     with watch(ring_bytes=4096) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -445,7 +449,7 @@ def test_full_ring_is_counted() -> None:
         assert len(watched.poll()) == 100 - counters["dropped"]
 
 
-def test_deleted_entry_is_no_leak() -> None:
+def test_a_deleted_entry_is_no_leak() -> None:
     """A connection whose entry somebody else deletes leaves nothing after the next sweep."""
     with watch(max_connections=4) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -477,7 +481,7 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("kinds", [(SYN, SYN), (SYN, RST), (SYN, SYN, RST)])
-def test_packets_of_one_tuple_on_two_cpus(kinds: tuple[int, ...]) -> None:
+def test_racing_packets_open_and_close_once(kinds: tuple[int, ...]) -> None:
     """However packets of one tuple race each other, what was opened is closed once."""
     with watch(ring_bytes=1 << 25) as watched:
         # The VIP is its own backend, so that a packet run again is still to the VIP.
@@ -501,7 +505,7 @@ def test_packets_of_one_tuple_on_two_cpus(kinds: tuple[int, ...]) -> None:
         watched.closed(opened)
 
 
-def test_two_sweeps_at_once() -> None:
+def test_two_sweeps_close_each_connection_once() -> None:
     """Two sweeps share the connections out between them: each is reported once."""
     many = 20_000
     with watch(ring_bytes=1 << 22, max_connections=many) as watched:
@@ -514,7 +518,7 @@ def test_two_sweeps_at_once() -> None:
         assert len(watched.closed(many)) == len(watched.opened())
 
 
-def test_wakes_at_a_quarter() -> None:
+def test_a_reader_is_woken_at_a_quarter() -> None:
     """A sleeping reader is left in peace until the ring is a quarter full, whatever its size."""
     with watch(ring_bytes=4096) as watched, select.epoll() as epoll:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -533,7 +537,7 @@ def test_wakes_at_a_quarter() -> None:
         assert len(watched.poll()) == 16
 
 
-def test_no_backend_is_counted() -> None:
+def test_a_connection_without_backend_is_counted() -> None:
     """A listener whose backends all have weight 0 refuses."""
     with watch() as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 0)])
@@ -542,7 +546,7 @@ def test_no_backend_is_counted() -> None:
         assert watched.poll() == []
 
 
-def test_one_port_to_two_vips() -> None:
+def test_one_port_to_two_vips_reaches_two_backends() -> None:
     """Two connections that would be one at the same backend go to two."""
     with watch() as watched:
         backends = [(1, target(4, 0), 1), (2, target(4, 1), 1)]

@@ -68,7 +68,7 @@ def ring() -> Iterator[int]:
 # ---- how a ring is known ----
 
 
-def test_by_fd_path_id_and_name(ring: int, bpffs: bpf.Bpffs) -> None:
+def test_a_ring_is_found_by_fd_path_id_and_name(ring: int, bpffs: bpf.Bpffs) -> None:
     """All four lead to the same ring."""
     path = f"{bpffs.path}/ring"
     bpf.pin(ring, path)
@@ -98,13 +98,13 @@ def test_two_maps_of_one_name_are_an_error() -> None:
         (12345, "opening the ring buffer 12345"),
     ],
 )
-def test_a_ring_that_is_not_there(spec: int | str, text: str) -> None:
+def test_a_ring_that_is_not_there_is_explained(spec: int | str, text: str) -> None:
     """The error says what was looked for, where, and how to see what there is."""
     with pytest.raises(LatencyError, match=text):
         stats.create_event_stream(spec)
 
 
-def test_paths_that_are_no_pins(bpffs: bpf.Bpffs, tmp_path: Path) -> None:
+def test_paths_that_are_no_pins_are_refused(bpffs: bpf.Bpffs, tmp_path: Path) -> None:
     """A path in a bpffs that is not there, and files and directories that are no maps."""
     with pytest.raises(LatencyError, match="no BPF map is pinned at"):
         stats.create_event_stream(f"{bpffs.path}/ring")
@@ -190,7 +190,7 @@ def test_a_child_does_not_keep_the_ring(ring: int) -> None:
 # ---- what comes off it ----
 
 
-def test_events_and_the_producers_counts(filler: Filler) -> None:
+def test_events_and_the_producers_counts_add_up(filler: Filler) -> None:
     """By the pin path alone the counters are found too, and the accounting closes."""
     with stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream:
         tracker = LatencyTracker()

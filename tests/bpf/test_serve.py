@@ -58,7 +58,7 @@ def serve(fd: int, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True)
 
 
-def test_serves_a_pinned_ring(balancer: NatBalancer, bpffs: Bpffs) -> None:
+def test_a_pinned_ring_is_served(balancer: NatBalancer, bpffs: Bpffs) -> None:
     """Connections show under their proxies' names, counters are found, SIGTERM ends it well."""
     fd, path = bpffs
     balancer.pin(f"{path}/lb")
