@@ -21,26 +21,26 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bpf"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from netns import ACK, BACKENDS, FAMILY, VIP, Flow, Topology, bpf, frame, run_program
-
-from lblatency._ffi import lib
 from lblatency.demo.balancer import NatBalancer
+from tests.support import bpf
+from tests.support.balancer import Flow
+from tests.support.netns import BACKENDS, FAMILY, VIP, Topology
+from tests.support.packets import ACK, frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Load = Callable[[Topology, int], None]
 
-PROG_LOAD, OBJ_PIN, ENABLE_STATS = 5, 6, 32
 REPEAT, ROUNDS = 100_000, 9
 
 
 @contextlib.contextmanager
 def statistics_on() -> Iterator[None]:
     """Have the kernel measure every run of every program."""
-    fd = bpf(ENABLE_STATS, struct.pack("=I", 0))
+    fd = bpf.call(bpf.ENABLE_STATS, struct.pack("=I", 0))
     try:
         yield
     finally:
@@ -60,33 +60,27 @@ def empty_program() -> int:
     code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, -1, 0x95, 0, 0, 0))
     license_ = ctypes.create_string_buffer(b"GPL")
     places = ctypes.addressof(code), ctypes.addressof(license_)
-    return bpf(PROG_LOAD, struct.pack("=IIQQ", 3, 2, *places) + bytes(100))
+    return bpf.call(bpf.PROG_LOAD, struct.pack("=IIQQ", 3, 2, *places) + bytes(100))
 
 
 @contextlib.contextmanager
 def attached_beside(topology: Topology, program: int) -> Iterator[None]:
     """Attach a program both ways to the balancer's interface that faces the backends."""
-    libc = ctypes.CDLL(None)
-    context = libc.syscall(430, b"bpf", 1)  # fsopen, fsconfig, fsmount: mounted nowhere
-    libc.syscall(431, context, 6, None, None, 0)
-    mounted = libc.syscall(432, context, 1, 0)
-    os.close(context)
-    path = f"/proc/self/fd/{mounted}/empty"
-    name = ctypes.create_string_buffer(path.encode())
-    bpf(OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), program, 0))
-    topology.balancer.run("tc qdisc add dev b1 clsact")
-    for way in ("ingress", "egress"):
-        subprocess.run(
-            ["nsenter", f"--net={topology.balancer.path}", "tc", "filter", "add", "dev", "b1", way,
-             "bpf", "da", "object-pinned", path],
-            pass_fds=[topology.balancer.fd, mounted],
-            check=True,
-        )  # fmt: skip
-    try:
-        yield
-    finally:
-        topology.balancer.run("tc qdisc del dev b1 clsact")
-        os.close(mounted)
+    with bpf.mounted_bpffs() as bpffs:
+        path = f"{bpffs.path}/empty"
+        bpf.pin(program, path)
+        topology.balancer.run("tc qdisc add dev b1 clsact")
+        for way in ("ingress", "egress"):
+            subprocess.run(
+                ["nsenter", f"--net={topology.balancer.path}", "tc", "filter", "add", "dev", "b1",
+                 way, "bpf", "da", "object-pinned", path],
+                pass_fds=[topology.balancer.fd, bpffs.fd],
+                check=True,
+            )  # fmt: skip
+        try:
+            yield
+        finally:
+            topology.balancer.run("tc qdisc del dev b1 clsact")
 
 
 def hot(version: int, tcp: bool) -> list[float]:
@@ -100,10 +94,10 @@ def hot(version: int, tcp: bool) -> list[float]:
         flow.handshake() if tcp else flow.sends()
         rest = {"payload": bytes(100), "flags": ACK if tcp else None, "seq": 1001, "ack": 5001}
         ends = (flow.client, flow.vip), (flow.vip, flow.client)
-        for fd, (source, target) in zip(flow._programs, ends, strict=True):
+        for fd, (source, target) in zip((flow.ingress, flow.egress), ends, strict=True):
             sent = frame(source, target, **rest)
-            run_program(fd, sent, REPEAT)
-            runs = [run_program(fd, sent, REPEAT)[2] for _ in range(ROUNDS)]
+            bpf.run_on_frame(fd, sent, REPEAT)
+            runs = [bpf.run_on_frame(fd, sent, REPEAT).ns for _ in range(ROUNDS)]
             medians.append(statistics.median(runs))
     return medians
 
@@ -164,7 +158,7 @@ def live(topology: Topology, version: int, load: Load) -> tuple[list[float], lis
         for protocol in ("tcp", "udp"):
             balancer.add_listener(1, VIP[version], 80, protocol, [(1, where, 1)])
         balancer.attach("c1", topology.balancer.fd)
-        fds = lib.lbl_nat_lb_ingress_fd(balancer._lb), lib.lbl_nat_lb_egress_fd(balancer._lb), empty
+        fds = balancer.ingress_fd, balancer.egress_fd, empty
         with statistics_on():
             load(topology, version)
             totals = [measured(fd) for fd in fds]

@@ -9,8 +9,10 @@ from statistics import median
 import nat_lb_cost
 import pytest
 from harness import PRODUCER, Publish, interleave, pin
-from netns import Topology, run_program
 from rings import Ring, lib
+
+from tests.support import bpf
+from tests.support.netns import Topology
 
 REPEAT = 4_000
 EMPTY = "the same program without the call"
@@ -60,7 +62,9 @@ def test_producer(name: str, producing: Mapping[str, list[float]], publish: Publ
 
 def _empty_ns() -> float:
     fd = nat_lb_cost.empty_program()
-    runs = [run_program(fd, bytes(100), nat_lb_cost.REPEAT)[2] for _ in range(nat_lb_cost.ROUNDS)]
+    runs = [
+        bpf.run_on_frame(fd, bytes(100), nat_lb_cost.REPEAT).ns for _ in range(nat_lb_cost.ROUNDS)
+    ]
     os.close(fd)
     return median(runs)
 

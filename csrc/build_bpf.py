@@ -7,6 +7,18 @@ from pathlib import Path
 INCLUDE = Path(__file__).resolve().parent.parent / "bpf" / "include"
 
 
+def compile_bpf(source: Path, compiled: Path, *options: str, compiler: str = "clang") -> None:
+    """Make an object file of one BPF program."""
+    subprocess.run(
+        [
+            compiler, "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3",
+            f"-I{INCLUDE}", f"-I/usr/include/{platform.machine()}-linux-gnu", *options,
+            "-c", str(source), "-o", str(compiled),
+        ],
+        check=True,
+    )  # fmt: skip
+
+
 def build(bpf: Path, skeletons: Path) -> None:
     """Write the skeletons that are older than their sources. Needs clang, llvm-strip, bpftool."""
     newest_header = max(header.stat().st_mtime for header in bpf.glob("**/*.h"))
@@ -18,15 +30,7 @@ def build(bpf: Path, skeletons: Path) -> None:
         ):
             continue
         compiled = skeleton.with_suffix(".o")
-        subprocess.run(
-            [
-                "clang", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf",
-                "-mcpu=v3",
-                f"-I{INCLUDE}", f"-I/usr/include/{platform.machine()}-linux-gnu",
-                "-c", str(source), "-o", str(compiled),
-            ],
-            check=True,
-        )  # fmt: skip
+        compile_bpf(source, compiled)
         subprocess.run(["llvm-strip", "-g", str(compiled)], check=True)
         generated = subprocess.run(
             ["bpftool", "gen", "skeleton", str(compiled), "name", name],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from ._address import format_endpoint, parse_target
+from ._closing import Closing
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, map_fd
 from .errors import LatencyError
@@ -43,7 +44,7 @@ def _connection(found: Any) -> Connection:
     )
 
 
-class ConntrackMap:
+class ConntrackMap(Closing):
     """A hash map, plain or per-CPU, of connections by their tuple after NAT.
 
     Args:
@@ -98,9 +99,3 @@ class ConntrackMap:
     def close(self) -> None:
         """Let go of the map. A tracker that was started with it keeps it until it stops."""
         self._ptr = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()

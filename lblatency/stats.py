@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from ._closing import Closing
 from ._ffi import check, ffi, lib
 from ._maps import MapSpec, counters_of, inner_maps, map_fd
 from .errors import BpfError, LatencyError
@@ -63,7 +64,7 @@ def check_room(rc: int, what: str) -> None:
     check(rc, what)
 
 
-class Subscription:
+class Subscription(Closing):
     """A bounded queue of decoded events. While it is full, events are dropped and counted.
 
     Iterate over it, or call `get()`; iteration ends when it is closed. `dropped` says what a
@@ -111,14 +112,8 @@ class Subscription:
             self._dropped = self.dropped
             self._ptr = None
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-
-class EventStream:
+class EventStream(Closing):
     """One or more ring buffers of events, each drained by a thread of its own while in use.
 
     Made by `create_event_stream()`. It may be used by any number of trackers and subscriptions.
@@ -159,12 +154,6 @@ class EventStream:
     def close(self) -> None:
         """Let go of the rings; trackers and subscriptions keep theirs until they end."""
         self._streams = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
 
 
 class MemoryRing:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 
-import bpfsys
 import pytest
+
+from tests.support import bpf
 
 REQUIRE_BPF = os.environ.get("LBLATENCY_REQUIRE_BPF") == "1"
 
@@ -19,7 +20,7 @@ def bpf_refusal() -> str | None:
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         return "the kernel has no BTF"
     try:
-        os.close(bpfsys.create_map(bpfsys.HASH, 4, 4, 1))
+        os.close(bpf.create_map(bpf.HASH, 4, 4, 1))
     except OSError as error:
         return f"the kernel refuses BPF: {error.strerror}"
     return None

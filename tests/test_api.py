@@ -6,11 +6,11 @@ from array import array
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import SECOND, TARGET, closed
 
 import lblatency
 from lblatency import stats
 from lblatency.event import REASONS
+from tests.support.rig import SECOND, TARGET, closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +25,16 @@ def _clean() -> Iterator[None]:
 
 
 def test_all_that_is_promised_is_there() -> None:
-    """Every name of __all__ can be had, and no other."""
+    """Every name of __all__ can be had, and nothing else of ours is public."""
     for name in lblatency.__all__:
         assert getattr(lblatency, name) is not None
+    ours = {
+        name
+        for name, value in vars(lblatency).items()
+        if getattr(value, "__module__", "").startswith("lblatency") and not name.startswith("_")
+    }
+    assert ours <= set(lblatency.__all__)
+    assert {"LatencyTracker", "start", "stop", "record_latency", "get_histogram"} <= ours
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lblatency.nothing  # noqa: B018
 

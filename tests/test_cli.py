@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,7 +85,23 @@ def test_missing_capabilities_are_named(effective: int, missing: list[str], tmp_
 
 
 def test_the_machine_is_looked_at() -> None:
-    """Everything is named, found, and comes with advice."""
-    findings = check.check_machine()
-    assert {"kernel", "BTF", "CAP_BPF", "bpffs", "libbpf"} <= {each.name for each in findings}
-    assert all(each.found and each.advice for each in findings)
+    """What is found is what the machine says of itself, and comes with advice."""
+    findings = {each.name: each for each in check.check_machine()}
+    capabilities = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
+    assert list(findings) == ["kernel", "BTF", *capabilities, "bpffs", "libbpf"]
+    assert all(each.advice for each in findings.values())
+    assert findings["kernel"].found == os.uname().release
+    assert findings["BTF"].ok is os.path.exists("/sys/kernel/btf/vmlinux")
+    missing = [name for name in capabilities if not findings[name].ok]
+    assert missing == check.missing_capabilities()
+    listed = subprocess.run(
+        ["findmnt", "-n", "-l", "-t", "bpf", "-o", "TARGET"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    mounted = listed.stdout.split()
+    assert findings["bpffs"].ok is bool(mounted)
+    assert findings["bpffs"].found == (", ".join(mounted) or "not mounted")
+    version = subprocess.run(
+        ["pkg-config", "--modversion", "libbpf"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.startswith(findings["libbpf"].found + ".")

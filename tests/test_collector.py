@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 
 import pytest
-from helpers import SECOND, TARGET, Rig, closed
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import lblatency
 from lblatency import LatencyCollector, LatencyTracker, stats
+from tests.support.rig import SECOND, TARGET, Rig, closed
 
 LATENCY = "lb_backend_latency_seconds"
 HOSTILE = [
@@ -35,11 +38,13 @@ def registry_of(tracker: LatencyTracker) -> CollectorRegistry:
     return registry
 
 
-def series(registry: CollectorRegistry) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Name and labels of every sample."""
+def samples(
+    families: Iterable[Metric],
+) -> list[tuple[tuple[str, tuple[tuple[str, str], ...]], float]]:
+    """Name and labels of every sample, and its value."""
     return [
-        (sample.name, tuple(sorted(sample.labels.items())))
-        for family in registry.collect()
+        ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
+        for family in families
         for sample in family.samples
     ]
 
@@ -97,7 +102,7 @@ def test_its_own_counts_are_exposed() -> None:
     assert value("lblatency_events_produced_total") == value("lblatency_events_received_total") == 9
     assert value("lblatency_ring_events") == 0
     assert value("lblatency_ring_fill_bytes") == 0
-    assert value("lblatency_ring_fill_max_bytes") >= 64  # type: ignore[operator]
+    assert (value("lblatency_ring_fill_max_bytes") or 0) >= 64
     assert value("lblatency_ring_size_bytes") == 1 << 16
     (build,) = (family for family in registry.collect() if family.name == "lblatency_build")
     assert build.samples[0].labels["version"] == lblatency.__version__
@@ -108,7 +113,7 @@ def test_no_series_twice() -> None:
     """Whatever was seen, no two samples have the same name and labels."""
     rig = busy()
     rig.tracker.record_latency("overflow", TARGET, 1)
-    found = series(registry_of(rig.tracker))
+    found = [series for series, _ in samples(registry_of(rig.tracker).collect())]
     assert len(found) == len(set(found))
     everything = rig.tracker.get_all_histograms()
     assert sum(name == f"{LATENCY}_count" for name, _ in found) == len(everything)
@@ -172,9 +177,21 @@ def test_promtool_accepts_it() -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
-def test_openmetrics_and_an_empty_tracker() -> None:
-    """Both formats can be written, also of a tracker that has seen nothing."""
-    for tracker in (LatencyTracker(), busy().tracker):
-        registry = registry_of(tracker)
-        assert generate_latest(registry).endswith(b"\n")
-        assert generate_openmetrics(registry).endswith(b"# EOF\n")
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text;version=1.0.0"])
+@pytest.mark.parametrize("seen", ["nothing", "everything"])
+def test_both_text_formats_say_what_was_collected(seen: str, accept: str) -> None:
+    """Every sample comes back from the text with its labels and value, and no other does."""
+    tracker = busy().tracker if seen == "everything" else LatencyTracker()
+    tracker.stop()
+    registry = registry_of(tracker)
+    encode, content_type = choose_encoder(accept)
+    assert content_type.startswith(accept.partition(";")[0])
+    parse = openmetrics if "openmetrics" in accept else text_string_to_metric_families
+    found = samples(parse(encode(registry).decode()))
+    assert found == samples(registry.collect())
+    targets = {dict(labels).get("target_ip") for (_, labels), _ in found} - {None}
+    if seen == "everything":
+        assert {"10.0.0.1", "10.1.0.1", "2001:db8::1", "2001:db8::2", "overflow"} <= targets
+    else:
+        assert targets == set()
+        assert [name for (name, _), value in found if value] == ["lblatency_build_info"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from .._closing import Closing
 from .._ffi import check, ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
 __all__ = ["NatBalancer"]
 
@@ -35,7 +35,7 @@ def _split_target(target: str) -> tuple[str, int]:
     return host[1:-1] if bracketed else host, int(port)
 
 
-class NatBalancer:
+class NatBalancer(Closing):
     """An L4 balancer (TCP and UDP, IPv4 and IPv6) of BPF programs at an interface's TC hooks.
 
     It rewrites the destination of what clients send to a listener's address, and the source of the
@@ -197,6 +197,16 @@ class NatBalancer:
         )
 
     @property
+    def ingress_fd(self) -> int:
+        """The descriptor of the program for clients' packets; it stays the balancer's."""
+        return int(lib.lbl_nat_lb_ingress_fd(self._open))
+
+    @property
+    def egress_fd(self) -> int:
+        """The descriptor of the program for backends' replies; it stays the balancer's."""
+        return int(lib.lbl_nat_lb_egress_fd(self._open))
+
+    @property
     def ring_fd(self) -> int:
         """The descriptor of the event ring; it stays the balancer's."""
         return int(lib.lbl_nat_lb_ring_fd(self._open))
@@ -239,14 +249,3 @@ class NatBalancer:
         if lb is not None:
             lib.lbl_nat_lb_unpin(lb)
             ffi.release(lb)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

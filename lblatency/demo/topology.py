@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from types import TracebackType
 
+from .._closing import Closing
 from .plan import Backend
 from .worker import DemoError, Worker
 
@@ -19,7 +19,7 @@ CLIENT_INTERFACE = "clients"  # the balancer's side
 _IP_S = 15.0
 
 
-class Topology:
+class Topology(Closing):
     """Namespaces with addresses and routes, and a server listening in each backend's."""
 
     def __init__(self, backends: Sequence[Backend], duration: float) -> None:
@@ -58,17 +58,6 @@ class Topology:
             worker.finish()
         for worker in self._workers:
             worker.close()
-
-    def __enter__(self) -> Topology:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _start(servers: Sequence[Worker]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from typing import TYPE_CHECKING
 
 import pytest
-from netns import VIP, Topology
-from watched import Watched, target, watch
+
+from tests.support import bpf
+from tests.support.balancer import Watched, target, watch
+from tests.support.netns import VIP, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,16 +41,7 @@ def attached(topology: Topology, unattached: Watched) -> Watched:
 
 
 @pytest.fixture
-def bpffs() -> Iterator[tuple[int, str]]:
-    """A BPF file system mounted nowhere: a descriptor of it, and the path that this gives."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    context = libc.syscall(430, b"bpf", 1)  # fsopen, close-on-exec
-    assert context >= 0, os.strerror(ctypes.get_errno())
-    try:
-        assert libc.syscall(431, context, 6, None, None, 0) == 0, "fsconfig(CREATE)"
-        mounted = libc.syscall(432, context, 1, 0)  # fsmount, close-on-exec
-        assert mounted >= 0, os.strerror(ctypes.get_errno())
-    finally:
-        os.close(context)
-    yield mounted, f"/proc/self/fd/{mounted}"
-    os.close(mounted)
+def bpffs() -> Iterator[bpf.Bpffs]:
+    """A BPF file system mounted nowhere."""
+    with bpf.mounted_bpffs() as mounted:
+        yield mounted

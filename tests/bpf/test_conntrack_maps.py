@@ -7,26 +7,26 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-import bpfsys
 import pytest
-from helpers import SECOND, Rig, assert_accounted, foreign64, foreign72
 
 import lblatency
 from lblatency import LatencyTracker, stats
 from lblatency.conntrack import Connection, ConntrackMap
+from tests.support import bpf
+from tests.support.rig import SECOND, Rig, assert_accounted, foreign64, foreign72
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 pytestmark = pytest.mark.bpf
 
 KINDS = {
-    "hash": bpfsys.HASH,
-    "LRU hash": bpfsys.LRU_HASH,
-    "per-CPU hash": bpfsys.PERCPU_HASH,
-    "LRU per-CPU hash": bpfsys.LRU_PERCPU_HASH,
+    "hash": bpf.HASH,
+    "LRU hash": bpf.LRU_HASH,
+    "per-CPU hash": bpf.PERCPU_HASH,
+    "LRU per-CPU hash": bpf.LRU_PERCPU_HASH,
 }
-PER_CPU = {bpfsys.PERCPU_HASH, bpfsys.LRU_PERCPU_HASH}
+PER_CPU = {bpf.PERCPU_HASH, bpf.LRU_PERCPU_HASH}
 VALUE_BYTES = 128
 CREATED = 5 * SECOND
 NUMBERS = (CREATED, 7 * SECOND, 10, 20, 3000, 4000)
@@ -60,22 +60,22 @@ class Table:
 
     def __init__(self, kind: int, unified: bool) -> None:
         self.per_cpu, self.unified = kind in PER_CPU, unified
-        self.fd = bpfsys.create_map(kind, 40 if unified else 16, VALUE_BYTES, 1000)
-        self.cpus = bpfsys.possible_cpus()
+        self.fd = bpf.create_map(kind, 40 if unified else 16, VALUE_BYTES, 1000)
+        self.cpus = bpf.possible_cpus()
 
     def put(
         self,
         client: tuple[str, int] = ("192.0.2.7", 40000),
         backend: tuple[str, int] = ("10.0.0.1", 80),
         protocol: int = 6,
-        per_cpu: list[tuple[int, ...]] | None = None,
+        per_cpu: Sequence[tuple[int, ...]] = (NUMBERS,),
     ) -> None:
         """An entry; `per_cpu` has the numbers of the first CPUs, those of the rest are 0."""
-        rows = per_cpu or [NUMBERS]
+        rows = [*per_cpu]
         if self.per_cpu:
             rows = (rows + [(0,) * 6] * self.cpus)[: self.cpus]
         values = b"".join(value(numbers, self.unified) for numbers in rows)
-        bpfsys.update(self.fd, key(client, backend, protocol, self.unified), values)
+        bpf.update(self.fd, key(client, backend, protocol, self.unified), values)
 
 
 @pytest.fixture(params=[16, 40])
@@ -148,7 +148,7 @@ def test_a_close_finds_its_creation_in_the_map(table: Table, make: type) -> None
     assert (counts["recorded"], counts["unmatched"], counts["rejected"]) == (2, 2, 1)
 
 
-def test_the_order_of_trust(table: Table) -> None:
+def test_a_seen_opening_is_believed_before_the_map(table: Table) -> None:
     """An opening that was seen is believed before the map."""
     table.put()
     ring = stats.MemoryRing(4096)
@@ -160,9 +160,9 @@ def test_the_order_of_trust(table: Table) -> None:
     assert tracker.get_all_histograms()["web", "10.0.0.1:80"]["sum"] == 2
 
 
-def test_ipv6_entries() -> None:
+def test_the_unified_layout_holds_both_families() -> None:
     """The unified layout holds both families, and tells them apart."""
-    table = Table(bpfsys.HASH, unified=True)
+    table = Table(bpf.HASH, unified=True)
     table.put(("2001:db8::7", 40000), ("2001:db8::1", 443))
     table.put()
     with ConntrackMap(table.fd) as conntrack:
@@ -173,7 +173,7 @@ def test_ipv6_entries() -> None:
     os.close(table.fd)
 
 
-def test_all_entries_of_a_full_map(table: Table) -> None:
+def test_all_entries_come_once(table: Table) -> None:
     """Each comes once while nobody changes the map; an empty one has none."""
     conntrack = ConntrackMap(table.fd)
     assert list(conntrack) == []
@@ -188,18 +188,18 @@ def test_all_entries_of_a_full_map(table: Table) -> None:
 @pytest.mark.parametrize(
     ("kind", "key_bytes", "value_bytes"),
     [
-        (bpfsys.ARRAY, 4, 128),
-        (bpfsys.PERCPU_ARRAY, 4, 128),
-        (bpfsys.HASH, 8, 128),
-        (bpfsys.HASH, 16, 63),
-        (bpfsys.HASH, 40, 87),
-        (bpfsys.HASH, 16, 8192),
-        (bpfsys.QUEUE, 0, 128),
+        (bpf.ARRAY, 4, 128),
+        (bpf.PERCPU_ARRAY, 4, 128),
+        (bpf.HASH, 8, 128),
+        (bpf.HASH, 16, 63),
+        (bpf.HASH, 40, 87),
+        (bpf.HASH, 16, 8192),
+        (bpf.QUEUE, 0, 128),
     ],
 )
 def test_other_maps_are_refused(kind: int, key_bytes: int, value_bytes: int) -> None:
     """With an error that says what a conntrack map looks like."""
-    fd = bpfsys.create_map(kind, key_bytes, value_bytes, 10)
+    fd = bpf.create_map(kind, key_bytes, value_bytes, 10)
     with pytest.raises(lblatency.LatencyError, match="must be a hash, plain or per-CPU"):
         ConntrackMap(fd)
     os.close(fd)
@@ -215,7 +215,7 @@ def test_what_is_no_map_is_refused() -> None:
 
 def test_a_closed_map_is_closed() -> None:
     """Reading it, or starting with it, is a ValueError."""
-    fd = bpfsys.create_map(bpfsys.HASH, 16, 128, 10)
+    fd = bpf.create_map(bpf.HASH, 16, 128, 10)
     conntrack = ConntrackMap(fd)
     os.close(fd)
     conntrack.close()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import wait_until
+
+from tests.support.rig import wait_until
 
 pytestmark = pytest.mark.bpf
 

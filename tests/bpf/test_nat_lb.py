@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import socket
 import struct
@@ -15,19 +16,22 @@ import subprocess
 import sys
 import threading
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import wait_until
-from netns import BACKENDS, FAMILY, VIP, Event, Namespace, Topology, map_entries
-from watched import Watched, target, watch
 
 from lblatency._ffi import lib
 from lblatency.demo.balancer import NatBalancer
 from lblatency.errors import BpfError
+from tests.support import bpf
+from tests.support.balancer import Watched, target, watch
+from tests.support.netns import BACKENDS, FAMILY, VIP, Namespace, Topology
+from tests.support.rig import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.support.ring import Event
 
 pytestmark = pytest.mark.bpf
 
@@ -82,7 +86,9 @@ def assert_ended(event: Event, pair: Pair, since_ns: int) -> None:
 
 
 @both
-def test_transfer(topology: Topology, attached: Watched, version: int) -> None:
+def test_megabytes_arrive_whole_both_ways(
+    topology: Topology, attached: Watched, version: int
+) -> None:
     """Megabytes arrive whole in both directions, in segments larger than the wire's."""
     sent = random.Random(version).randbytes(4 << 20)
     digest = hashlib.sha256(sent).digest()
@@ -107,7 +113,7 @@ def test_transfer(topology: Topology, attached: Watched, version: int) -> None:
             source.shutdown(socket.SHUT_WR)
             thread.join(30)
             assert into == [digest]
-            for value in map_entries(attached.balancer.conntrack_fd, 40, 128).values():
+            for value in attached.entries().values():
                 # Packets of the wire's size are counted, not those that are handed over.
                 assert struct.unpack("=Q", value[56:64])[0] > len(sent) // 1500
     assert attached.only().reason == lib.LBL_REASON_FIN
@@ -116,20 +122,17 @@ def test_transfer(topology: Topology, attached: Watched, version: int) -> None:
 
 @both
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_checksums_in_software(
+def test_checksums_made_in_software_are_right(
     topology: Topology, attached: Watched, version: int, where: str
 ) -> None:
-    """The same where checksums are made before the packet reaches the balancer, or after.
-
-    Between virtual devices with offload they are never made, and never looked at.
-    """
+    """They are made before the packet reaches the balancer, or after; with offload, nowhere."""
     ends = [(topology.client, "c0"), (topology.backend, "b0")]
     if where == "after":
         ends = [(topology.balancer, "c1"), (topology.balancer, "b1")]
     with contextlib.ExitStack() as stack:
         for namespace, device in ends:
-            set_offload(namespace, device, on=False)
-            stack.callback(set_offload, namespace, device, on=True)
+            namespace.set_offload(device, on=False)
+            stack.callback(namespace.set_offload, device, on=True)
         sent = random.Random(version).randbytes(200_000)
         with Pair(topology, version) as pair:
             pair.client.sendall(sent)
@@ -151,19 +154,10 @@ def test_checksums_in_software(
             assert client.recv(100) == b"ping"
 
 
-def set_offload(namespace: Namespace, device: str, *, on: bool) -> None:
-    """Switch a device's transmit checksumming, and with it segmentation (ETHTOOL_STXCSUM)."""
-    import ctypes
-    import fcntl
-
-    value = ctypes.create_string_buffer(struct.pack("=II", 0x17, on), 8)
-    request = struct.pack("16sQ16x", device.encode(), ctypes.addressof(value))
-    with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, 0x8946, request)
-
-
 @both
-def test_udp(topology: Topology, attached: Watched, version: int) -> None:
+def test_a_flow_of_datagrams_lasts_from_its_first_to_its_last(
+    topology: Topology, attached: Watched, version: int
+) -> None:
     """Datagrams are answered from the VIP; the flow lasts from its first to its last packet."""
     with (
         topology.backend.socket(FAMILY[version], socket.SOCK_DGRAM) as server,
@@ -189,7 +183,7 @@ def test_udp(topology: Topology, attached: Watched, version: int) -> None:
         assert 0 < event.first_byte_us <= event.lifetime_ns // 1000
 
 
-def test_weights(topology: Topology) -> None:
+def test_connections_are_shared_out_by_weight(topology: Topology) -> None:
     """New connections are shared out by weight; none goes to a backend of weight 0."""
     with watch() as watched, contextlib.ExitStack() as stack:
         backends = [(i + 1, target(4, i), weight) for i, weight in enumerate((1, 3, 0))]
@@ -224,7 +218,9 @@ def test_connections_stay_where_they_are(topology: Topology, attached: Watched) 
 
 @both
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_fin(topology: Topology, attached: Watched, version: int, first: str) -> None:
+def test_a_connection_lives_until_both_ends_have_closed(
+    topology: Topology, attached: Watched, version: int, first: str
+) -> None:
     """A connection closed by either side first lives until the other has closed too."""
     with Pair(topology, version) as pair:
         pair.exchange()
@@ -242,10 +238,10 @@ def test_fin(topology: Topology, attached: Watched, version: int, first: str) ->
     assert_ended(event, pair, since_ns)
     assert 0 < event.connect_us < event.first_byte_us < (answered_ns - pair.before_ns) // 1000
     assert event.closing_us <= (event.timestamp_ns - answered_ns) // 1000 + 1
-    assert map_entries(attached.balancer.conntrack_fd, 40, 128) == {}
+    assert attached.entries() == {}
 
 
-def test_half_close(topology: Topology, attached: Watched) -> None:
+def test_a_half_closed_connection_lives_on(topology: Topology, attached: Watched) -> None:
     """A client that has said all it has to say goes on listening, and the connection lives."""
     with Pair(topology) as pair:
         pair.client.shutdown(socket.SHUT_WR)
@@ -265,7 +261,9 @@ def test_half_close(topology: Topology, attached: Watched) -> None:
 
 @both
 @pytest.mark.parametrize("by", ["client", "server"])
-def test_rst(topology: Topology, attached: Watched, version: int, by: str) -> None:
+def test_a_reset_by_either_end_ends_the_connection(
+    topology: Topology, attached: Watched, version: int, by: str
+) -> None:
     """A reset by either side ends the connection at once."""
     with Pair(topology, version) as pair:
         pair.exchange()
@@ -275,11 +273,13 @@ def test_rst(topology: Topology, attached: Watched, version: int, by: str) -> No
     assert event.reason == lib.LBL_REASON_RST
     assert not event.flags & lib.LBL_FLAG_PROBE
     assert_ended(event, pair, since_ns)
-    assert map_entries(attached.balancer.conntrack_fd, 40, 128) == {}
+    assert attached.entries() == {}
 
 
 @both
-def test_refused(topology: Topology, attached: Watched, version: int) -> None:
+def test_a_refused_connection_has_failed(
+    topology: Topology, attached: Watched, version: int
+) -> None:
     """A connection to a closed port failed, and the client is told so."""
     with pytest.raises(ConnectionRefusedError):
         topology.connect(VIP[version], 80)
@@ -288,7 +288,7 @@ def test_refused(topology: Topology, attached: Watched, version: int) -> None:
     assert event.connect_us == lib.LBL_SPAN_NONE
 
 
-def test_probe(topology: Topology, attached: Watched) -> None:
+def test_a_health_check_is_told_apart(topology: Topology, attached: Watched) -> None:
     """A health check, connected and reset without a byte, is told apart."""
     with Pair(topology) as pair:
         reset(pair.client)
@@ -308,7 +308,7 @@ def losing(namespace: Namespace, hook: str, what: str) -> Iterator[None]:
         namespace.run("nft delete table inet loss")
 
 
-def test_syn_retransmit(topology: Topology, attached: Watched) -> None:
+def test_a_lost_syn_counts(topology: Topology, attached: Watched) -> None:
     """A lost SYN counts: creation is the first one, the second creates nothing."""
     every_other_syn = "tcp flags & (syn|ack) == syn numgen inc mod 2 == 0"
     with losing(topology.balancer, "forward", every_other_syn), Pair(topology) as pair:
@@ -320,7 +320,7 @@ def test_syn_retransmit(topology: Topology, attached: Watched) -> None:
     assert 900_000 < event.connect_us <= (pair.connected_ns - pair.before_ns) // 1000
 
 
-def test_forgotten_connection_is_reset(topology: Topology, attached: Watched) -> None:
+def test_a_forgotten_connection_is_reset(topology: Topology, attached: Watched) -> None:
     """A client whose connection the balancer has given up learns of it when it next speaks."""
     with Pair(topology) as pair:
         pair.exchange()
@@ -334,7 +334,7 @@ def test_forgotten_connection_is_reset(topology: Topology, attached: Watched) ->
         assert attached.balancer.counters()["stray"] == 1
 
 
-def test_reused_source_port(topology: Topology, attached: Watched) -> None:
+def test_a_reused_source_port_is_a_new_connection(topology: Topology, attached: Watched) -> None:
     """A client that comes back from the same port after a reset unseen starts anew."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(topology.listen(BACKENDS[4][0], 8080))
@@ -360,7 +360,7 @@ def test_reused_source_port(topology: Topology, attached: Watched) -> None:
     ]
 
 
-def test_a_thousand_connections(topology: Topology, attached: Watched) -> None:
+def test_a_thousand_connections_end_once_each(topology: Topology, attached: Watched) -> None:
     """Open all at once, close in any order: each is there once, and no event is lost."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
@@ -370,7 +370,7 @@ def test_a_thousand_connections(topology: Topology, attached: Watched) -> None:
         for _ in range(1000):
             client = stack.enter_context(topology.connect(VIP[4], 80))
             pairs.append((client, stack.enter_context(server.accept()[0])))
-        assert len(map_entries(attached.balancer.conntrack_fd, 40, 128)) == 1000
+        assert len(attached.entries()) == 1000
         opened_ns = monotonic_ns()
         ends: list[Callable[[socket.socket], None]] = [socket.socket.close, reset]
         shuffled = random.Random(1)
@@ -388,7 +388,7 @@ def test_a_thousand_connections(topology: Topology, attached: Watched) -> None:
     assert all(opened_ns <= event.timestamp_ns <= monotonic_ns() for event in closed)
     assert {event.reason for event in closed} == {lib.LBL_REASON_FIN, lib.LBL_REASON_RST}
     assert attached.balancer.counters()["produced"] == 2000
-    assert map_entries(attached.balancer.conntrack_fd, 40, 128) == {}
+    assert attached.entries() == {}
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -435,7 +435,7 @@ def test_attach_stays_at_home(topology: Topology) -> None:
             balancer.attach("b1")
 
 
-def test_survives_the_interface() -> None:
+def test_a_balancer_survives_its_interface() -> None:
     """An interface that goes away with its namespace is no error at the end."""
     namespace = Namespace()
     namespace.run("ip link add c0 type veth peer name c1")
@@ -446,7 +446,7 @@ def test_survives_the_interface() -> None:
         assert lib.lbl_nat_lb_detach(balancer._lb) == 0
 
 
-def test_pins(bpffs: tuple[int, str]) -> None:
+def test_pins_last_as_long_as_the_balancer(bpffs: bpf.Bpffs) -> None:
     """The public maps can be opened by path while the balancer runs, and not after."""
     mounted, path = bpffs
     names = ["lbl_conntrack", "lbl_counters", "lbl_events"]
@@ -475,28 +475,30 @@ def test_pinning_elsewhere_is_explained(tmp_path: os.PathLike[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "text"),
     [
-        (1, VIP[4], 80, "sctp", []),
-        (1, VIP[4], 0, "tcp", []),
-        (1, "nowhere", 80, "tcp", []),
-        (65536, VIP[4], 80, "tcp", []),
-        (1, VIP[4], 80, "tcp", [(0, target(4), 1)]),
-        (1, VIP[4], 80, "tcp", [(4096, target(4), 1)]),
-        (1, VIP[4], 80, "tcp", [(1, target(6), 1)]),
-        (1, VIP[4], 80, "tcp", [(1, target(4), -1)]),
-        (1, VIP[4], 80, "tcp", [(1, "10.2.0.2", 1)]),
-        (1, VIP[6], 80, "tcp", [(1, "fd02::2:80", 1)]),
-        (1, VIP[4], 80, "tcp", [(1, "10.2.0.2:0", 1)]),
+        ((1, VIP[4], 80, "sctp", []), 'protocol \'sctp\' is neither "tcp" nor "udp"'),
+        ((1, VIP[4], 0, "tcp", []), "port 0 is not between 1 and 65535"),
+        ((1, "nowhere", 80, "tcp", []), "'nowhere' does not appear to be an IPv4 or IPv6 address"),
+        ((65536, VIP[4], 80, "tcp", []), "proxy_id 65536 is not between 0 and 65535"),
+        ((1, VIP[4], 80, "tcp", [(0, target(4), 1)]), "backend id 0 is not between 1 and 4095"),
+        ((1, VIP[4], 80, "tcp", [(4096, target(4), 1)]), "backend id 4096 is not between 1 and"),
+        ((1, VIP[4], 80, "tcp", [(1, target(6), 1)]), "is not of the address family of 10.9.0.1"),
+        ((1, VIP[4], 80, "tcp", [(1, target(4), -1)]), "weight -1 is not between 0 and"),
+        ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2", 1)]), "'10.2.0.2' is not of the form"),
+        ((1, VIP[6], 80, "tcp", [(1, "fd02::2:80", 1)]), "'fd02::2:80' is not of the form"),
+        ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2:0", 1)]), "port 0 is not between 1 and 65535"),
     ],
 )
-def test_bad_listeners_are_refused(unattached: Watched, arguments: tuple) -> None:  # type: ignore[type-arg]
-    """What cannot be balanced is a ValueError, before the kernel hears of it."""
-    with pytest.raises(ValueError, match=r"."):
+def test_bad_listeners_are_refused(
+    unattached: Watched, arguments: tuple[Any, ...], text: str
+) -> None:
+    """What cannot be balanced is a ValueError that says why, before the kernel hears of it."""
+    with pytest.raises(ValueError, match=re.escape(text)):
         unattached.balancer.add_listener(*arguments)
 
 
-def test_limits_of_the_configuration() -> None:
+def test_the_configuration_has_limits() -> None:
     """64 listeners and 256 backends a listener are taken, and no more."""
     many = [(i, f"10.2.{i // 256}.{i % 256}:80", 1) for i in range(1, 258)]
     with NatBalancer() as balancer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import select
 import struct
 import threading
@@ -13,29 +12,16 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netns import (
-    ACK,
-    BACKENDS,
-    FIN,
-    MAP_DELETE,
-    PSH,
-    RST,
-    SYN,
-    VERDICT_DROP,
-    VERDICT_PASS,
-    VIP,
-    Flow,
-    bpf,
-    frame,
-    map_entries,
-    run_program,
-)
-from watched import Watched, target, watch
 
 from lblatency._ffi import lib
+from tests.support import bpf
+from tests.support.balancer import Flow, Watched, target, watch
+from tests.support.bpf import VERDICT_DROP, VERDICT_PASS
+from tests.support.netns import BACKENDS, VIP
+from tests.support.packets import ACK, FIN, PSH, RST, SYN, frame
+from tests.support.rig import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,19 +40,8 @@ def established(watched: Watched, version: int = 4) -> Flow:
     return flow
 
 
-def delete_entry(fd: int, key: bytes) -> None:
-    """Delete from a map."""
-    place = ctypes.create_string_buffer(key, len(key))
-    bpf(MAP_DELETE, struct.pack("=IxxxxQQQ", fd, ctypes.addressof(place), 0, 0))
-
-
-def entries(watched: Watched) -> dict[bytes, bytes]:
-    """Give the conntrack map's contents."""
-    return map_entries(watched.balancer.conntrack_fd, 40, 128)
-
-
 @both
-def test_translates_both_ways(unattached: Watched, version: int) -> None:
+def test_packets_are_translated_both_ways(unattached: Watched, version: int) -> None:
     """The client's packets reach the backend and its replies come from the VIP, sums right."""
     flow = established(unattached, version)
     assert flow.backend == (BACKENDS[version][0], 8080)
@@ -77,7 +52,9 @@ def test_translates_both_ways(unattached: Watched, version: int) -> None:
 @both
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_checksums(unattached: Watched, version: int, data: st.DataObject) -> None:
+def test_any_checksum_is_that_of_a_packet_made_afresh(
+    unattached: Watched, version: int, data: st.DataObject
+) -> None:
     """Whatever is sent, the checksum after translation is that of a packet made afresh."""
     port = data.draw(st.integers(1, 65535))
     payload = data.draw(st.binary(max_size=200))
@@ -164,18 +141,18 @@ def odd_frames() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", odd_frames())
 def test_unsupported_passes_untouched(unattached: Watched, name: str) -> None:
     """What the balancer does not understand goes on as it came, is counted and reports nothing."""
-    programs = Flow(unattached.balancer)._programs
+    flow = Flow(unattached.balancer)
     sent = odd_frames()[name]
-    for program in programs:
-        assert run_program(program, sent)[:2] == (VERDICT_PASS, sent)
+    for program in (flow.ingress, flow.egress):
+        assert bpf.run_on_frame(program, sent)[:2] == (VERDICT_PASS, sent)
     assert unattached.balancer.counters()["ignored"] == 2
     assert unattached.poll() == []
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 def test_other_traffic_is_left_alone(unattached: Watched) -> None:
     """Another port, another address, ARP and ICMP pass untouched and uncounted."""
-    programs = Flow(unattached.balancer)._programs
+    flow = Flow(unattached.balancer)
     four = frame(("10.1.0.2", 40000), (VIP[4], 80), flags=SYN, seq=1)
     others = [
         frame(("10.1.0.2", 40000), (VIP[4], 81), flags=SYN, seq=1),
@@ -185,12 +162,12 @@ def test_other_traffic_is_left_alone(unattached: Watched) -> None:
         b"\x02" + four[1:],  # to another host's MAC address
     ]
     for sent in others:
-        for program in programs:
-            assert run_program(program, sent)[:2] == (VERDICT_PASS, sent)
+        for program in (flow.ingress, flow.egress):
+            assert bpf.run_on_frame(program, sent)[:2] == (VERDICT_PASS, sent)
     assert not any(unattached.balancer.counters().values())
 
 
-def test_stray_segment_passes_untouched(unattached: Watched) -> None:
+def test_a_stray_segment_passes_untouched(unattached: Watched) -> None:
     """A segment of no known connection is left to the host, whose reset tells the client."""
     flow = Flow(unattached.balancer)
     for flags in (ACK, SYN | ACK, RST, FIN | ACK, SYN | FIN):
@@ -201,13 +178,13 @@ def test_stray_segment_passes_untouched(unattached: Watched) -> None:
 
 
 @both
-def test_conntrack_entry(unattached: Watched, version: int) -> None:
+def test_an_entry_has_the_tuple_after_nat(unattached: Watched, version: int) -> None:
     """The entry has the tuple after NAT as its key, and begins as lbl_ct_value says."""
     before = monotonic_ns()
     flow = established(unattached, version)
     flow.gets(ACK, seq=5001, ack=1001, payload=b"x" * 10)
     after = monotonic_ns()
-    ((key, value),) = entries(unattached).items()
+    ((key, value),) = unattached.entries().items()
 
     def packed(address: str) -> bytes:
         return ip_address(address).packed.rjust(16, b"\0")
@@ -223,7 +200,7 @@ def test_conntrack_entry(unattached: Watched, version: int) -> None:
 
 
 @both
-def test_event_fields(unattached: Watched, version: int) -> None:
+def test_events_name_backend_listener_and_times(unattached: Watched, version: int) -> None:
     """Both events name backend, listener and times, in the form of the ABI."""
     before = monotonic_ns()
     flow = established(unattached, version)
@@ -243,7 +220,7 @@ def test_event_fields(unattached: Watched, version: int) -> None:
     assert closed.reason == lib.LBL_REASON_RST
 
 
-def test_fin_by_client_first(unattached: Watched) -> None:
+def test_both_fins_acknowledged_end_a_connection(unattached: Watched) -> None:
     """The connection ends with the acknowledgement of the second FIN, and not before."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -252,10 +229,10 @@ def test_fin_by_client_first(unattached: Watched) -> None:
     assert len(unattached.poll()) == 1
     assert flow.sends(ACK, seq=1002, ack=5002) == VERDICT_PASS
     assert unattached.only().reason == lib.LBL_REASON_FIN
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
-def test_fin_by_backend_first(unattached: Watched) -> None:
+def test_the_backend_may_close_first(unattached: Watched) -> None:
     """The same from the other side, the second FIN bearing the first one's acknowledgement."""
     flow = established(unattached)
     flow.gets(FIN | ACK, seq=5001, ack=1001)
@@ -265,7 +242,7 @@ def test_fin_by_backend_first(unattached: Watched) -> None:
     assert unattached.only().reason == lib.LBL_REASON_FIN
 
 
-def test_simultaneous_fins(unattached: Watched) -> None:
+def test_crossing_fins_are_each_waited_for(unattached: Watched) -> None:
     """FINs that cross each other are each waited for."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -276,7 +253,7 @@ def test_simultaneous_fins(unattached: Watched) -> None:
     assert unattached.only().reason == lib.LBL_REASON_FIN
 
 
-def test_fin_with_data_is_acked_at_its_end(unattached: Watched) -> None:
+def test_a_fin_with_data_is_acknowledged_at_its_end(unattached: Watched) -> None:
     """An acknowledgement of some of the data before a FIN is not that of the FIN."""
     flow = established(unattached)
     flow.gets(FIN | ACK, seq=5001, ack=1001, payload=b"last words")
@@ -300,7 +277,7 @@ def test_sequence_numbers_wrap(unattached: Watched) -> None:
     assert unattached.only().reason == lib.LBL_REASON_FIN
 
 
-def test_fin_retransmit_changes_nothing(unattached: Watched) -> None:
+def test_a_repeated_fin_changes_nothing(unattached: Watched) -> None:
     """A FIN sent again neither ends the connection nor restarts the closing time."""
     flow = established(unattached)
     first = monotonic_ns()
@@ -316,7 +293,7 @@ def test_fin_retransmit_changes_nothing(unattached: Watched) -> None:
     assert first - 1000 <= closing_from <= middle + 1000
 
 
-def test_rst_before_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
+def test_a_rst_before_the_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
     """A refusal has no connect time and no first byte."""
     flow = Flow(unattached.balancer)
     flow.sends(SYN, seq=1000)
@@ -324,12 +301,14 @@ def test_rst_before_syn_ack_is_a_failed_connect(unattached: Watched) -> None:
     event = unattached.only()
     assert event.reason == lib.LBL_REASON_CONNECT_FAILED
     assert (event.connect_us, event.first_byte_us) == (NONE_SEEN, NONE_SEEN)
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 @pytest.mark.parametrize("data_by", ["client", "backend", "nobody"])
 @pytest.mark.parametrize("rst_by", ["client", "backend"])
-def test_probe_flag(unattached: Watched, rst_by: str, data_by: str) -> None:
+def test_only_a_clients_reset_without_data_is_a_probe(
+    unattached: Watched, rst_by: str, data_by: str
+) -> None:
     """Only a client's reset of a connection without any data is a probe."""
     flow = established(unattached)
     if data_by == "client":
@@ -343,7 +322,7 @@ def test_probe_flag(unattached: Watched, rst_by: str, data_by: str) -> None:
     assert bool(event.flags & lib.LBL_FLAG_PROBE) == probe
 
 
-def test_syn_retransmit_keeps_creation_time(unattached: Watched) -> None:
+def test_a_repeated_syn_keeps_the_creation_time(unattached: Watched) -> None:
     """The first SYN creates; the second is only sent on, to the same backend."""
     flow = Flow(unattached.balancer)
     flow.sends(SYN, seq=1000)
@@ -358,7 +337,7 @@ def test_syn_retransmit_keeps_creation_time(unattached: Watched) -> None:
     assert len(unattached.events) == 2
 
 
-def test_new_isn_is_a_new_connection(unattached: Watched) -> None:
+def test_a_new_isn_is_a_new_connection(unattached: Watched) -> None:
     """A tuple that comes back ends its predecessor at that one's last packet."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -410,40 +389,42 @@ def datagrams(watched: Watched) -> None:
         (datagrams, "udp_idle_s", lib.LBL_REASON_TIMEOUT),
     ],
 )
-def test_sweep(unattached: Watched, setup, timeout: str, reason: int) -> None:  # type: ignore[no-untyped-def]
+def test_each_kind_of_silence_has_its_own_timeout(
+    unattached: Watched, setup: Callable[[Watched], object], timeout: str, reason: int
+) -> None:
     """Each kind of silence has its own timeout, and the connection ended at its last packet."""
     setup(unattached)
     last = monotonic_ns()
     others = {name: 0 for name in PATIENT if name != timeout}
     assert unattached.balancer.sweep(**{**others, timeout: 1e6}) == 0
-    assert len(entries(unattached)) == 1
+    assert len(unattached.entries()) == 1
     assert unattached.balancer.sweep(**{**PATIENT, timeout: 0}) == 1
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
     event = unattached.only()
     assert event.reason == reason
     assert event.created_ns <= event.timestamp_ns <= last
     assert unattached.balancer.sweep(**dict.fromkeys(PATIENT, 0)) == 0
 
 
-def test_sweep_takes_all(unattached: Watched) -> None:
+def test_one_sweep_closes_all(unattached: Watched) -> None:
     """One sweep closes any number of connections, each exactly once."""
     for port in range(1000, 2000):
         Flow(unattached.balancer, port=port).sends(SYN, seq=1)
     assert unattached.balancer.sweep(**{**PATIENT, "half_open_s": 0}) == 1000
     assert len(unattached.closed(1000)) == 1000
-    assert entries(unattached) == {}
+    assert unattached.entries() == {}
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
+def test_a_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
     """A timeout that is no span of time is an error, and nothing is closed."""
     established(unattached)
     with pytest.raises(OSError, match="sweep"):
         unattached.balancer.sweep(idle_s=seconds)
-    assert len(entries(unattached)) == 1
+    assert len(unattached.entries()) == 1
 
 
-def test_full_map_refuses_and_counts() -> None:
+def test_a_full_map_refuses_and_counts() -> None:
     """With no entry left a new connection is dropped and counted; the others go on."""
     with watch(max_connections=8) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -456,7 +437,7 @@ def test_full_map_refuses_and_counts() -> None:
         assert len(watched.opened()) == 9
 
 
-def test_full_ring_is_counted() -> None:
+def test_what_a_full_ring_drops_is_counted() -> None:
     """Events that the ring has no room for are counted as dropped; connections do not suffer."""
     with watch(ring_bytes=4096) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -468,15 +449,15 @@ def test_full_ring_is_counted() -> None:
         assert len(watched.poll()) == 100 - counters["dropped"]
 
 
-def test_deleted_entry_is_no_leak() -> None:
+def test_a_deleted_entry_is_no_leak() -> None:
     """A connection whose entry somebody else deletes leaves nothing after the next sweep."""
     with watch(max_connections=4) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
         for port in range(1, 21):
             flow = Flow(watched.balancer, port=port)
             assert flow.sends(SYN, seq=1) == VERDICT_PASS
-            (key,) = entries(watched)
-            delete_entry(watched.balancer.conntrack_fd, key)
+            (key,) = watched.entries()
+            bpf.delete(watched.balancer.conntrack_fd, key)
             assert watched.balancer.sweep(**PATIENT) == 0
             assert flow.sends(ACK, seq=2, ack=2) == VERDICT_PASS
         assert watched.balancer.counters()["stray"] == 20
@@ -500,7 +481,7 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("kinds", [(SYN, SYN), (SYN, RST), (SYN, SYN, RST)])
-def test_packets_of_one_tuple_on_two_cpus(kinds: tuple[int, ...]) -> None:
+def test_racing_packets_open_and_close_once(kinds: tuple[int, ...]) -> None:
     """However packets of one tuple race each other, what was opened is closed once."""
     with watch(ring_bytes=1 << 25) as watched:
         # The VIP is its own backend, so that a packet run again is still to the VIP.
@@ -509,35 +490,35 @@ def test_packets_of_one_tuple_on_two_cpus(kinds: tuple[int, ...]) -> None:
         frames = [
             frame(flow.client, flow.vip, flags=flags, seq=isn) for isn, flags in enumerate(kinds)
         ]
-        jobs = [partial(run_program, flow._programs[0], sent, 30_000) for sent in frames]
+        jobs = [partial(bpf.run_on_frame, flow.ingress, sent, 30_000) for sent in frames]
         wait_until(
             lambda: at_once(*jobs) and len(watched.opened()) > 100, "the threads to meet each other"
         )
         # The tuple is not left in a state from which only a sweep would free it.
         for flags in (RST, SYN):
             sent = frame(flow.client, flow.vip, flags=flags, seq=99)
-            assert run_program(flow._programs[0], sent)[0] == VERDICT_PASS
+            assert bpf.run_on_frame(flow.ingress, sent)[0] == VERDICT_PASS
         watched.balancer.sweep(**dict.fromkeys(PATIENT, 0))
-        assert entries(watched) == {}
+        assert watched.entries() == {}
         assert watched.balancer.counters()["dropped"] == 0
         opened = len(watched.opened())
         watched.closed(opened)
 
 
-def test_two_sweeps_at_once() -> None:
+def test_two_sweeps_close_each_connection_once() -> None:
     """Two sweeps share the connections out between them: each is reported once."""
     many = 20_000
     with watch(ring_bytes=1 << 22, max_connections=many) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "udp", [(1, target(4), 1)])
         flow = Flow(watched.balancer, tcp=False)
         for port in range(1, many + 1):
-            run_program(flow._programs[0], frame((flow.client[0], port), flow.vip))
+            bpf.run_on_frame(flow.ingress, frame((flow.client[0], port), flow.vip))
         sweep = partial(watched.balancer.sweep, **dict.fromkeys(PATIENT, 0))
         assert sum(at_once(sweep, sweep)) == many
         assert len(watched.closed(many)) == len(watched.opened())
 
 
-def test_wakes_at_a_quarter() -> None:
+def test_a_reader_is_woken_at_a_quarter() -> None:
     """A sleeping reader is left in peace until the ring is a quarter full, whatever its size."""
     with watch(ring_bytes=4096) as watched, select.epoll() as epoll:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
@@ -556,7 +537,7 @@ def test_wakes_at_a_quarter() -> None:
         assert len(watched.poll()) == 16
 
 
-def test_no_backend_is_counted() -> None:
+def test_a_connection_without_backend_is_counted() -> None:
     """A listener whose backends all have weight 0 refuses."""
     with watch() as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 0)])
@@ -565,7 +546,7 @@ def test_no_backend_is_counted() -> None:
         assert watched.poll() == []
 
 
-def test_one_port_to_two_vips() -> None:
+def test_one_port_to_two_vips_reaches_two_backends() -> None:
     """Two connections that would be one at the same backend go to two."""
     with watch() as watched:
         backends = [(1, target(4, 0), 1), (2, target(4, 1), 1)]

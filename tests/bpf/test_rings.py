@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import socket
 import struct
-import subprocess
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import bpfsys
 import pytest
-from helpers import assert_accounted, in_child, wait_until
 
 import lblatency
 from lblatency import BpfError, LatencyError, LatencyTracker, stats
+from tests.support import bpf
+from tests.support.clang import compiled
+from tests.support.rig import assert_accounted, in_child, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.bpf
 
-ROOT = Path(__file__).parents[2]
 RING_BYTES = 1 << 18
 
 
@@ -36,44 +35,32 @@ class Filler(NamedTuple):
 
     def fill(self, first: int, n: int, odd: int = 0) -> None:
         """Send events `first` to `first + n - 1` to both rings."""
-        bpfsys.run(self.prog, struct.pack("=III", first, n, odd))
+        bpf.run(self.prog, struct.pack("=III", first, n, odd))
 
     def open(self, name: str) -> int:
         """An fd of one of its maps."""
-        return bpfsys.open_pinned(f"{self.at}/maps/{name}")
+        return bpf.open_pinned(f"{self.at}/maps/{name}")
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+def filler_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The object file of filler.bpf.c."""
-    out = str(tmp_path_factory.mktemp("filler") / "filler.o")
-    subprocess.run(
-        ["clang", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3",
-         f"-I/usr/include/{platform.machine()}-linux-gnu", f"-I{ROOT / 'bpf/include'}",
-         "-c", str(ROOT / "tests/bpf/filler.bpf.c"), "-o", out],
-        check=True,
-    )  # fmt: skip
-    return out
+    return compiled("filler", tmp_path_factory.mktemp("filler"))
 
 
 @pytest.fixture
-def filler(compiled: str, bpffs: tuple[int, str]) -> Iterator[Filler]:
+def filler(filler_object: Path, bpffs: bpf.Bpffs) -> Iterator[Filler]:
     """Loaded anew, with empty rings."""
-    mounted, at = bpffs
-    loaded = subprocess.run(
-        ["bpftool", "prog", "loadall", compiled, f"{at}/programs", "pinmaps", f"{at}/maps"],
-        pass_fds=[mounted], capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert loaded.returncode == 0, loaded.stderr
-    prog = bpfsys.open_pinned(f"{at}/programs/fill")
-    yield Filler(at, prog)
+    bpf.load(filler_object, bpffs)
+    prog = bpf.open_pinned(f"{bpffs.path}/programs/fill")
+    yield Filler(bpffs.path, prog)
     os.close(prog)
 
 
 @pytest.fixture
 def ring() -> Iterator[int]:
     """An empty ring of one page."""
-    fd = bpfsys.create_map(bpfsys.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
+    fd = bpf.create_map(bpf.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
     yield fd
     os.close(fd)
 
@@ -81,12 +68,12 @@ def ring() -> Iterator[int]:
 # ---- how a ring is known ----
 
 
-def test_by_fd_path_id_and_name(ring: int, bpffs: tuple[int, str]) -> None:
+def test_a_ring_is_found_by_fd_path_id_and_name(ring: int, bpffs: bpf.Bpffs) -> None:
     """All four lead to the same ring."""
-    path = f"{bpffs[1]}/ring"
-    bpfsys.pin(ring, path)
+    path = f"{bpffs.path}/ring"
+    bpf.pin(ring, path)
     with open(os.dup(ring), closefd=True) as file:
-        for spec in (ring, file, path, Path(path), str(bpfsys.map_id(ring)), f"lbl_t{os.getpid()}"):
+        for spec in (ring, file, path, Path(path), str(bpf.map_id(ring)), f"lbl_t{os.getpid()}"):
             with stats.create_event_stream(spec) as stream:
                 assert stream.stats() == stats.StreamStats(None, 0, None, 0, 0, 0, 0, 4096)
 
@@ -94,7 +81,7 @@ def test_by_fd_path_id_and_name(ring: int, bpffs: tuple[int, str]) -> None:
 @pytest.mark.usefixtures("ring")
 def test_two_maps_of_one_name_are_an_error() -> None:
     """Which one is meant cannot be known."""
-    other = bpfsys.create_map(bpfsys.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
+    other = bpf.create_map(bpf.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
     with pytest.raises(BpfError, match="several maps have this name"):
         stats.create_event_stream(f"lbl_t{os.getpid()}")
     os.close(other)
@@ -111,16 +98,16 @@ def test_two_maps_of_one_name_are_an_error() -> None:
         (12345, "opening the ring buffer 12345"),
     ],
 )
-def test_a_ring_that_is_not_there(spec: int | str, text: str) -> None:
+def test_a_ring_that_is_not_there_is_explained(spec: int | str, text: str) -> None:
     """The error says what was looked for, where, and how to see what there is."""
     with pytest.raises(LatencyError, match=text):
         stats.create_event_stream(spec)
 
 
-def test_paths_that_are_no_pins(bpffs: tuple[int, str], tmp_path: Path) -> None:
+def test_paths_that_are_no_pins_are_refused(bpffs: bpf.Bpffs, tmp_path: Path) -> None:
     """A path in a bpffs that is not there, and files and directories that are no maps."""
     with pytest.raises(LatencyError, match="no BPF map is pinned at"):
-        stats.create_event_stream(f"{bpffs[1]}/ring")
+        stats.create_event_stream(f"{bpffs.path}/ring")
     file = tmp_path / "ring"
     file.touch()
     for path in (file, tmp_path):
@@ -128,10 +115,10 @@ def test_paths_that_are_no_pins(bpffs: tuple[int, str], tmp_path: Path) -> None:
             stats.create_event_stream(path)
 
 
-@pytest.mark.parametrize("kind", [bpfsys.ARRAY, bpfsys.HASH, bpfsys.PERCPU_ARRAY])
+@pytest.mark.parametrize("kind", [bpf.ARRAY, bpf.HASH, bpf.PERCPU_ARRAY])
 def test_other_maps_are_refused(kind: int) -> None:
     """A map of another kind is no ring."""
-    fd = bpfsys.create_map(kind, 4, 16, 1)
+    fd = bpf.create_map(kind, 4, 16, 1)
     with pytest.raises(LatencyError, match=f"map {fd} is no ring buffer of events"):
         stats.create_event_stream(fd)
     os.close(fd)
@@ -143,10 +130,10 @@ def test_a_program_is_refused(filler: Filler) -> None:
         stats.create_event_stream(f"{filler.at}/programs/fill")
 
 
-@pytest.mark.parametrize(("kind", "value"), [(bpfsys.ARRAY, 16), (bpfsys.PERCPU_ARRAY, 8)])
+@pytest.mark.parametrize(("kind", "value"), [(bpf.ARRAY, 16), (bpf.PERCPU_ARRAY, 8)])
 def test_other_counters_are_refused(ring: int, kind: int, value: int) -> None:
     """Counters are a per-CPU array of two numbers; after the error the ring is free again."""
-    fd = bpfsys.create_map(kind, 4, value, 1)
+    fd = bpf.create_map(kind, 4, value, 1)
     with pytest.raises(LatencyError, match="its counters map is not one"):
         stats.create_event_stream(ring, counters=fd)
     os.close(fd)
@@ -203,7 +190,7 @@ def test_a_child_does_not_keep_the_ring(ring: int) -> None:
 # ---- what comes off it ----
 
 
-def test_events_and_the_producers_counts(filler: Filler) -> None:
+def test_events_and_the_producers_counts_add_up(filler: Filler) -> None:
     """By the pin path alone the counters are found too, and the accounting closes."""
     with stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream:
         tracker = LatencyTracker()
@@ -221,12 +208,13 @@ def test_the_drain_thread_comes_by_itself(filler: Filler) -> None:
     with stats.create_event_stream(filler.open("lbl_events")) as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
+
+        def recorded(n: int) -> bool:
+            return tracker.event_counts()["recorded"] == n
+
         for first, n in ((0, 1), (1, 1), (2, 3000)):
             filler.fill(first, n)
-            wait_until(
-                lambda n=first + n: tracker.event_counts()["recorded"] == n,  # type: ignore[misc]
-                f"{first + n} events",
-            )
+            wait_until(partial(recorded, first + n), f"{first + n} events")
         assert assert_accounted(tracker)["produced"] == 3002
 
 
@@ -269,12 +257,12 @@ def consume_with_libbpf(fd: int) -> list[bytes]:
     libbpf.ring_buffer__consume.argtypes = libbpf.ring_buffer__free.argtypes = [ctypes.c_void_p]
     found: list[bytes] = []
 
-    @SAMPLE
     def sample(_context: int, data: int, size: int) -> int:
         found.append(ctypes.string_at(data, size))
         return 0
 
-    manager = libbpf.ring_buffer__new(fd, sample, None, None)
+    callback = SAMPLE(sample)
+    manager = libbpf.ring_buffer__new(fd, callback, None, None)
     assert manager
     consumed = libbpf.ring_buffer__consume(manager)
     libbpf.ring_buffer__free(manager)

@@ -10,12 +10,14 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from helpers import wait_until
-from netns import ACK, FIN, VIP, Flow
 from prometheus_client.parser import text_string_to_metric_families
-from watched import target
 
 from lblatency.demo.balancer import NatBalancer
+from tests.support.balancer import Flow, target
+from tests.support.bpf import Bpffs
+from tests.support.netns import VIP
+from tests.support.packets import ACK, FIN
+from tests.support.rig import wait_until
 
 pytestmark = pytest.mark.bpf
 
@@ -56,7 +58,7 @@ def serve(fd: int, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True)
 
 
-def test_serves_a_pinned_ring(balancer: NatBalancer, bpffs: tuple[int, str]) -> None:
+def test_a_pinned_ring_is_served(balancer: NatBalancer, bpffs: Bpffs) -> None:
     """Connections show under their proxies' names, counters are found, SIGTERM ends it well."""
     fd, path = bpffs
     balancer.pin(f"{path}/lb")

@@ -2,64 +2,41 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
-import shutil
 import struct
-import subprocess
 from contextlib import closing
-from pathlib import Path
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
-import bpfsys
 import pytest
-from netns import MAP_LOOKUP, Event, Ring, bpf, run_program
 
 from lblatency import LatencyError, LatencyTracker, stats
+from tests.support import bpf
+from tests.support.clang import COMPILERS, compiled
+from tests.support.ring import Event, Ring
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.bpf
 
-ROOT = Path(__file__).parents[2]
-OBJ_GET = 7
-COMPILERS = [name for name in ("clang", "clang-19") if shutil.which(name)]
 
-
-def open_pinned(path: str) -> int:
-    """Open a pinned map or program."""
-    name = ctypes.create_string_buffer(path.encode())
-    return bpf(OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
-
-
-def load(compiler: str, bpffs: tuple[int, str], out: Path, *options: str) -> str:
+def load(compiler: str, bpffs: bpf.Bpffs, out: Path, *options: str) -> str:
     """Compile producers.bpf.c, load it, and pin all in the bpffs; gives the path of that."""
     assert compiler in COMPILERS, "no clang found"
-    include = f"-I/usr/include/{platform.machine()}-linux-gnu"
-    warnings = ["-Wall", "-Wextra", "-Werror"]
-    source, compiled = str(ROOT / "tests/bpf/producers.bpf.c"), str(out / "producers.o")
-    subprocess.run(
-        [compiler, "-g", "-O2", *warnings, "-target", "bpf", "-mcpu=v3", include, *options,
-         f"-I{ROOT / 'bpf/include'}", "-c", source, "-o", compiled],
-        check=True,
-    )  # fmt: skip
-    mounted, at = bpffs
-    loaded = subprocess.run(
-        ["bpftool", "prog", "loadall", compiled, f"{at}/programs", "pinmaps", f"{at}/maps"],
-        pass_fds=[mounted],
-        capture_output=True,
-        text=True,
-    )
-    assert loaded.returncode == 0, loaded.stderr
-    assert sorted(os.listdir(f"{at}/programs")) == ["from_tc", "from_tp_btf", "from_xdp"]
-    return at
+    bpf.load(compiled("producers", out, *options, compiler=compiler), bpffs)
+    assert sorted(os.listdir(f"{bpffs.path}/programs")) == ["from_tc", "from_tp_btf", "from_xdp"]
+    return bpffs.path
 
 
 @pytest.mark.parametrize("compiler", COMPILERS or ["none"])
-def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: Path) -> None:
+def test_every_kind_of_program_sends_events(
+    compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
+) -> None:
     """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
     at = load(compiler, bpffs, tmp_path)
     fds = [
-        open_pinned(f"{at}/{name}")
+        bpf.open_pinned(f"{at}/{name}")
         for name in (
             "programs/from_xdp",
             "programs/from_tc",
@@ -71,7 +48,7 @@ def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: 
         with closing(Ring(fds[2], 1 << 20)) as ring:
             before = monotonic_ns()
             for program in fds[:2]:
-                run_program(program, bytes(64))
+                bpf.run_on_frame(program, bytes(64))
             after = monotonic_ns()
             events = ring.read()
         check_events(events, before, after)
@@ -82,17 +59,22 @@ def test_every_kind_of_program(compiler: str, bpffs: tuple[int, str], tmp_path: 
 
 
 @pytest.mark.parametrize("compiler", COMPILERS or ["none"])
-def test_a_ring_for_each_cpu(compiler: str, bpffs: tuple[int, str], tmp_path: Path) -> None:
+def test_the_rings_of_all_cpus_are_one_stream(
+    compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
+) -> None:
     """Each CPU's events go to its own ring, all are one stream, and a missing ring is counted."""
     cpus = os.cpu_count() or 1
     at = load(compiler, bpffs, tmp_path, f"-DLBL_RINGS={cpus}")
-    array, program = open_pinned(f"{at}/maps/lbl_events"), open_pinned(f"{at}/programs/from_xdp")
+    array, program = (
+        bpf.open_pinned(f"{at}/maps/lbl_events"),
+        bpf.open_pinned(f"{at}/programs/from_xdp"),
+    )
     with pytest.raises(LatencyError, match="has no rings in it yet"):
         stats.create_event_stream(array)
-    run_program(program, bytes(64))
+    bpf.run_on_frame(program, bytes(64))
     for cpu in range(cpus):
-        ring = bpfsys.create_map(bpfsys.RINGBUF, 0, 0, 1 << 20)
-        bpfsys.update(array, struct.pack("=I", cpu), struct.pack("=I", ring))
+        ring = bpf.create_map(bpf.RINGBUF, 0, 0, 1 << 20)
+        bpf.update(array, struct.pack("=I", cpu), struct.pack("=I", ring))
         os.close(ring)
     with stats.create_event_stream(f"{at}/maps/lbl_events") as stream:
         assert len(stream.streams) == cpus
@@ -101,7 +83,7 @@ def test_a_ring_for_each_cpu(compiler: str, bpffs: tuple[int, str], tmp_path: Pa
         for cpu in range(cpus):
             before = os.sched_getaffinity(0)
             os.sched_setaffinity(0, {cpu})
-            run_program(program, bytes(64))
+            bpf.run_on_frame(program, bytes(64))
             os.sched_setaffinity(0, before)
         tracker.stop()
         found = stream.stats()
@@ -132,10 +114,7 @@ def check_events(events: list[Event], before: int, after: int) -> None:
 
 def counted(fd: int) -> tuple[int, int]:
     """Add up struct lbl_counters over the CPUs."""
-    possible = Path("/sys/devices/system/cpu/possible").read_text().strip()
-    cpus = int(possible.split("-")[-1]) + 1
-    key, values = ctypes.create_string_buffer(4), ctypes.create_string_buffer(16 * cpus)
-    places = ctypes.addressof(key), ctypes.addressof(values)
-    bpf(MAP_LOOKUP, struct.pack("=IxxxxQQQ", fd, *places, 0))
-    numbers = struct.unpack(f"={2 * cpus}Q", values.raw)
+    cpus = bpf.possible_cpus()
+    values = bpf.lookup(fd, bytes(4), 16 * cpus)
+    numbers = struct.unpack(f"={2 * cpus}Q", values)
     return sum(numbers[::2]), sum(numbers[1::2])

@@ -19,12 +19,13 @@ def to_ns(seconds: float) -> int:
 
 def native_index(ns: int, schema: int) -> int:
     """The i with 2**((i-1) / 2**schema) s < ns <= 2**(i / 2**schema) s, by integers alone."""
-    power = 2 ** max(schema, 0)
-    widen = 2 ** max(-schema, 0)
+    power = 1 << max(schema, 0)
+    widen = 1 << max(-schema, 0)
 
     def at_most(i: int) -> bool:
         exponent = i * widen
-        left, right = ns**power, SECOND**power
+        left: int = ns**power
+        right: int = SECOND**power
         return left <= right << exponent if exponent >= 0 else left << -exponent <= right
 
     low, high = -64 * power, 64 * power
@@ -78,7 +79,8 @@ class Model:
 
     def native(self, proxy: str, target_id: str, schema: int) -> tuple[int, dict[int, int]]:
         """The zero bucket's count, and count by index of the others."""
-        zero, buckets = 0, {}
+        zero = 0
+        buckets: dict[int, int] = {}
         for ns in self.seen[proxy, target_id]:
             if ns << 20 <= SECOND:
                 zero += 1

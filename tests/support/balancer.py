@@ -1,17 +1,19 @@
-"""The balancer, loaded, and an eye on its events."""
+"""The balancer, loaded, with an eye on its events, and connections of frames made by hand."""
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from helpers import wait_until
-from netns import BACKENDS, Event, Ring
+from lblatency.demo.balancer import NatBalancer
+from tests.support import bpf
+from tests.support.netns import BACKENDS, CLIENT, VIP
+from tests.support.packets import ACK, SYN, frame, target_of
+from tests.support.rig import wait_until
+from tests.support.ring import Event, Ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from lblatency.demo.balancer import NatBalancer
 
 RING_BYTES = 1 << 20
 
@@ -51,6 +53,10 @@ class Watched:
         assert len(self.opened()) == 1
         return event
 
+    def entries(self) -> dict[bytes, bytes]:
+        """The conntrack map's contents."""
+        return bpf.entries(self.balancer.conntrack_fd, 40, 128)
+
     def balance(self) -> tuple[int, int]:
         """Events produced, and those accounted for."""
         counters = self.balancer.counters()
@@ -61,8 +67,6 @@ class Watched:
 @contextmanager
 def watch(*, ring_bytes: int = RING_BYTES, max_connections: int = 4096) -> Iterator[Watched]:
     """Load a balancer; at the end, every event must be accounted for."""
-    from lblatency.demo.balancer import NatBalancer
-
     with NatBalancer(ring_bytes=ring_bytes, max_connections=max_connections) as balancer:
         watched = Watched(balancer, ring_bytes)
         with closing(watched.ring):
@@ -75,3 +79,40 @@ def target(version: int, which: int = 0, port: int = 8080) -> str:
     """A backend as the balancer wants it written."""
     address = BACKENDS[version][which]
     return f"[{address}]:{port}" if version == 6 else f"{address}:{port}"
+
+
+class Flow:
+    """A connection of frames made by hand, to hand to the balancer's programs one by one."""
+
+    def __init__(
+        self, balancer: NatBalancer, version: int = 4, *, port: int = 40000, tcp: bool = True
+    ) -> None:
+        """From the client's `port` to port 80 of the VIP."""
+        self.ingress, self.egress = balancer.ingress_fd, balancer.egress_fd
+        self.client = (CLIENT[version], port)
+        self.vip = (VIP[version], 80)
+        self.tcp = tcp
+        self.backend = ("", 0)
+
+    def sends(self, flags: int | None = None, **rest: Any) -> int:
+        """The client sends; returns the verdict, having checked every byte of what came out."""
+        sent = frame(self.client, self.vip, flags=flags, **rest)
+        verdict, out, _ = bpf.run_on_frame(self.ingress, sent)
+        if out != sent:
+            self.backend = target_of(out)
+            assert out == frame(self.client, self.backend, flags=flags, **rest)
+        return verdict
+
+    def gets(self, flags: int | None = None, **rest: Any) -> int:
+        """The backend sends; returns the verdict, having checked every byte of what came out."""
+        sent = frame(self.backend, self.client, flags=flags, **rest)
+        verdict, out, _ = bpf.run_on_frame(self.egress, sent)
+        if out != sent:
+            assert out == frame(self.vip, self.client, flags=flags, **rest)
+        return verdict
+
+    def handshake(self, isn: int = 1000, backend_isn: int = 5000) -> None:
+        """SYN, SYN-ACK, ACK."""
+        self.sends(SYN, seq=isn)
+        self.gets(SYN | ACK, seq=backend_isn, ack=isn + 1)
+        self.sends(ACK, seq=isn + 1, ack=backend_isn + 1)

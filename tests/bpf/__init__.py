@@ -1,0 +1,1 @@
+"""What is tested for real: BPF programs and maps, network namespaces, TCP."""

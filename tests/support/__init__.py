@@ -1,0 +1,1 @@
+"""What tests and benchmarks share, one subject per module."""

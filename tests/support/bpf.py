@@ -1,0 +1,182 @@
+"""The bpf() system call as far as tests need it: maps, pins, and runs of programs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Buffer = ctypes.Array[ctypes.c_char]
+
+HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH, RINGBUF = 1, 2, 5, 6, 9, 10, 27
+QUEUE = 22
+VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
+
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(6)
+OBJ_PIN, OBJ_GET, PROG_RUN, OBJ_INFO, ENABLE_STATS = 6, 7, 10, 15, 32
+
+_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_ATTR_BYTES = 128
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    rc = int(_libc.syscall(number, *arguments))
+    if rc < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return rc
+
+
+def call(command: int, attr: bytes | Buffer) -> int:
+    """Make the system call; the kernel writes its answers into attributes that are a buffer."""
+    buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES) if isinstance(attr, bytes) else attr
+    return _syscall(_NUMBER[platform.machine()], command, buffer, len(buffer))
+
+
+def _copy(data: bytes) -> Buffer:
+    return ctypes.create_string_buffer(data, len(data))
+
+
+def _map_call(command: int, fd: int, key: Buffer | None, value: Buffer | None = None) -> None:
+    places = (ctypes.addressof(place) if place is not None else 0 for place in (key, value))
+    call(command, struct.pack("=I4xQQQ", fd, *places, 0))
+
+
+# ---- maps ----
+
+
+def create_map(kind: int, key: int, value: int, entries: int, name: str = "") -> int:
+    """An fd of a new map, to be closed."""
+    attr = struct.pack("=7I16s", kind, key, value, entries, 0, 0, 0, name.encode())
+    fd = call(MAP_CREATE, attr)
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def lookup(fd: int, key: bytes, value_bytes: int) -> bytes:
+    """The value of an entry; of a per-CPU map, `value_bytes` counts all CPUs'."""
+    value = ctypes.create_string_buffer(value_bytes)
+    _map_call(MAP_LOOKUP, fd, _copy(key), value)
+    return value.raw
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Put an entry; of a per-CPU map, `value` holds all CPUs' in a row."""
+    _map_call(MAP_UPDATE, fd, _copy(key), _copy(value))
+
+
+def delete(fd: int, key: bytes) -> None:
+    """Take an entry out."""
+    _map_call(MAP_DELETE, fd, _copy(key))
+
+
+def entries(fd: int, key_bytes: int, value_bytes: int) -> dict[bytes, bytes]:
+    """The contents of a hash map."""
+    found: dict[bytes, bytes] = {}
+    key: bytes | None = None
+    while True:
+        following = ctypes.create_string_buffer(key_bytes)
+        try:
+            _map_call(MAP_NEXT_KEY, fd, None if key is None else _copy(key), following)
+        except FileNotFoundError:
+            return found
+        key = following.raw
+        found[key] = lookup(fd, key, value_bytes)
+
+
+def map_id(fd: int) -> int:
+    """The number that the kernel gave the map."""
+    info = ctypes.create_string_buffer(256)
+    call(OBJ_INFO, struct.pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+    return int(struct.unpack_from("=II", info)[1])
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map has."""
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    return int(text.strip().rpartition("-")[2]) + 1
+
+
+# ---- pins ----
+
+
+class Bpffs(NamedTuple):
+    """A mounted BPF file system."""
+
+    fd: int
+    path: str
+
+
+@contextmanager
+def mounted_bpffs() -> Iterator[Bpffs]:
+    """Mount a BPF file system nowhere: a descriptor of it, and the path that this gives."""
+    context = _syscall(_FSOPEN, b"bpf", 1)  # close-on-exec
+    try:
+        _syscall(_FSCONFIG, context, 6, None, None, 0)  # create
+        mounted = _syscall(_FSMOUNT, context, 1, 0)  # close-on-exec
+    finally:
+        os.close(context)
+    try:
+        yield Bpffs(mounted, f"/proc/self/fd/{mounted}")
+    finally:
+        os.close(mounted)
+
+
+def pin(fd: int, path: str) -> None:
+    """Pin a map or a program in a bpffs."""
+    text = ctypes.create_string_buffer(path.encode())
+    call(OBJ_PIN, struct.pack("=QI", ctypes.addressof(text), fd))
+
+
+def open_pinned(path: str) -> int:
+    """An fd, to be closed, of a pinned map or program."""
+    text = ctypes.create_string_buffer(path.encode())
+    return call(OBJ_GET, struct.pack("=QII", ctypes.addressof(text), 0, 0))
+
+
+def load(compiled: Path, bpffs: Bpffs) -> None:
+    """Load an object file: its programs are then in `programs/` and its maps in `maps/`."""
+    at = bpffs.path
+    loaded = subprocess.run(
+        ["bpftool", "prog", "loadall", compiled, f"{at}/programs", "pinmaps", f"{at}/maps"],
+        pass_fds=[bpffs.fd], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr
+
+
+# ---- runs ----
+
+
+def run(prog: int, context: bytes) -> None:
+    """Run a program of type syscall once."""
+    given = _copy(context)
+    call(PROG_RUN, struct.pack("=I36xIIQQ", prog, len(context), 0, ctypes.addressof(given), 0))
+
+
+class Run(NamedTuple):
+    """What a TC or XDP program did with a frame."""
+
+    verdict: int
+    frame: bytes
+    ns: int
+
+
+def run_on_frame(prog: int, frame: bytes, repeat: int = 1) -> Run:
+    """Hand a frame to a TC or XDP program, `repeat` times; gives the mean of the times taken."""
+    given, out = _copy(frame), ctypes.create_string_buffer(len(frame) + 256)
+    places = ctypes.addressof(given), ctypes.addressof(out)
+    packed = struct.pack("=IIIIQQI", prog, 0, len(frame), len(out), *places, repeat)
+    attr = ctypes.create_string_buffer(packed, _ATTR_BYTES)
+    call(PROG_RUN, attr)
+    _, verdict, _, out_bytes, _, _, _, ns = struct.unpack_from("=IIIIQQII", attr)
+    return Run(verdict, out.raw[:out_bytes], ns)
