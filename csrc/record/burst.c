@@ -234,18 +234,32 @@ static void count_opened(struct lbl_shard *shard, const struct lbl_burst *burst)
 		lbl_tally_inc(&shard->table, burst->hot[pop_lowest(&left)], LBL_HOT_OPENED);
 }
 
+/* Out of line, so that no index is computed before it is needed. */
+static __attribute__((noinline, cold)) bool carry_lifetime(struct lbl_shard *shard,
+							   struct lbl_hot *hot, uint8_t *counter)
+{
+	uint32_t index = lbl_index_of(&shard->table, hot);
+
+	return lbl_bank_carry(&shard->banks[LBL_LIFETIME], index, counter);
+}
+
+static __attribute__((noinline, cold)) void carry_sum(struct lbl_shard *shard, struct lbl_hot *hot)
+{
+	lbl_bank_add_sum(&shard->banks[LBL_LIFETIME], lbl_index_of(&shard->table, hot), 0);
+}
+
 /* False if there was no memory to count the lifetime in. */
 static inline bool count_one_closed(struct lbl_shard *shard, const struct lbl_burst *burst,
 				    uint32_t i)
 {
-	struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
-	struct lbl_table *table = &shard->table;
 	struct lbl_hot *hot = burst->hot[i];
 
-	lbl_tally_inc(table, hot, burst->column[i].reason);
-	if (!lbl_bank_inc(bank, lbl_index_of(table, hot), burst->counter[i]))
+	lbl_tally_inc(&shard->table, hot, burst->column[i].reason);
+	if (unlikely(lbl_bump8(burst->counter[i], 1)) &&
+	    !carry_lifetime(shard, hot, burst->counter[i]))
 		return false;
-	lbl_bank_sum_up(bank, lbl_index_of(table, hot), &hot->sum, burst->ns[i]);
+	if (unlikely(lbl_bump64(&hot->sum, burst->ns[i])))
+		carry_sum(shard, hot);
 	return true;
 }
 
