@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bpf"))
 
 from netns import ACK, BACKENDS, FAMILY, VIP, Flow, Topology, bpf, frame, run_program
 
-from lblatency._ffi import lib
 from lblatency.demo.balancer import NatBalancer
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def hot(version: int, tcp: bool) -> list[float]:
         flow.handshake() if tcp else flow.sends()
         rest = {"payload": bytes(100), "flags": ACK if tcp else None, "seq": 1001, "ack": 5001}
         ends = (flow.client, flow.vip), (flow.vip, flow.client)
-        for fd, (source, target) in zip(flow._programs, ends, strict=True):
+        for fd, (source, target) in zip(flow.programs, ends, strict=True):
             sent = frame(source, target, **rest)
             run_program(fd, sent, REPEAT)
             runs = [run_program(fd, sent, REPEAT)[2] for _ in range(ROUNDS)]
@@ -164,7 +163,7 @@ def live(topology: Topology, version: int, load: Load) -> tuple[list[float], lis
         for protocol in ("tcp", "udp"):
             balancer.add_listener(1, VIP[version], 80, protocol, [(1, where, 1)])
         balancer.attach("c1", topology.balancer.fd)
-        fds = lib.lbl_nat_lb_ingress_fd(balancer._lb), lib.lbl_nat_lb_egress_fd(balancer._lb), empty
+        fds = balancer.ingress_fd, balancer.egress_fd, empty
         with statistics_on():
             load(topology, version)
             totals = [measured(fd) for fd in fds]

@@ -383,12 +383,7 @@ class Flow:
         self, balancer: NatBalancer, version: int = 4, *, port: int = 40000, tcp: bool = True
     ) -> None:
         """From the client's `port` to port 80 of the VIP."""
-        from lblatency._ffi import lib
-
-        self._programs = [
-            program(balancer._lb)
-            for program in (lib.lbl_nat_lb_ingress_fd, lib.lbl_nat_lb_egress_fd)
-        ]
+        self.programs = balancer.ingress_fd, balancer.egress_fd
         self.client = (CLIENT[version], port)
         self.vip = (VIP[version], 80)
         self.tcp = tcp
@@ -397,7 +392,7 @@ class Flow:
     def sends(self, flags: int | None = None, **rest: Any) -> int:
         """The client sends; returns the verdict, having checked every byte of what came out."""
         sent = frame(self.client, self.vip, flags=flags, **rest)
-        verdict, out, _ = run_program(self._programs[0], sent)
+        verdict, out, _ = run_program(self.programs[0], sent)
         if out != sent:
             self.backend = _target(out)
             assert out == frame(self.client, self.backend, flags=flags, **rest)
@@ -406,7 +401,7 @@ class Flow:
     def gets(self, flags: int | None = None, **rest: Any) -> int:
         """The backend sends; returns the verdict, having checked every byte of what came out."""
         sent = frame(self.backend, self.client, flags=flags, **rest)
-        verdict, out, _ = run_program(self._programs[1], sent)
+        verdict, out, _ = run_program(self.programs[1], sent)
         if out != sent:
             assert out == frame(self.vip, self.client, flags=flags, **rest)
         return verdict

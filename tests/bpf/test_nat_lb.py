@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -443,7 +444,7 @@ def test_survives_the_interface() -> None:
         balancer.attach("c0", namespace.fd)
         namespace.run("ip link del c0")
         namespace.close()
-        assert lib.lbl_nat_lb_detach(balancer._lb) == 0
+        balancer.detach()
 
 
 def test_pins(bpffs: tuple[int, str]) -> None:
@@ -463,7 +464,12 @@ def test_pins(bpffs: tuple[int, str]) -> None:
             with pytest.raises(BpfError, match="pin in"):
                 other.pin(f"{path}/lb")
             assert os.listdir(f"{path}/lb") == ["lbl_conntrack"], "a part of the pins stayed"
-    assert os.listdir(f"{path}/lb") == []
+            other.pin(f"{path}/other")
+            assert sorted(os.listdir(f"{path}/other")) == names
+            with pytest.raises(BpfError, match="pin in") as caught:
+                other.pin(f"{path}/third")
+            assert caught.value.errno == errno.EBUSY
+    assert os.listdir(f"{path}/lb") == os.listdir(f"{path}/other") == []
     assert os.fstat(mounted)
 
 
@@ -472,6 +478,28 @@ def test_pinning_elsewhere_is_explained(tmp_path: os.PathLike[str]) -> None:
     with NatBalancer() as balancer, pytest.raises(BpfError, match="BPF file system") as caught:
         balancer.pin(os.path.join(tmp_path, "lb"))
     assert caught.value.errno == errno.EINVAL
+
+
+def test_the_text_of_libbpf_is_ours_only_during_our_calls(tmp_path: os.PathLike[str]) -> None:
+    """Its words for our call are in our error; all others go where they went before."""
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    libbpf.libbpf_set_print.restype = libbpf.bpf_object__open_file.restype = ctypes.c_void_p
+    heard: list[bytes] = []
+    listener = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
+        lambda _level, text, _args: heard.append(text) or 0
+    )
+    before = libbpf.libbpf_set_print(listener)
+    try:
+        with NatBalancer() as balancer, pytest.raises(BpfError, match="is not on BPF FS"):
+            balancer.pin(os.path.join(tmp_path, "lb"))
+        assert heard == []
+        assert not libbpf.bpf_object__open_file(b"/nowhere", None)
+        assert heard
+    finally:
+        assert (
+            libbpf.libbpf_set_print(ctypes.c_void_p(before))
+            == ctypes.cast(listener, ctypes.c_void_p).value
+        )
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def odd_frames() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", odd_frames())
 def test_unsupported_passes_untouched(unattached: Watched, name: str) -> None:
     """What the balancer does not understand goes on as it came, is counted and reports nothing."""
-    programs = Flow(unattached.balancer)._programs
+    programs = Flow(unattached.balancer).programs
     sent = odd_frames()[name]
     for program in programs:
         assert run_program(program, sent)[:2] == (VERDICT_PASS, sent)
@@ -175,7 +175,7 @@ def test_unsupported_passes_untouched(unattached: Watched, name: str) -> None:
 
 def test_other_traffic_is_left_alone(unattached: Watched) -> None:
     """Another port, another address, ARP and ICMP pass untouched and uncounted."""
-    programs = Flow(unattached.balancer)._programs
+    programs = Flow(unattached.balancer).programs
     four = frame(("10.1.0.2", 40000), (VIP[4], 80), flags=SYN, seq=1)
     others = [
         frame(("10.1.0.2", 40000), (VIP[4], 81), flags=SYN, seq=1),
@@ -580,14 +580,14 @@ def test_packets_of_one_tuple_on_two_cpus(kinds: tuple[int, ...]) -> None:
         frames = [
             frame(flow.client, flow.vip, flags=flags, seq=isn) for isn, flags in enumerate(kinds)
         ]
-        jobs = [partial(run_program, flow._programs[0], sent, 30_000) for sent in frames]
+        jobs = [partial(run_program, flow.programs[0], sent, 30_000) for sent in frames]
         wait_until(
             lambda: at_once(*jobs) and len(watched.opened()) > 100, "the threads to meet each other"
         )
         # The tuple is not left in a state from which only a sweep would free it.
         for flags in (RST, SYN):
             sent = frame(flow.client, flow.vip, flags=flags, seq=99)
-            assert run_program(flow._programs[0], sent)[0] == VERDICT_PASS
+            assert run_program(flow.programs[0], sent)[0] == VERDICT_PASS
         watched.balancer.sweep(**dict.fromkeys(PATIENT, 0))
         assert entries(watched) == {}
         assert watched.balancer.counters()["dropped"] == 0
@@ -602,7 +602,7 @@ def test_two_sweeps_at_once() -> None:
         watched.balancer.add_listener(1, VIP[4], 80, "udp", [(1, target(4), 1)])
         flow = Flow(watched.balancer, tcp=False)
         for port in range(1, many + 1):
-            run_program(flow._programs[0], frame((flow.client[0], port), flow.vip))
+            run_program(flow.programs[0], frame((flow.client[0], port), flow.vip))
         sweep = partial(watched.balancer.sweep, **dict.fromkeys(PATIENT, 0))
         assert sum(at_once(sweep, sweep)) == many
         assert len(watched.closed(many)) == len(watched.opened())
