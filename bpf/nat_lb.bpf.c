@@ -348,7 +348,7 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 	return 0;
 }
 
-/* Take out an entry whose connection is gone: the race told of above, or another's deletion. */
+/* Delete an entry whose connection is gone: by the race in nat_finish(), or deleted by others. */
 static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer *steer,
 			    void *unused)
 {
@@ -363,7 +363,7 @@ static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer 
 	return 0;
 }
 
-/* Close what has been silent for too long. User space runs this now and then. */
+/* Close connections that have been silent for too long. User space runs this now and then. */
 SEC("syscall")
 int nat_lb_sweep(struct nat_sweep *args)
 {

@@ -33,7 +33,7 @@ class NatBalancer:
     lblatency reads. Use it from one thread at a time.
 
     Args:
-        ring_bytes: Size of the event ring: a power of two, at least a page. 64 bytes an event.
+        ring_bytes: Size of the event ring: a power of two, at least a page. 64 bytes per event.
         max_connections: How many connections may exist at once; more are refused and counted.
 
     Raises:
