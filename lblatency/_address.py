@@ -5,9 +5,28 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-__all__ = ["format_endpoint", "format_ip", "format_target", "parse_target"]
+__all__ = ["format_endpoint", "format_ip", "format_target", "is_ipv4", "parse_ip", "parse_target"]
 
 _MAPPED = bytes(10) + b"\xff\xff"
+
+
+def parse_ip(ip: str) -> bytes:
+    """The 16 bytes of an address, IPv4 as ::ffff:a.b.c.d.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if ":" in ip:
+            return socket.inet_pton(socket.AF_INET6, ip)
+        return _MAPPED + socket.inet_pton(socket.AF_INET, ip)
+    except (OSError, ValueError):
+        raise ValueError(f"{ip!r} is not an IP address") from None
+
+
+def is_ipv4(address: bytes) -> bool:
+    """Whether the 16 bytes are ::ffff:a.b.c.d."""
+    return address.startswith(_MAPPED)
 
 
 def parse_target(target: str) -> tuple[bytes, int]:
@@ -22,21 +41,20 @@ def parse_target(target: str) -> tuple[bytes, int]:
     host, colon, port = target.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise ValueError(f"target {target!r} has no port: write 'ip:port' or '[ip6]:port'")
+    bracketed = host.startswith("[") and host.endswith("]")
     try:
-        if host.startswith("[") and host.endswith("]"):
-            address = socket.inet_pton(socket.AF_INET6, host[1:-1])
-        else:
-            address = _MAPPED + socket.inet_pton(socket.AF_INET, host)
-    except (OSError, ValueError):
+        if bracketed != (":" in host):
+            raise ValueError
+        return parse_ip(host[1:-1] if bracketed else host), int(port)
+    except ValueError:
         raise ValueError(
             f"target {target!r} has no valid address: write 'ip:port' or '[ip6]:port'"
         ) from None
-    return address, int(port)
 
 
 def format_ip(address: bytes) -> str:
     """The address as text: IPv4 dotted, IPv6 as RFC 5952 wants it, without brackets."""
-    if address.startswith(_MAPPED):
+    if is_ipv4(address):
         return socket.inet_ntop(socket.AF_INET, address[12:])
     return socket.inet_ntop(socket.AF_INET6, address)
 

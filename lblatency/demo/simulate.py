@@ -7,7 +7,8 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from ..stats import Event, MemoryRing, create_event_stream
+from ..event import Event
+from ..stats import MemoryRing, create_event_stream
 from .plan import BACKENDS, CONNECTIONS_PER_SECOND, PROXIES, Backend
 from .source import Truth
 
