@@ -5,9 +5,24 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-__all__ = ["format_endpoint", "format_ip", "format_target", "parse_target"]
+__all__ = ["format_endpoint", "format_ip", "format_target", "parse_target", "split_endpoint"]
 
 _MAPPED = bytes(10) + b"\xff\xff"
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[ip6]:port`. The host may be a name, and comes without brackets.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise ValueError("has no port")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if not host or is_bracketed != (":" in host):
+        raise ValueError("has no valid address")
+    return host[1:-1] if is_bracketed else host, int(port)
 
 
 def parse_target(target: str) -> tuple[bytes, int]:
@@ -19,19 +34,20 @@ def parse_target(target: str) -> tuple[bytes, int]:
     """
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
-    host, colon, port = target.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
-        raise ValueError(f"target {target!r} has no port: write 'ip:port' or '[ip6]:port'")
     try:
-        if host.startswith("[") and host.endswith("]"):
-            address = socket.inet_pton(socket.AF_INET6, host[1:-1])
-        else:
-            address = _MAPPED + socket.inet_pton(socket.AF_INET, host)
-    except (OSError, ValueError):
-        raise ValueError(
-            f"target {target!r} has no valid address: write 'ip:port' or '[ip6]:port'"
-        ) from None
-    return address, int(port)
+        host, port = split_endpoint(target)
+        return _pack(host), port
+    except ValueError as error:
+        raise ValueError(f"target {target!r} {error}: write 'ip:port' or '[ip6]:port'") from None
+
+
+def _pack(host: str) -> bytes:
+    try:
+        if ":" in host:
+            return socket.inet_pton(socket.AF_INET6, host)
+        return _MAPPED + socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):  # ValueError: it has a NUL
+        raise ValueError("has no valid address") from None
 
 
 def format_ip(address: bytes) -> str:
