@@ -12,7 +12,9 @@
 struct lbl_tracker;
 struct lbl_backend;
 
-/* More than `max_backends` backends share one, the overflow backend. */
+enum { LBL_BACKENDS_MAX = 1 << 24 };
+
+/* More than `max_backends` (at most LBL_BACKENDS_MAX) backends share one, the overflow backend. */
 int lbl_tracker_new(struct lbl_buckets *buckets, uint32_t max_backends, struct lbl_tracker **ret);
 void lbl_tracker_free(struct lbl_tracker *tracker);
 
@@ -52,8 +54,6 @@ void lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *re
 /* Forget all histograms and counts of backends. Nothing recorded meanwhile is counted twice. */
 void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* cdef: end */
-
-enum { LBL_BACKENDS_MAX = 1 << 24 };
 
 struct lbl_attachment {
 	struct lbl_stream *stream;
