@@ -10,6 +10,10 @@ __all__ = ["format_endpoint", "format_ip", "format_target", "parse_target", "spl
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
+def _refusal(text: str, what: str) -> ValueError:
+    return ValueError(f"{text!r} has no {what}: write 'ip:port' or '[ip6]:port'")
+
+
 def split_endpoint(text: str) -> tuple[str, int]:
     """Split `host:port` or `[ip6]:port`. The host may be a name, and comes without brackets.
 
@@ -18,10 +22,10 @@ def split_endpoint(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
-        raise ValueError("has no port")
+        raise _refusal(text, "port")
     is_bracketed = host.startswith("[") and host.endswith("]")
     if not host or is_bracketed != (":" in host):
-        raise ValueError("has no valid address")
+        raise _refusal(text, "valid address")
     return host[1:-1] if is_bracketed else host, int(port)
 
 
@@ -34,20 +38,13 @@ def parse_target(target: str) -> tuple[bytes, int]:
     """
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
-    try:
-        host, port = split_endpoint(target)
-        return _pack(host), port
-    except ValueError as error:
-        raise ValueError(f"target {target!r} {error}: write 'ip:port' or '[ip6]:port'") from None
-
-
-def _pack(host: str) -> bytes:
+    host, port = split_endpoint(target)
     try:
         if ":" in host:
-            return socket.inet_pton(socket.AF_INET6, host)
-        return _MAPPED + socket.inet_pton(socket.AF_INET, host)
+            return socket.inet_pton(socket.AF_INET6, host), port
+        return _MAPPED + socket.inet_pton(socket.AF_INET, host), port
     except (OSError, ValueError):  # ValueError: it has a NUL
-        raise ValueError("has no valid address") from None
+        raise _refusal(target, "valid address") from None
 
 
 def format_ip(address: bytes) -> str:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from .._address import split_endpoint
 from .._ffi import check, ffi, lib
 
 if TYPE_CHECKING:
@@ -24,15 +25,6 @@ def _endpoint(address: str, port: int) -> dict[str, Any]:
     if not 0 < port < 65536:
         raise ValueError(f"port {port} is not between 1 and 65535")
     return {"addr": list(packed.rjust(16, b"\0")), "port": port}
-
-
-def _split_target(target: str) -> tuple[str, int]:
-    """Split "ip:port" or "[ip6]:port"."""
-    host, colon, port = target.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isascii() or not port.isdigit() or (":" in host) != bracketed:
-        raise ValueError(f'{target!r} is not of the form "ip:port" or "[ip6]:port"')
-    return host[1:-1] if bracketed else host, int(port)
 
 
 class NatBalancer:
@@ -111,7 +103,7 @@ class NatBalancer:
         version = ipaddress.ip_address(vip).version
         made = []
         for backend_id, target, weight in backends:
-            host, backend_port = _split_target(target)
+            host, backend_port = split_endpoint(target)
             if ipaddress.ip_address(host).version != version:
                 raise ValueError(f"backend {target} is not of the address family of {vip}")
             if not 0 < backend_id < 4096:
