@@ -2,7 +2,6 @@
 
 import functools
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 INCLUDE = Path(__file__).resolve().parent.parent / "bpf" / "include"
@@ -10,31 +9,21 @@ FLAGS = ("-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3
 
 
 @functools.cache
-def system_includes(clang: str = "clang") -> tuple[str, ...]:
+def system_includes(compiler: str) -> tuple[str, ...]:
     """Where the compiler finds system headers for this host, which it forgets for `-target bpf`."""
     said = subprocess.run(
-        [clang, "-v", "-E", "-x", "c", "/dev/null"], check=True, capture_output=True, text=True
+        [compiler, "-v", "-E", "-x", "c", "/dev/null"], check=True, capture_output=True, text=True
     ).stderr
     _, _, listed = said.partition("#include <...> search starts here:\n")
     folders = listed.partition("End of search list.")[0].splitlines()
     return tuple(f"-idirafter{folder.strip()}" for folder in folders)
 
 
-def clang_command(
-    source: Path, compiled: Path, more: Sequence[str] = (), *, clang: str = "clang"
-) -> list[str]:
-    """The command that compiles a BPF program, with `more` flags: -D, and -I beside our own."""
-    return [
-        clang,
-        *FLAGS,
-        f"-I{INCLUDE}",
-        *system_includes(clang),
-        *more,
-        "-c",
-        str(source),
-        "-o",
-        str(compiled),
-    ]
+def compile_bpf(source: Path, compiled: Path, *options: str, compiler: str = "clang") -> None:
+    """Make an object file of one BPF program."""
+    includes = (f"-I{INCLUDE}", *system_includes(compiler))
+    files = ("-c", str(source), "-o", str(compiled))
+    subprocess.run([compiler, *FLAGS, *includes, *options, *files], check=True)
 
 
 def build(bpf: Path, skeletons: Path) -> None:
@@ -48,7 +37,7 @@ def build(bpf: Path, skeletons: Path) -> None:
         ):
             continue
         compiled = skeleton.with_suffix(".o")
-        subprocess.run(clang_command(source, compiled), check=True)
+        compile_bpf(source, compiled)
         subprocess.run(["llvm-strip", "-g", str(compiled)], check=True)
         generated = subprocess.run(
             ["bpftool", "gen", "skeleton", str(compiled), "name", name],

@@ -28,7 +28,7 @@ C_FLOORS = (
 )
 C_NARROWER = {"demo": {"base", "kernel"}}  # which may use less than what lies below it
 PYTHON_FLOORS = (
-    {"_native", "_observe", "_version", "_address", "_signals", "errors"},
+    {"_native", "_observe", "_version", "_address", "_closing", "_signals", "errors"},
     {"_ffi"},
     {"_maps"},
     {"event", "histogram"},

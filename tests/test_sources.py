@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from typing import ClassVar
 
 import pytest
-from helpers import SECOND, TARGET, closed
 
 from lblatency import LatencyTracker, sources, stats
 from lblatency.commands import _sources
@@ -49,12 +48,12 @@ def test_a_ring_is_a_source() -> None:
     tracker = LatencyTracker()
     with sources.Ring(ring) as source:
         tracker.start(source.stream, None, "web")
-        ring.produce(closed(SECOND))
+        ring.produce(stats.Event("closed", "10.0.0.1:80", 2 * 10**9, 10**9).pack())
         source.tick()
         source.stream.drain()
         assert source.status()["received"] == 1
         tracker.stop()
-    histogram = tracker.get_histogram("web", TARGET)
+    histogram = tracker.get_histogram("web", "10.0.0.1:80")
     assert histogram is not None
     assert histogram["sum"] == 1
     with pytest.raises(ValueError, match="closed"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -26,7 +26,7 @@ class Truth:
         return sum(map(len, self.seconds.values()))
 
 
-class TrafficSource(Source, ABC):
+class TrafficSource(Source):
     """A source that makes its connections itself: real ones, or simulated ones."""
 
     name: ClassVar[str]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+from .._closing import Closing
 from ..stats import EventStream
 
 __all__ = ["Option", "Source"]
@@ -28,7 +29,7 @@ class Option:
     is_list: bool = False
 
 
-class Source:
+class Source(Closing):
     """Something that produces events into a ring, and what has to be done for it meanwhile.
 
     A subclass is a file of this folder and a line in its `__init__.py`. Its constructor takes its
@@ -52,9 +53,3 @@ class Source:
     def close(self) -> None:
         """Let go of the kernel's objects. Trackers keep the stream until they stop."""
         self.stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
