@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import signal
+import threading
 from contextlib import ExitStack
 from typing import ClassVar
 
 import pytest
 
 from lblatency import LatencyTracker, sources, stats
-from lblatency.commands import _sources
+from lblatency.cli import main
+from lblatency.commands import _sources, serve
 
 
 class Spoken(sources.Source):
@@ -89,3 +92,33 @@ def test_no_source_is_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_sources, "SOURCES", (sources.Ring, Spoken))
     with ExitStack() as stack, pytest.raises(argparse.ArgumentError, match=r"--ring or --say$"):
         _sources.open_sources(parse("--how-loud", "9", "--counters", "x"), stack)
+
+
+class Ending(Spoken):
+    """A source that ends the command which serves it."""
+
+    ticks: ClassVar[list[object]] = []
+
+    def tick(self) -> None:
+        """Send the main thread what systemd would send."""
+        self.ticks.append(self.given)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+
+def test_serve_ticks_its_sources_and_closes_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A source may do its work in tick(), and is closed when a signal ends the command."""
+    monkeypatch.setattr(_sources, "SOURCES", (Ending,))
+    monkeypatch.setattr(serve, "_TICK_S", 0.001)
+    monkeypatch.setattr(Spoken, "closed", [])
+    monkeypatch.setattr(Ending, "ticks", [])
+    in_vain = threading.Timer(20, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
+    in_vain.start()
+    try:
+        assert main(["serve", "--say", "a", "--proxy", "web", "--listen", "127.0.0.1:0"]) == 0
+    finally:
+        in_vain.cancel()
+        in_vain.join()
+    assert Ending.ticks == Spoken.closed == [(["a"], "60")]
+    assert "lblatency: metrics at http://127.0.0.1:" in capsys.readouterr().err
