@@ -5,7 +5,15 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-__all__ = ["format_endpoint", "format_ip", "format_target", "is_ipv4", "parse_ip", "parse_target"]
+__all__ = [
+    "format_endpoint",
+    "format_ip",
+    "format_target",
+    "is_ipv4",
+    "parse_ip",
+    "parse_target",
+    "split_endpoint",
+]
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -29,6 +37,25 @@ def is_ipv4(address: bytes) -> bool:
     return address.startswith(_MAPPED)
 
 
+def _refusal(text: str, what: str) -> ValueError:
+    return ValueError(f"{text!r} has no {what}: write 'ip:port' or '[ip6]:port'")
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[ip6]:port`. The host may be a name, and comes without brackets.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise _refusal(text, "port")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if not host or is_bracketed != (":" in host):
+        raise _refusal(text, "valid address")
+    return host[1:-1] if is_bracketed else host, int(port)
+
+
 def parse_target(target: str) -> tuple[bytes, int]:
     """Split `ip:port` or `[ip6]:port` into 16 bytes (IPv4 as ::ffff:a.b.c.d) and the port.
 
@@ -38,18 +65,11 @@ def parse_target(target: str) -> tuple[bytes, int]:
     """
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
-    host, colon, port = target.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
-        raise ValueError(f"target {target!r} has no port: write 'ip:port' or '[ip6]:port'")
-    bracketed = host.startswith("[") and host.endswith("]")
+    host, port = split_endpoint(target)
     try:
-        if bracketed != (":" in host):
-            raise ValueError
-        return parse_ip(host[1:-1] if bracketed else host), int(port)
+        return parse_ip(host), port
     except ValueError:
-        raise ValueError(
-            f"target {target!r} has no valid address: write 'ip:port' or '[ip6]:port'"
-        ) from None
+        raise _refusal(target, "valid address") from None
 
 
 def format_ip(address: bytes) -> str:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lblatency._address import format_ip, format_target, is_ipv4, parse_ip, parse_target
+from lblatency._address import (
+    format_ip,
+    format_target,
+    is_ipv4,
+    parse_ip,
+    parse_target,
+    split_endpoint,
+)
 
 PORTS = st.integers(0, 65535)
 
@@ -95,3 +102,10 @@ def test_a_target_is_a_string(target: object) -> None:
     """Anything else is a TypeError that says what came instead."""
     with pytest.raises(TypeError, match=f"not {type(target).__name__}"):
         parse_target(target)  # type: ignore[arg-type]
+
+
+def test_a_listener_may_be_called_by_name() -> None:
+    """A host is not looked up, and brackets are taken off."""
+    assert split_endpoint("localhost:80") == ("localhost", 80)
+    assert split_endpoint("[::]:0") == ("::", 0)
+    assert split_endpoint("127.0.0.1:65535") == ("127.0.0.1", 65535)

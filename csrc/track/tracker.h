@@ -18,8 +18,8 @@ enum { LBL_BACKENDS_MAX = 1 << 24 };
 
 /*
  * `buckets`: of each latency by enum lbl_metric, NULL for those that are not to be recorded;
- * lifetimes always are. More than `max_backends` backends share one, the overflow backend. -EINVAL,
- * or -ENOMEM if there is not enough address space.
+ * lifetimes always are. More than `max_backends` (at most LBL_BACKENDS_MAX) backends share one, the
+ * overflow backend. -EINVAL, or -ENOMEM if there is not enough address space.
  */
 int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 		    struct lbl_tracker **ret);
