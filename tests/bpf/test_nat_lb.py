@@ -485,9 +485,13 @@ def test_the_text_of_libbpf_is_ours_only_during_our_calls(tmp_path: os.PathLike[
     libbpf = ctypes.CDLL("libbpf.so.1")
     libbpf.libbpf_set_print.restype = libbpf.bpf_object__open_file.restype = ctypes.c_void_p
     heard: list[bytes] = []
-    listener = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
-        lambda _level, text, _args: heard.append(text) or 0
-    )
+
+    def listen(_level: int, text: bytes, _args: int | None) -> int:
+        heard.append(text)
+        return 0
+
+    print_fn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    listener = print_fn(listen)
     before = libbpf.libbpf_set_print(listener)
     try:
         with NatBalancer() as balancer, pytest.raises(BpfError, match="is not on BPF FS"):
