@@ -86,8 +86,8 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 /* ---- the end ---- */
 
 /*
- * Events that are in the rings when the sinks are taken out are not this tracker's. What opens the
- * sum of all others is told of from then on too.
+ * Events that are in the rings when the sinks are taken out are not this tracker's. If the sum of
+ * all others is open, it stays open.
  */
 void lbl_accounting_end(struct lbl_tracker *tracker)
 {
@@ -112,4 +112,5 @@ void lbl_accounting_end(struct lbl_tracker *tracker)
 	past->dropped += stats.dropped;
 	past->produced += received + stats.produced - stats.received - stats.in_ring;
 	past->counted &= stats.counted;
+	tracker->dropped_before = 0;
 }
