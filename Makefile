@@ -38,7 +38,7 @@ $(VENV)/.python: pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.python setup.py $(wildcard csrc/*.py) $(OURS)
-	$(PIP) -e '.[test,lint]'
+	$(PIP) -e . --group test --group lint
 	touch $@
 
 demo: build
@@ -49,7 +49,7 @@ test: build
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
 
 $(VENV)/.bench: $(VENV)/.built
-	$(PIP) -e '.[bench]'
+	$(PIP) --group bench
 	touch $@
 
 bench: $(VENV)/.bench

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import cffi  # noqa: F401  (without it setuptools would quietly build an empty wheel)
 from setuptools import Extension, setup
@@ -35,33 +36,36 @@ def require_tools() -> None:
         fail(f"needs {LIBBPF} with its headers, found {version}", "libbpf-dev")
 
 
-def build_skeletons() -> None:
-    """Compile every bpf/*.bpf.c into csrc/demo/*.skel.h."""
-    spec = importlib.util.spec_from_file_location("build_bpf", ROOT / "csrc" / "build_bpf.py")
+def build_script(name: str) -> ModuleType:
+    """A module of csrc, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "csrc" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.build(ROOT / "bpf", ROOT / "csrc" / "demo")
+    return module
 
 
 class BuildExt(build_ext):
     def pre_run(self, ext, _ffi) -> None:
         """Called by cffi when a module is really compiled, so never for metadata or an sdist."""
         require_tools()
-        build_skeletons()
+        build_script("build_bpf").build(ROOT / "bpf", ROOT / "csrc" / "demo")
         flags = subprocess.run(
             ["pkg-config", "--cflags", "libbpf"], check=True, capture_output=True, text=True
         ).stdout.split()
         ext.extra_compile_args += flags
 
 
+native = build_script("build_native")
 setup(
     ext_modules=[
         Extension(
             "lblatency._observe",
             ["csrc/python/observe.c"],
-            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
+            depends=native.DEPENDS,
+            include_dirs=native.INCLUDE_DIRS,
+            extra_compile_args=native.CFLAGS,
             py_limited_api=True,
         )
     ],

@@ -11,7 +11,7 @@
  * "packet too big": keep the MTU of both sides equal), and TCP segments to the VIP that belong to
  * no connection, which the host's own stack answers with the reset that such a client needs,
  * provided that the VIP is an address of the host. A new connection that cannot be taken is
- * dropped, for its client tries again. Resets are believed without a look at their sequence number.
+ * dropped, for its client tries again.
  *
  * Every connection has two entries: nat_steer, keyed as the client sees it, says which backend it
  * went to; lbl_conntrack, keyed as the backend sees it, has its state. Whoever deletes the latter
@@ -32,10 +32,24 @@
 #include <bpf/bpf_helpers.h>
 
 #include "lblatency.bpf.h"
-#include "nat_lb.h"
 #include "lib/packet.h"
+#include "lib/tcp_track.h"
+#include "nat_lb.h"
+#include "nat_lb_rewrite.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* An entry of lbl_conntrack. */
+struct nat_conn {
+	struct lbl_ct_value ct;
+	struct lbl_track track;
+	__u32 backend_id;
+	__u16 proxy_id;
+	bool ipv4;
+	__u8 pad;
+};
+
+_Static_assert(sizeof(struct nat_conn) == 128, "nat_conn is two cache lines");
 
 /* The number of connections is set by the loader. */
 struct {
@@ -95,36 +109,23 @@ static __always_inline void nat_describe(struct lbl_event *event, const struct l
 	event->protocol = key->protocol;
 	event->backend_id = conn->backend_id;
 	event->created_ns = conn->ct.created_ns;
-	event->port = bpf_ntohs(key->dport);
 	event->proxy_id = conn->proxy_id;
-	__builtin_memcpy(event->addr, key->dst, 16);
-	if (conn->state & NAT_IPV4) {
-		event->flags = LBL_FLAG_IPV4;
-		event->addr[10] = 0xff;
-		event->addr[11] = 0xff;
-	}
+	if (conn->ipv4)
+		lbl_set_ipv4(event, *(const __be32 *)&key->dst[12], key->dport);
+	else
+		lbl_set_ipv6(event, key->dst, key->dport);
 }
 
 /* Take a connection out of the maps and report it, unless another CPU was faster. */
-static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, __u32 reason,
+static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, __u32 ended,
 				 __u64 timestamp_ns)
 {
 	struct lbl_ct_key steer = *key;
 	struct lbl_event event;
-	__u64 closing_ns = conn->closing_ns;
 
 	nat_describe(&event, key, conn);
 	event.timestamp_ns = timestamp_ns;
-	event.first_byte_us = conn->first_byte_us ? conn->first_byte_us : LBL_SPAN_NONE;
-	if (key->protocol == IPPROTO_TCP) {
-		event.connect_us = conn->connect_us ? conn->connect_us : LBL_SPAN_NONE;
-		event.closing_us = !closing_ns ? LBL_SPAN_NONE
-				   : timestamp_ns > closing_ns
-					   ? lbl_span_us(timestamp_ns - closing_ns)
-					   : 1;
-	}
-	if (reason & LBL_FLAG_PROBE << 8)
-		event.flags |= LBL_FLAG_PROBE;
+	lbl_track_end(&conn->track, ended, &event);
 	__builtin_memcpy(steer.dst, conn->ct.orig_addr, 16);
 	steer.dport = conn->ct.orig_port;
 
@@ -135,12 +136,12 @@ static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, 
 	bpf_map_delete_elem(&nat_steer, &steer);
 	if (bpf_map_delete_elem(&lbl_conntrack, key))
 		return 0;
-	lbl_conn_closed(&event, reason & 0xff);
+	lbl_conn_closed(&event, ended & 0xff);
 	return 1;
 }
 
 /* Pick a backend for a new connection, make its conntrack entry and report it. */
-static __noinline int nat_place(struct nat_packet *packet, struct nat_listener *listener,
+static __noinline int nat_place(struct lbl_packet *packet, struct nat_listener *listener,
 				struct nat_steer *to)
 {
 	struct lbl_ct_key key = packet->key;
@@ -152,11 +153,11 @@ static __noinline int nat_place(struct nat_packet *packet, struct nat_listener *
 
 	__builtin_memcpy(conn.ct.orig_addr, key.dst, 16);
 	conn.ct.orig_port = key.dport;
-	conn.ct.created_ns = bpf_ktime_get_ns();
+	conn.ct.created_ns = lbl_now();
 	conn.ct.last_seen_ns = conn.ct.created_ns;
-	conn.isn = packet->seq;
+	conn.track.isn = packet->seq;
 	conn.proxy_id = listener->proxy_id;
-	conn.state = packet->ipv4 ? NAT_IPV4 : 0;
+	conn.ipv4 = packet->ipv4;
 
 	/*
 	 * A client may use one port to two VIPs, which on the same backend would be one tuple. That
@@ -193,7 +194,7 @@ static __noinline int nat_place(struct nat_packet *packet, struct nat_listener *
  * A packet of no known connection, whose key goes to the listener's address: start a connection
  * and say in `to` where it goes. Returns 0, or what to do with the packet instead.
  */
-static __noinline int nat_begin(struct nat_packet *packet, struct nat_steer *to, bool stale)
+static __noinline int nat_begin(struct lbl_packet *packet, struct nat_steer *to, bool stale)
 {
 	struct lbl_ct_key *key = &packet->key;
 	struct nat_endpoint vip = { .port = key->dport, .protocol = key->protocol };
@@ -206,7 +207,8 @@ static __noinline int nat_begin(struct nat_packet *packet, struct nat_steer *to,
 	if (!listener)
 		return TC_ACT_UNSPEC;
 	if (key->protocol == IPPROTO_TCP &&
-	    (packet->flags & (NAT_SYN | NAT_ACK | NAT_RST | NAT_FIN)) != NAT_SYN) {
+	    (packet->flags & (LBL_TCP_SYN | LBL_TCP_ACK | LBL_TCP_RST | LBL_TCP_FIN)) !=
+		    LBL_TCP_SYN) {
 		NAT_COUNT(stray);
 		return TC_ACT_UNSPEC;
 	}
@@ -226,80 +228,13 @@ static __noinline int nat_begin(struct nat_packet *packet, struct nat_steer *to,
 	return TC_ACT_SHOT;
 }
 
-static __always_inline void nat_mark(struct nat_conn *conn, __u32 bits)
-{
-	/* Atomic: the two directions may run on two CPUs. */
-	__sync_fetch_and_or(&conn->state, bits);
-}
-
-/* Note a FIN, and whether this segment acknowledges the other side's. */
-static __always_inline void nat_track_fin(struct nat_conn *conn, const struct nat_packet *p,
-					  __u64 now, bool reply)
-{
-	__u32 fin = reply ? NAT_BACKEND_FIN : NAT_CLIENT_FIN;
-	__u32 other_fin = reply ? NAT_CLIENT_FIN : NAT_BACKEND_FIN;
-	__u32 other_acked = reply ? NAT_CLIENT_FIN_ACKED : NAT_BACKEND_FIN_ACKED;
-	__u32 waited = reply ? conn->client_fin : conn->backend_fin;
-
-	if (p->flags & NAT_FIN && !(conn->state & fin)) {
-		*(reply ? &conn->backend_fin : &conn->client_fin) = p->seq + p->payload + 1;
-		if (!conn->closing_ns)
-			conn->closing_ns = now;
-		nat_mark(conn, fin);
-	}
-	if (p->flags & NAT_ACK && conn->state & other_fin && !(conn->state & other_acked) &&
-	    (__s32)(p->ack - waited) >= 0)
-		nat_mark(conn, other_acked);
-}
-
-/* Follow TCP's state. Returns 0, or why the connection has ended, with the flags in bits 8-15. */
-static __always_inline __u32 nat_track(struct nat_conn *conn, const struct nat_packet *p, __u64 now,
-				       bool reply)
-{
-	const __u32 acked = NAT_CLIENT_FIN_ACKED | NAT_BACKEND_FIN_ACKED;
-	__u32 state = conn->state;
-
-	if (p->flags & NAT_RST) {
-		if (!conn->closing_ns)
-			conn->closing_ns = now;
-		if (!(state & NAT_SYNACK))
-			return LBL_REASON_CONNECT_FAILED;
-		if (!reply && !(state & (NAT_CLIENT_DATA | NAT_BACKEND_DATA)))
-			return LBL_REASON_RST | LBL_FLAG_PROBE << 8;
-		return LBL_REASON_RST;
-	}
-	if (reply && !(state & NAT_SYNACK) && p->flags & NAT_SYN && p->flags & NAT_ACK) {
-		conn->connect_us = lbl_span_us(now - conn->ct.created_ns);
-		nat_mark(conn, NAT_SYNACK);
-	}
-	if (!reply && state & NAT_SYNACK && !(state & NAT_ESTABLISHED) && p->flags & NAT_ACK)
-		nat_mark(conn, NAT_ESTABLISHED);
-	if (p->flags & NAT_FIN || state & (NAT_CLIENT_FIN | NAT_BACKEND_FIN)) {
-		nat_track_fin(conn, p, now, reply);
-		if ((conn->state & acked) == acked)
-			return LBL_REASON_FIN;
-	}
-	return 0;
-}
-
-/* Account a packet to its connection. As nat_track(), with the time in `now`. */
+/* Account a packet to its connection. Returns 0, or why that has ended, with the time in `now`. */
 static __always_inline __u32 nat_see(struct __sk_buff *skb, struct nat_conn *conn,
-				     const struct nat_packet *p, bool reply, __u64 *now)
+				     const struct lbl_packet *p, bool reply, __u64 *now)
 {
-	__u32 data = reply ? NAT_BACKEND_DATA : NAT_CLIENT_DATA;
-	bool first_data = p->payload && !(conn->state & data);
-	bool udp = p->key.protocol == IPPROTO_UDP;
 	__u32 packets = skb->gso_segs ? skb->gso_segs : 1;
 
-	/*
-	 * The coarse clock is up to a tick (4 ms) behind, too much for a packet that may be the
-	 * last: in UDP any, in TCP also the acknowledgement of the last FIN.
-	 */
-	if (udp || first_data || p->flags & (NAT_SYN | NAT_FIN | NAT_RST) ||
-	    conn->state & (NAT_CLIENT_FIN | NAT_BACKEND_FIN))
-		*now = bpf_ktime_get_ns();
-	else
-		*now = bpf_ktime_get_coarse_ns();
+	*now = lbl_track_now(&conn->track, p, reply);
 	if ((__s64)(*now - conn->ct.last_seen_ns) > 0)
 		conn->ct.last_seen_ns = *now;
 	/* Not atomic: a flow's direction stays on one CPU, but for a few packets as it moves. */
@@ -310,31 +245,26 @@ static __always_inline __u32 nat_see(struct __sk_buff *skb, struct nat_conn *con
 		conn->ct.packets_fwd += packets;
 		conn->ct.bytes_fwd += skb->len - ETH_HLEN;
 	}
-	if (first_data) {
-		if (reply)
-			conn->first_byte_us = lbl_span_us(*now - conn->ct.created_ns);
-		nat_mark(conn, data);
-	}
-	return udp ? 0 : nat_track(conn, p, *now, reply);
+	return lbl_track_packet(&conn->track, p, conn->ct.created_ns, *now, reply);
 }
 
 SEC("tc")
 int nat_lb_ingress(struct __sk_buff *skb)
 {
-	struct nat_packet packet;
+	struct lbl_packet packet;
 	struct nat_steer to, *steer;
 	struct nat_conn *conn = NULL;
 	struct lbl_ct_key key;
-	__u32 reason;
+	__u32 ended;
 	__u64 now;
 	int rc;
 
 	if (skb->pkt_type) /* not PACKET_HOST: seen in promiscuous mode, or multicast */
 		return TC_ACT_UNSPEC;
-	rc = nat_parse(skb, &packet, false);
-	if (rc == NAT_IGNORED)
+	rc = lbl_parse(skb, &packet, false);
+	if (rc == LBL_PARSED_IGNORED)
 		NAT_COUNT(ignored);
-	if (rc != NAT_OURS)
+	if (rc != LBL_PARSED)
 		return TC_ACT_UNSPEC;
 
 	key = packet.key;
@@ -345,8 +275,8 @@ int nat_lb_ingress(struct __sk_buff *skb)
 		key.dport = to.port;
 		conn = bpf_map_lookup_elem(&lbl_conntrack, &key);
 	}
-	if (conn && (packet.flags & (NAT_SYN | NAT_ACK)) == NAT_SYN && conn->isn != packet.seq) {
-		/* Of the old connection all that is known is when it last stirred. */
+	if (conn && lbl_track_reused(&conn->track, &packet)) {
+		/* The old connection's end is unknown; use its last packet. */
 		nat_finish(&key, conn, LBL_REASON_REUSED, conn->ct.last_seen_ns);
 		conn = NULL;
 		steer = NULL;
@@ -362,35 +292,35 @@ int nat_lb_ingress(struct __sk_buff *skb)
 		if (!conn)
 			return TC_ACT_SHOT;
 	}
-	reason = nat_see(skb, conn, &packet, false, &now);
-	if (reason)
-		nat_finish(&key, conn, reason, now);
+	ended = nat_see(skb, conn, &packet, false, &now);
+	if (ended)
+		nat_finish(&key, conn, ended, now);
 	return nat_rewrite(skb, &packet, &to, false) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
 int nat_lb_egress(struct __sk_buff *skb)
 {
-	struct nat_packet packet;
+	struct lbl_packet packet;
 	struct nat_steer vip = {};
 	struct nat_conn *conn;
-	__u32 reason;
+	__u32 ended;
 	__u64 now;
 	int rc;
 
-	rc = nat_parse(skb, &packet, true);
-	if (rc == NAT_IGNORED)
+	rc = lbl_parse(skb, &packet, true);
+	if (rc == LBL_PARSED_IGNORED)
 		NAT_COUNT(ignored);
-	if (rc != NAT_OURS)
+	if (rc != LBL_PARSED)
 		return TC_ACT_UNSPEC;
 	conn = bpf_map_lookup_elem(&lbl_conntrack, &packet.key);
 	if (!conn)
 		return TC_ACT_UNSPEC;
 	__builtin_memcpy(vip.addr, conn->ct.orig_addr, 16);
 	vip.port = conn->ct.orig_port;
-	reason = nat_see(skb, conn, &packet, true, &now);
-	if (reason)
-		nat_finish(&packet.key, conn, reason, now);
+	ended = nat_see(skb, conn, &packet, true, &now);
+	if (ended)
+		nat_finish(&packet.key, conn, ended, now);
 	return nat_rewrite(skb, &packet, &vip, true) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
@@ -398,7 +328,7 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 			  struct nat_sweep *sweep)
 {
 	bool udp = key->protocol == IPPROTO_UDP;
-	bool half_open = !udp && !(conn->state & NAT_ESTABLISHED);
+	bool half_open = !udp && !(conn->track.state & LBL_TRACK_ESTABLISHED);
 	__u64 last_seen_ns = conn->ct.last_seen_ns;
 	__u64 limit = sweep->idle_ns;
 
@@ -407,7 +337,7 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 		limit = sweep->udp_idle_ns;
 	else if (half_open)
 		limit = sweep->half_open_ns;
-	else if (conn->closing_ns)
+	else if (conn->track.closing_ns)
 		limit = sweep->closing_ns;
 	/* Signed: another CPU may have seen a packet since this sweep looked at the clock. */
 	if ((__s64)(sweep->now_ns - last_seen_ns) < (__s64)limit)
@@ -418,7 +348,7 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 	return 0;
 }
 
-/* Take out an entry whose connection is gone: the race told of above, or another's deletion. */
+/* Delete an entry whose connection is gone: by the race in nat_finish(), or deleted by others. */
 static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer *steer,
 			    void *unused)
 {
@@ -433,13 +363,13 @@ static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer 
 	return 0;
 }
 
-/* Close what has been silent for too long. User space runs this now and then. */
+/* Close connections that have been silent for too long. User space runs this now and then. */
 SEC("syscall")
 int nat_lb_sweep(struct nat_sweep *args)
 {
 	struct nat_sweep sweep = *args; /* the callback may be given memory of the stack only */
 
-	sweep.now_ns = bpf_ktime_get_ns();
+	sweep.now_ns = lbl_now();
 	sweep.closed = 0;
 	bpf_for_each_map_elem(&lbl_conntrack, nat_sweep_one, &sweep, 0);
 	bpf_for_each_map_elem(&nat_steer, nat_sweep_steer, &sweep, 0);

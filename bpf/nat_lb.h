@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * What nat_lb.bpf.c and its loader (csrc/demo/nat_lb.c) agree on: the configuration maps, the
- * balancer's own part of a conntrack entry and the argument of its sweep.
+ * counters and the argument of the sweep.
  *
  * As in lbl_abi.h, addresses and ports are in network order and IPv4 is 12 zero bytes, then the
  * address.
@@ -40,39 +40,12 @@ struct nat_steer {
 	__u32 backend_id;
 };
 
-enum nat_state {
-	NAT_IPV4 = 1,
-	NAT_SYNACK = 2, /* the backend has answered */
-	NAT_ESTABLISHED = 4, /* and the client has acknowledged that */
-	NAT_CLIENT_DATA = 8,
-	NAT_BACKEND_DATA = 16,
-	NAT_CLIENT_FIN = 32,
-	NAT_BACKEND_FIN = 64,
-	NAT_CLIENT_FIN_ACKED = 128,
-	NAT_BACKEND_FIN_ACKED = 256,
-};
-
-struct nat_conn {
-	struct lbl_ct_value ct;
-	__u32 backend_id;
-	__u32 state; /* enum nat_state, changed by atomic or */
-	__u64 closing_ns; /* first FIN or RST */
-	__u32 connect_us;
-	__u32 first_byte_us;
-	__u32 isn; /* of the client */
-	__u32 client_fin; /* the acknowledgement that each FIN waits for */
-	__u32 backend_fin;
-	__u16 proxy_id;
-	__u16 pad;
-};
-
 _Static_assert(sizeof(struct nat_endpoint) == 20, "nat_endpoint is 20 bytes");
-_Static_assert(sizeof(struct nat_conn) == 128, "nat_conn is 128 bytes");
 
-/* One a CPU. */
+/* One per CPU. */
 struct nat_counters {
-	__u64 conntrack_full; /* connections refused for want of an entry */
-	__u64 no_backend; /* connections refused for want of a backend */
+	__u64 conntrack_full; /* connections refused because the conntrack map was full */
+	__u64 no_backend; /* connections refused because no backend could take them */
 	__u64 ignored; /* packets passed as they came: truncated, fragments, extension headers */
 	__u64 stray; /* TCP packets to a listener that belong to no known connection */
 };

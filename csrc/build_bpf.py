@@ -1,22 +1,29 @@
 """Compile bpf/*.bpf.c and turn each into a skeleton header: csrc/demo/<name>.skel.h."""
 
-import platform
+import functools
 import subprocess
 from pathlib import Path
 
 INCLUDE = Path(__file__).resolve().parent.parent / "bpf" / "include"
+FLAGS = ("-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
+
+
+@functools.cache
+def system_includes(compiler: str) -> tuple[str, ...]:
+    """Where the compiler finds system headers for this host, which it forgets for `-target bpf`."""
+    said = subprocess.run(
+        [compiler, "-v", "-E", "-x", "c", "/dev/null"], check=True, capture_output=True, text=True
+    ).stderr
+    _, _, listed = said.partition("#include <...> search starts here:\n")
+    folders = listed.partition("End of search list.")[0].splitlines()
+    return tuple(f"-idirafter{folder.strip()}" for folder in folders)
 
 
 def compile_bpf(source: Path, compiled: Path, *options: str, compiler: str = "clang") -> None:
     """Make an object file of one BPF program."""
-    subprocess.run(
-        [
-            compiler, "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3",
-            f"-I{INCLUDE}", f"-I/usr/include/{platform.machine()}-linux-gnu", *options,
-            "-c", str(source), "-o", str(compiled),
-        ],
-        check=True,
-    )  # fmt: skip
+    includes = (f"-I{INCLUDE}", *system_includes(compiler))
+    files = ("-c", str(source), "-o", str(compiled))
+    subprocess.run([compiler, *FLAGS, *includes, *options, *files], check=True)
 
 
 def build(bpf: Path, skeletons: Path) -> None:

@@ -40,7 +40,16 @@ DEPENDS = sorted(
     for pattern in ("csrc/*/*.h", "bpf/**/*.h", "bpf/*.bpf.c")
     for path in ROOT.glob(pattern)
 )
-CFLAGS = ["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"]
+CFLAGS = [
+    "-std=gnu11",
+    "-O2",
+    "-D_GNU_SOURCE",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+]
 KERNEL_TYPES = """
 typedef uint8_t __u8; typedef uint16_t __u16; typedef uint32_t __u32; typedef uint64_t __u64;
 """

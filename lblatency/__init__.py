@@ -6,6 +6,7 @@ methods, for any number of them.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import conntrack, stats
@@ -20,9 +21,6 @@ from .histogram import (
     NativeHistogram,
 )
 from .tracker import LatencyTracker
-
-if TYPE_CHECKING:
-    from .collector import LatencyCollector
 
 __all__ = [
     "DEFAULT_BUCKETS",
@@ -47,30 +45,52 @@ __all__ = [
     "record_many",
     "reset_histograms",
     "running",
+    "sources",
     "start",
     "stats",
     "stop",
 ]
 
-default_tracker = LatencyTracker()
+if TYPE_CHECKING:
+    from . import sources
+    from .collector import LatencyCollector
 
-start = default_tracker.start
-stop = default_tracker.stop
-running = default_tracker.running
-record_latency = default_tracker.record_latency
-record_many = default_tracker.record_many
-get_histogram = default_tracker.get_histogram
-get_all_histograms = default_tracker.get_all_histograms
-get_histograms_for_metrics = default_tracker.get_histograms_for_metrics
-get_percentiles = default_tracker.get_percentiles
-get_status = default_tracker.get_status
-reset_histograms = default_tracker.reset_histograms
+    default_tracker = LatencyTracker()
+    start = default_tracker.start
+    stop = default_tracker.stop
+    running = default_tracker.running
+    record_latency = default_tracker.record_latency
+    record_many = default_tracker.record_many
+    get_histogram = default_tracker.get_histogram
+    get_all_histograms = default_tracker.get_all_histograms
+    get_histograms_for_metrics = default_tracker.get_histograms_for_metrics
+    get_percentiles = default_tracker.get_percentiles
+    get_status = default_tracker.get_status
+    reset_histograms = default_tracker.reset_histograms
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs prometheus_client only when it is asked for: it takes longer than we do."""
+    """Make on first use what an import should not pay for.
+
+    That is the default tracker, with its hundreds of MiB of address space, and modules that not
+    everybody needs: prometheus_client takes longer to import than all of this.
+    """
+    if name == "sources":
+        return import_module(".sources", __name__)
     if name == "LatencyCollector":
         from .collector import LatencyCollector
 
         return LatencyCollector
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    ours = globals()
+    tracker = ours.get("default_tracker")
+    if tracker is None:  # of two threads that come here at once, both get the first one's
+        tracker = ours.setdefault("default_tracker", LatencyTracker())
+    if name == "default_tracker":
+        return tracker
+    return ours.setdefault(name, getattr(tracker, name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

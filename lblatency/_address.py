@@ -5,9 +5,55 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-__all__ = ["format_endpoint", "format_ip", "format_target", "parse_target"]
+__all__ = [
+    "format_endpoint",
+    "format_ip",
+    "format_target",
+    "is_ipv4",
+    "parse_ip",
+    "parse_target",
+    "split_endpoint",
+]
 
 _MAPPED = bytes(10) + b"\xff\xff"
+
+
+def parse_ip(ip: str) -> bytes:
+    """The 16 bytes of an address, IPv4 as ::ffff:a.b.c.d.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if ":" in ip:
+            return socket.inet_pton(socket.AF_INET6, ip)
+        return _MAPPED + socket.inet_pton(socket.AF_INET, ip)
+    except (OSError, ValueError):
+        raise ValueError(f"{ip!r} is not an IP address") from None
+
+
+def is_ipv4(address: bytes) -> bool:
+    """Whether the 16 bytes are ::ffff:a.b.c.d."""
+    return address.startswith(_MAPPED)
+
+
+def _refusal(text: str, what: str) -> ValueError:
+    return ValueError(f"{text!r} has no {what}: write 'ip:port' or '[ip6]:port'")
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[ip6]:port`. The host may be a name, and comes without brackets.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise _refusal(text, "port")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if not host or is_bracketed != (":" in host):
+        raise _refusal(text, "valid address")
+    return host[1:-1] if is_bracketed else host, int(port)
 
 
 def parse_target(target: str) -> tuple[bytes, int]:
@@ -19,24 +65,16 @@ def parse_target(target: str) -> tuple[bytes, int]:
     """
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
-    host, colon, port = target.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
-        raise ValueError(f"target {target!r} has no port: write 'ip:port' or '[ip6]:port'")
+    host, port = split_endpoint(target)
     try:
-        if host.startswith("[") and host.endswith("]"):
-            address = socket.inet_pton(socket.AF_INET6, host[1:-1])
-        else:
-            address = _MAPPED + socket.inet_pton(socket.AF_INET, host)
-    except (OSError, ValueError):
-        raise ValueError(
-            f"target {target!r} has no valid address: write 'ip:port' or '[ip6]:port'"
-        ) from None
-    return address, int(port)
+        return parse_ip(host), port
+    except ValueError:
+        raise _refusal(target, "valid address") from None
 
 
 def format_ip(address: bytes) -> str:
     """The address as text: IPv4 dotted, IPv6 as RFC 5952 wants it, without brackets."""
-    if address.startswith(_MAPPED):
+    if is_ipv4(address):
         return socket.inet_ntop(socket.AF_INET, address[12:])
     return socket.inet_ntop(socket.AF_INET6, address)
 

@@ -7,23 +7,12 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from ._address import format_target
 from .collector import LatencyCollector
 from .errors import LatencyError
 from .tracker import LatencyTracker
 
-__all__ = ["serve_metrics", "split_listen"]
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """`address:port` in two.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{listen!r} is not of the form address:port")
-    return host.strip("[]"), int(port)
+__all__ = ["serve_metrics"]
 
 
 @contextmanager
@@ -39,10 +28,11 @@ def serve_metrics(tracker: LatencyTracker, address: tuple[str, int]) -> Iterator
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
-        raise LatencyError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise LatencyError(
+            f"cannot listen on {format_target(host, port)}: {error.strerror}"
+        ) from error
     try:
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{server.server_port}/metrics"
+        yield f"http://{format_target(host, server.server_port)}/metrics"
     finally:
         server.shutdown()
         server.server_close()

@@ -15,7 +15,7 @@ __all__ = ["Backend", "BackendRow", "refusal"]
 
 _TRY_OBSERVE = address(ffi.addressof(lib, "lbl_backend_try_observe"))
 _OBSERVE = address(ffi.addressof(lib, "lbl_backend_observe"))
-_MOST = 2**62 / 1e9  # seconds; 146 years
+_MOST = 2**lib.LBL_OBSERVE_LOG2 / 1e9  # seconds; 146 years
 
 
 def refusal(rc: int, seconds: object) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,50 +53,60 @@ def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
 
 def _kernel() -> Finding:
     release = os.uname().release
-    major, minor = (int("".join(c for c in part if c.isdigit()) or 0)
-                    for part in (*release.split("."), "0")[:2])  # fmt: skip
+    numbers = re.match(r"(\d+)\.(\d+)", release)
     return Finding(
-        "kernel", (major, minor) >= (5, 8), release, "BPF ring buffers need Linux 5.8 or newer"
+        name="kernel",
+        ok=numbers is not None and (int(numbers[1]), int(numbers[2])) >= (5, 8),
+        found=release,
+        advice="BPF ring buffers need Linux 5.8 or newer",
     )
 
 
 def _btf() -> Finding:
     path = Path("/sys/kernel/btf/vmlinux")
     return Finding(
-        "BTF", path.exists(), str(path) if path.exists() else "none",
-        "tracing programs need a kernel built with CONFIG_DEBUG_INFO_BTF; the balancer of"
+        name="BTF",
+        ok=path.exists(),
+        found=str(path) if path.exists() else "none",
+        advice="tracing programs need a kernel built with CONFIG_DEBUG_INFO_BTF; the balancer of"
         " `lblatency demo` and `lblatency serve` do without",
         required=False,
-    )  # fmt: skip
+    )
 
 
 def _capabilities() -> list[Finding]:
     missing = missing_capabilities()
     return [
         Finding(
-            name, name not in missing, "held" if name not in missing else "missing",
-            f"needed to {use}; run as root, or give python {name.lower()} with `setcap`",
+            name=name,
+            ok=name not in missing,
+            found="missing" if name in missing else "held",
+            advice=f"needed to {use}; run as root, or give python {name.lower()} with `setcap`",
         )
         for name, use in _USES.items()
-    ]  # fmt: skip
+    ]
 
 
 def _bpffs(mounts: Path = Path("/proc/mounts")) -> Finding:
-    points = [line.split()[1] for line in mounts.read_text().splitlines()
-              if line.split()[2] == "bpf"]  # fmt: skip
+    fields = [line.split() for line in mounts.read_text().splitlines()]
+    points = [point for _, point, kind, *_ in fields if kind == "bpf"]
     return Finding(
-        "bpffs", bool(points), ", ".join(points) or "not mounted",
-        "only pinned maps need it; mount it with `mount -t bpf bpf /sys/fs/bpf`",
+        name="bpffs",
+        ok=bool(points),
+        found=", ".join(points) or "not mounted",
+        advice="only pinned maps need it; mount it with `mount -t bpf bpf /sys/fs/bpf`",
         required=False,
-    )  # fmt: skip
+    )
 
 
 def _libbpf() -> Finding:
     version = lib.lbl_libbpf_version()
     return Finding(
-        "libbpf", version >= 1000, f"{version // 1000}.{version % 1000}",
-        "needs libbpf 1.0 or newer",
-    )  # fmt: skip
+        name="libbpf",
+        ok=version >= 1000,
+        found=f"{version // 1000}.{version % 1000}",
+        advice="needs libbpf 1.0 or newer",
+    )
 
 
 def check_machine() -> list[Finding]:

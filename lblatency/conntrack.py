@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class ConntrackMap(Closing):
         out = ffi.new("struct lbl_conntrack **")
         with map_fd(spec) as fd:
             rc = lib.lbl_conntrack_open(fd, out)
-        if rc == -22:
+        if rc == -errno.EINVAL:
             raise LatencyError(
                 f"map {spec} is no conntrack map: it must be a hash, plain or per-CPU, with keys of"
                 " 16 or 40 bytes and values of at least 64 or 88"
@@ -79,7 +80,10 @@ class ConntrackMap(Closing):
             setattr(found, f"{end}_port", port)
         found.protocol = protocol
         rc = lib.lbl_conntrack_lookup(self.ptr, found)
-        return None if rc == -2 else _connection(check(rc, "reading the conntrack map") or found)
+        if rc == -errno.ENOENT:
+            return None
+        check(rc, "reading the conntrack map")
+        return _connection(found)
 
     def __iter__(self) -> Iterator[Connection]:
         """All entries; those that come or go meanwhile may be missed or come twice."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from ._ffi import ffi, lib
+from ._ffi import check, ffi, lib
 
 __all__ = [
     "DEFAULT_BUCKETS",
@@ -70,7 +70,8 @@ _INFOS = [lib.lbl_metric_info(number) for number in range(lib.LBL_METRICS)]
 METRICS: tuple[str, ...] = tuple(ffi.string(info.name).decode() for info in _INFOS)
 LIFETIME = METRICS[lib.LBL_LIFETIME]
 
-_MAX_BOUND = 2.0**24
+_MIN_BOUND = lib.LBL_CLASSIC_MIN_NS / 1e9
+_MAX_BOUND = 2.0**lib.LBL_TOP_LOG2
 
 
 def metric_number(metric: str) -> int:
@@ -118,9 +119,9 @@ def buckets_of(
 
 
 def _bound_ns(bound: float) -> int:
-    if not 1e-6 <= bound <= _MAX_BOUND:
+    if not _MIN_BOUND <= bound <= _MAX_BOUND:
         raise ValueError(
-            f"bucket bound {bound!r} is not between 1e-06 and {_MAX_BOUND:.0f} seconds"
+            f"bucket bound {bound!r} is not between {_MIN_BOUND} and {_MAX_BOUND:.0f} seconds"
         )
     ns = round(bound * 1e9)
     if ns / 1e9 != bound:
@@ -147,8 +148,8 @@ class Buckets:
             raise MemoryError
         if rc:
             raise ValueError(
-                "bucket bounds are more than 512, or too many lie within half a percent of each"
-                " other"
+                f"bucket bounds are more than {lib.LBL_CLASSIC_MAX}, or too many lie within half a"
+                " percent of each other"
             )
         self.ptr = ffi.gc(out[0], lib.lbl_buckets_free)
 
@@ -277,16 +278,20 @@ class HistogramSnapshot(Mapping[str, Any]):
         Args:
             schema: -4 (coarse) to 6 (bounds 1.1 % apart).
         """
-        if not -4 <= schema <= 6:
-            raise ValueError(f"schema must be between -4 and 6, not {schema!r}")
+        first, last = lib.LBL_NATIVE_SCHEMA_MIN, lib.LBL_NATIVE_SCHEMA
+        if not first <= schema <= last:
+            raise ValueError(f"schema must be between {first} and {last}, not {schema!r}")
         index, count = ffi.new("int32_t[]", self._n), ffi.new("uint64_t[]", self._n)
         zero = ffi.new("uint64_t *")
-        n = lib.lbl_hist_native(
-            self._buckets.ptr, schema, self._n, *self._pairs(), index, count, zero
+        n = check(
+            lib.lbl_hist_native(
+                self._buckets.ptr, schema, self._n, *self._pairs(), index, count, zero
+            ),
+            "making a native histogram",
         )
         return NativeHistogram(
             schema=schema,
-            zero_threshold=2.0**-20,
+            zero_threshold=2.0**lib.LBL_ZERO_LOG2,
             zero_count=zero[0],
             buckets={index[i]: count[i] for i in range(n)},
             sum=self["sum"],

@@ -65,10 +65,11 @@ class LatencyTracker:
             raise ValueError(
                 f"max_backends must be 1 to {lib.LBL_BACKENDS_MAX}, not {max_backends!r}"
             )
-        pointers = [self._buckets[name].ptr if name in self._buckets else ffi.NULL
-                    for name in METRICS]  # fmt: skip
+        each = ffi.new("struct lbl_buckets *[]", len(METRICS))
+        for name, of_name in self._buckets.items():
+            each[metric_number(name)] = of_name.ptr
         out = ffi.new("struct lbl_tracker **")
-        rc = lib.lbl_tracker_new(ffi.new("struct lbl_buckets *[]", pointers), max_backends, out)
+        rc = lib.lbl_tracker_new(each, max_backends, out)
         if rc == -errno.ENOMEM:
             raise MemoryError(
                 f"no address space for {max_backends} backends; lower max_backends or raise the"

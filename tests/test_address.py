@@ -8,7 +8,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lblatency._address import format_ip, format_target, parse_target
+from lblatency._address import (
+    format_ip,
+    format_target,
+    is_ipv4,
+    parse_ip,
+    parse_target,
+    split_endpoint,
+)
 
 PORTS = st.integers(0, 65535)
 
@@ -20,6 +27,28 @@ def test_ipv4_round_trip(address: ipaddress.IPv4Address, port: int) -> None:
     assert packed == bytes(10) + b"\xff\xff" + address.packed
     assert (format_ip(packed), parsed) == (str(address), port)
     assert format_target(format_ip(packed), port) == f"{address}:{port}"
+
+
+@pytest.mark.parametrize(
+    ("ip", "packed", "ipv4"),
+    [
+        ("10.0.0.1", bytes(10) + b"\xff\xff\x0a\0\0\1", True),
+        ("::ffff:10.0.0.1", bytes(10) + b"\xff\xff\x0a\0\0\1", True),
+        ("::10.0.0.1", bytes(12) + b"\x0a\0\0\1", False),
+        ("2001:db8::1", b"\x20\x01\x0d\xb8" + bytes(11) + b"\1", False),
+    ],
+)
+def test_an_address_without_a_port(ip: str, packed: bytes, ipv4: bool) -> None:
+    """The same 16 bytes, which also tell the family."""
+    assert parse_ip(ip) == packed
+    assert is_ipv4(packed) is ipv4
+
+
+@pytest.mark.parametrize("ip", ["", "localhost", "10.0.0", "[::1]", "::1%lo", "1.2.3.4:80", "\0"])
+def test_what_is_no_address(ip: str) -> None:
+    """Names, ports and brackets are not part of an address."""
+    with pytest.raises(ValueError, match="is not an IP address"):
+        parse_ip(ip)
 
 
 @given(st.ip_addresses(v=6), PORTS)
@@ -73,3 +102,10 @@ def test_a_target_is_a_string(target: object) -> None:
     """Anything else is a TypeError that says what came instead."""
     with pytest.raises(TypeError, match=f"not {type(target).__name__}"):
         parse_target(target)  # type: ignore[arg-type]
+
+
+def test_a_listener_may_be_called_by_name() -> None:
+    """A host is not looked up, and brackets are taken off."""
+    assert split_endpoint("localhost:80") == ("localhost", 80)
+    assert split_endpoint("[::]:0") == ("::", 0)
+    assert split_endpoint("127.0.0.1:65535") == ("127.0.0.1", 65535)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from array import array
 from typing import TYPE_CHECKING
 
@@ -97,3 +99,67 @@ def test_errors_have_one_base() -> None:
     assert isinstance(error, OSError)
     assert error.errno == 1
     assert "opening the ring: Operation not permitted; needs CAP_BPF" in str(error)
+
+
+def python(code: str, *, kib: int | str = "unlimited") -> str:
+    """Run code in a Python of its own with so much address space; give what it prints."""
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f'ulimit -v {kib}; exec "$0" -c "$1"', sys.executable, code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_importing_takes_little_address_space() -> None:
+    """Only the first use of the default tracker needs its hundreds of MiB, and says so."""
+    code = """
+import lblatency, lblatency.cli
+small = lblatency.LatencyTracker(max_backends=100)
+small.record_latency("web", "10.0.0.1:80", 1)
+try:
+    lblatency.record_latency("web", "10.0.0.1:80", 1)
+except MemoryError as error:
+    print(error)
+"""
+    assert "no address space for 100000 backends" in python(code, kib=300_000)
+
+
+def test_a_star_imports_all_names() -> None:
+    """All documented names come with `from lblatency import *`, working on one tracker."""
+    code = """
+from lblatency import *
+import lblatency
+for name in lblatency.__all__:
+    assert globals()[name] is getattr(lblatency, name), name
+record_latency("web", "10.0.0.1:80", 1)
+print(default_tracker.get_percentiles("web", "10.0.0.1:80")["count"])
+"""
+    assert python(code) == "1\n"
+
+
+def test_names_are_listed_before_their_use() -> None:
+    """`dir()` has them although the tracker is not made yet, and listing does not make it."""
+    code = """
+import lblatency
+print(set(lblatency.__all__) <= set(dir(lblatency)), "default_tracker" in vars(lblatency))
+"""
+    assert python(code) == "True False\n"
+
+
+def test_threads_that_come_first_share_the_tracker() -> None:
+    """The first use in several threads at once makes one tracker, and nothing is lost."""
+    code = """
+import threading, lblatency
+barrier = threading.Barrier(8)
+def use():
+    barrier.wait()
+    lblatency.record_latency("web", "10.0.0.1:80", 1)
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(lblatency.get_percentiles("web", "10.0.0.1:80")["count"])
+"""
+    assert python(code) == "8\n"

@@ -29,9 +29,13 @@ def test_version_and_help_answer(option: str, capsys: pytest.CaptureFixture[str]
     [
         ([], "COMMAND"),
         (["serve", "--ring", "x"], "--proxy"),
+        (["serve", "--proxy", "p"], "say where events come from: --ring"),
         (["serve", "--ring", "x", "--proxy", "p", "--proxy-id", "x"], "ID=NAME"),
         (["demo", "--duration", "-1"], "number of seconds"),
         (["demo", "--listen", "nowhere"], "not of the form address:port"),
+        (["demo", "--listen", ":80"], "not of the form address:port"),
+        (["demo", "--listen", "::1:80"], "not of the form address:port"),
+        (["demo", "--listen", "localhost:65536"], "not of the form address:port"),
     ],
 )
 def test_misuse_is_explained(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
-from helpers import SECOND, TARGET, Rig, foreign64
 
 from lblatency import stats
 from lblatency.event import NEVER, REASONS, TYPES
+from tests.support.rig import SECOND, TARGET, Rig, foreign64
 
 FLAGS_AT, ADDR_AT = 3, 40
 SPANS_AT = {"connect_us": 24, "first_byte_us": 28, "closing_us": 32}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import pickle
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lblatency
+from lblatency import BpfError, histogram
 from lblatency._ffi import lib
 from lblatency.histogram import DEFAULT_BUCKETS, REFERENCE_BUCKETS, Buckets
 from tests.support.model import SECOND, Model, native_index, to_ns
@@ -270,3 +272,22 @@ def test_snapshots_can_be_pickled() -> None:
     copy = pickle.loads(pickle.dumps(histogram))
     assert copy == histogram
     assert copy.merge(histogram)["count"] == 6
+
+
+class Wider:
+    """The C library, of which Python believes that it knows more schemas than it does."""
+
+    LBL_NATIVE_SCHEMA_MIN = lib.LBL_NATIVE_SCHEMA_MIN - 1
+    LBL_NATIVE_SCHEMA = lib.LBL_NATIVE_SCHEMA + 1
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(lib, name)
+
+
+@pytest.mark.parametrize("schema", [Wider.LBL_NATIVE_SCHEMA_MIN, Wider.LBL_NATIVE_SCHEMA])
+def test_what_c_refuses_is_no_empty_histogram(schema: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C has the last word on a schema, and its refusal is an error."""
+    monkeypatch.setattr(histogram, "lib", Wider())
+    with pytest.raises(BpfError, match="making a native histogram") as refused:
+        lblatency.HistogramSnapshot(LAYOUT, b"", b"", 0).native(schema)
+    assert refused.value.errno == errno.EINVAL

@@ -8,10 +8,14 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from lblatency import _native, _observe
+
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("commands", "demo", "sources")
 SMOKE = """
 import lblatency, sys
 lblatency.record_latency("web", "[2001:db8::1]:443", 3600.0)
@@ -45,6 +49,7 @@ def test_sdist_has_the_sources_and_nothing_generated(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"csrc/build_native.py", "csrc/track/tracker.h", "bpf/nat_lb.bpf.c", "LICENSE"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".skel.h"))]
+    assert not [name for name in names if name.startswith(("tests/", "csrc/tests/", "benchmarks/"))]
 
 
 def test_wheel_is_abi3_and_typed(built: Path) -> None:
@@ -54,6 +59,7 @@ def test_wheel_is_abi3_and_typed(built: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {"lblatency/_native.abi3.so", "lblatency/_observe.abi3.so"} <= set(names)
     assert {"lblatency/py.typed", "lblatency/_observe.pyi"} <= set(names)
+    assert {f"lblatency/{folder}/__init__.py" for folder in PACKAGES} <= set(names)
     assert not [name for name in names if name.startswith(("csrc/", "tests/", "bpf/"))]
 
 
@@ -65,6 +71,14 @@ def test_wheel_works_in_a_clean_environment(built: Path, tmp_path: Path) -> None
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
     run(python, "-I", "-c", SMOKE)
     assert run(tmp_path / "venv/bin/lblatency", "--version").startswith("lblatency 0.")
+
+
+@pytest.mark.parametrize("module", [_native, _observe])
+def test_extensions_export_nothing_but_their_start(module: ModuleType) -> None:
+    """Our C names cannot meet those of another library in the process."""
+    assert module.__file__ is not None
+    exported = run("nm", "-D", "--defined-only", "--format=just-symbols", module.__file__)
+    assert exported.split() == [f"PyInit_{module.__name__.rpartition('.')[2]}"]
 
 
 @pytest.mark.parametrize(("tool", "package"), [("clang", "clang"), ("bpftool", "bpftool")])

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from lblatency import DEFAULT_BUCKETS, LatencyTracker, stats
 from lblatency.event import NEVER, REASONS
-from lblatency._ffi import lib
 from tests.support.model import Model
 from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, closed, foreign64, foreign72
 
@@ -194,7 +193,7 @@ def test_each_kind_of_event_goes_where_it_belongs() -> None:
     """Every type, reason and flag, with every kind of creation time, alone and after others."""
     times = [(9 * SECOND, created) for created in (0, 1, 9 * SECOND, 9 * SECOND + 1)]
     for type_, reason, probe, (timestamp, created) in itertools.product(
-        ["opened", "closed", "periodic"], stats.REASONS, [False, True], times
+        ["opened", "closed", "periodic"], REASONS, [False, True], times
     ):
         event = stats.Event(type_, TARGET, timestamp, created, reason=reason, probe=probe)
         rig = Rig(4096)

@@ -497,9 +497,15 @@ def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
     others[0].stop()
     last.start(rig.stream, None, "web")
     assert last.running()
+    with pytest.raises(lblatency.BpfError, match="all its places are taken"):
+        rig.stream.subscribe()
+    for other in others[1:17]:
+        other.stop()
     subscriptions = [rig.stream.subscribe() for _ in range(16)]
     with pytest.raises(lblatency.BpfError, match="all its places are taken"):
         rig.stream.subscribe()
+    with pytest.raises(lblatency.BpfError, match="all its places are taken"):
+        others[0].start(rig.stream, None, "web")
     assert len(subscriptions) == 16
 
 

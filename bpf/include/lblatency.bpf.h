@@ -3,35 +3,49 @@
  * The producer side: include this in the load balancer's own BPF program (XDP, TC or tracing),
  * after <linux/bpf.h> or vmlinux.h and <bpf/bpf_helpers.h>, then
  *
- *	struct lbl_event conn = { .protocol = 6, .backend_id = b, .port = 80, ... };
+ *	struct lbl_event conn = { .protocol = IPPROTO_TCP, .backend_id = b, .created_ns = t };
  *
+ *	lbl_set_ipv4(&conn, ip->daddr, tcp->dest);
  *	lbl_conn_opened(&conn);
+ *	...
  *	lbl_conn_closed(&conn, LBL_REASON_FIN);
  *
- * It brings two maps, which the loader pins for lblatency to read: lbl_events and lbl_counters.
+ * It brings two maps, which lblatency reads: lbl_events and lbl_counters. The loader pins them, or
+ * libbpf does, under their names in /sys/fs/bpf or the loader's pin_root_path, if LBL_PIN_BY_NAME
+ * is defined before the include. Several objects that are linked into one program (`bpftool gen
+ * object`) may all include this: they share the maps, so what they define before it must be equal.
+ *
  * Wakeups are rare, since one costs as much as hundreds of events: the consumer drains on a timer
  * and is woken only as the ring passes a quarter, a half or three quarters.
  *
- * Where several CPUs close hundreds of thousands of connections a second, they should not share a
- * ring. Define LBL_RINGS, before the include, as the number of possible CPUs: lbl_events is then an
- * array of that many maps, into which the loader puts a ring of LBL_RING_BYTES for each CPU. Events
- * of a CPU that has none are dropped, and counted.
+ * CPUs that close hundreds of thousands of connections per second should not share a ring. Define
+ * LBL_RINGS, before the include, as the number of possible CPUs: lbl_events is then an array of
+ * that many maps, into which the loader puts a ring of LBL_RING_BYTES for each CPU. Events of a CPU
+ * that has none are dropped, and counted.
  */
 #ifndef LBLATENCY_BPF_H
 #define LBLATENCY_BPF_H
 
+#include <bpf/bpf_endian.h>
+
 #include "lbl_abi.h"
 
-/* A power of two of at least a page. 64 bytes an event: 1 MiB holds 16,384. */
+/* A power of two of at least a page. LBL_EVENT_STRIDE bytes per event: 1 MiB holds 16,384. */
 #ifndef LBL_RING_BYTES
 #define LBL_RING_BYTES (1 << 20)
 #endif
 
 /* Set this too, to a quarter, if the loader changes max_entries of lbl_events. A power of two. */
-const volatile __u32 lbl_wakeup_bytes = LBL_RING_BYTES / 4;
+const volatile __u32 lbl_wakeup_bytes __weak = LBL_RING_BYTES / 4;
+
+#ifdef LBL_PIN_BY_NAME
+#define LBL_PINNING LIBBPF_PIN_BY_NAME
+#else
+#define LBL_PINNING LIBBPF_PIN_NONE
+#endif
 
 #ifdef LBL_RINGS
-struct lbl_ring {
+struct lbl_cpu_ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, LBL_RING_BYTES);
 };
@@ -40,8 +54,9 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, LBL_RINGS);
 	__type(key, __u32);
-	__array(values, struct lbl_ring);
-} lbl_events SEC(".maps");
+	__uint(pinning, LBL_PINNING);
+	__array(values, struct lbl_cpu_ring);
+} lbl_events __weak SEC(".maps");
 
 static __always_inline void *lbl_own_ring(void)
 {
@@ -53,7 +68,8 @@ static __always_inline void *lbl_own_ring(void)
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, LBL_RING_BYTES);
-} lbl_events SEC(".maps");
+	__uint(pinning, LBL_PINNING);
+} lbl_events __weak SEC(".maps");
 
 static __always_inline void *lbl_own_ring(void)
 {
@@ -66,11 +82,36 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct lbl_counters);
-} lbl_counters SEC(".maps");
+	__uint(pinning, LBL_PINNING);
+} lbl_counters __weak SEC(".maps");
+
+/* The clock of all times in events. Use it for created_ns too. */
+static __always_inline __u64 lbl_now(void)
+{
+	return bpf_ktime_get_ns();
+}
+
+/* Name the backend: its IPv4 address and port, both as they stand in a packet's headers. */
+static __always_inline void lbl_set_ipv4(struct lbl_event *event, __be32 addr, __be16 port)
+{
+	__builtin_memset(event->addr, 0, 10);
+	__builtin_memset(event->addr + 10, 0xff, 2);
+	__builtin_memcpy(event->addr + 12, &addr, 4);
+	event->port = bpf_ntohs(port);
+	event->flags |= LBL_FLAG_IPV4;
+}
+
+/* Name the backend: the 16 bytes of its IPv6 address, and its port as it stands in a header. */
+static __always_inline void lbl_set_ipv6(struct lbl_event *event, const void *addr, __be16 port)
+{
+	__builtin_memcpy(event->addr, addr, 16);
+	event->port = bpf_ntohs(port);
+	event->flags &= ~LBL_FLAG_IPV4;
+}
 
 /*
- * The form of an event's three short times, of a time in ns: microseconds, at least 1, saturating.
- * It is neither 0 (not measured) nor LBL_SPAN_NONE (never came).
+ * Turn a time in ns into the form of an event's three short times: microseconds, at least 1,
+ * saturating; so neither 0 (not measured) nor LBL_SPAN_NONE (never came).
  */
 static __always_inline __u32 lbl_span_us(__u64 ns)
 {
@@ -104,7 +145,7 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 	event->type = type;
 	event->reason = reason;
 	if (!event->timestamp_ns)
-		event->timestamp_ns = bpf_ktime_get_ns();
+		event->timestamp_ns = lbl_now();
 
 	fill = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
 	past = fill & (lbl_wakeup_bytes - 1);
@@ -116,9 +157,9 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 }
 
 /*
- * Tell that a connection to a backend was created: at its first SYN or packet, not again for a
- * retransmit. `conn` names the backend; type and reason are filled in, and timestamp_ns too where
- * it is 0. Returns 0, or -ENOSPC if the ring was full, which is counted.
+ * Report that a connection to a backend was created: at its first SYN or packet, not again for a
+ * retransmit. `conn` names the backend. This fills in type and reason, and timestamp_ns if it is 0.
+ * Returns 0, or -ENOSPC if the ring was full, which is counted.
  */
 static __always_inline int lbl_conn_opened(const struct lbl_event *conn)
 {
@@ -126,7 +167,7 @@ static __always_inline int lbl_conn_opened(const struct lbl_event *conn)
 }
 
 /*
- * Tell that a connection has ended, and why. As lbl_conn_opened(); created_ns should hold when the
+ * Report that a connection has ended, and why. As lbl_conn_opened(); created_ns should say when the
  * connection was created, since without it this event alone gives no lifetime.
  */
 static __always_inline int lbl_conn_closed(const struct lbl_event *conn, enum lbl_reason reason)

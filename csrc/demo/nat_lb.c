@@ -1,132 +1,77 @@
 /* SPDX-License-Identifier: MIT */
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <net/if.h>
-#include <sched.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "../../bpf/nat_lb.h"
 #include "demo/nat_lb.h"
 #include "kernel/counters.h"
-#include "../../bpf/nat_lb.h"
+#include "kernel/log.h"
+#include "kernel/netns.h"
+#include "kernel/pins.h"
+#include "kernel/tc.h"
 #include "nat_lb.skel.h"
 
-#define LBL_NAT_LB_INTERFACES 8
-/* Fixed, so that a successor replaces what a killed balancer left on the interface. */
-#define LBL_NAT_LB_TC_HANDLE 1
-#define LBL_NAT_LB_TC_PRIORITY 0x1b1
+enum { INTERFACES_MAX = 8, PUBLIC_MAPS = 3 };
 
-struct lbl_attachment {
+struct interface {
 	int netns;
 	int ifindex;
 };
 
 struct lbl_nat_lb {
 	struct nat_lb *skel;
-	char *pinned;
-	uint32_t listeners;
-	uint32_t attachments;
-	struct lbl_attachment attachment[LBL_NAT_LB_INTERFACES];
+	struct bpf_map *public_maps[PUBLIC_MAPS]; /* pinned under the names that they have */
+	uint32_t n_listeners;
+	uint32_t n_interfaces;
+	struct interface interfaces[INTERFACES_MAX];
 };
-
-static _Thread_local char error_text[4096];
-static _Thread_local size_t error_used;
-
-/* ---- libbpf's words ---- */
-
-/* Keep the end: with a verifier's log, that is where the reason stands. */
-static int keep_text(enum libbpf_print_level level, const char *format, va_list args)
-{
-	char line[2048];
-	size_t length;
-	int written;
-
-	if (level == LIBBPF_DEBUG)
-		return 0;
-	written = vsnprintf(line, sizeof(line), format, args);
-	if (written <= 0)
-		return 0;
-	length = (size_t)written < sizeof(line) ? (size_t)written : sizeof(line) - 1;
-	if (error_used + length >= sizeof(error_text)) {
-		size_t gone = error_used + length + 1 - sizeof(error_text);
-
-		memmove(error_text, error_text + gone, error_used - gone);
-		error_used -= gone;
-	}
-	memcpy(error_text + error_used, line, length);
-	error_used += length;
-	error_text[error_used] = '\0';
-	return 0;
-}
-
-/*
- * libbpf's log has one destination a process; it is ours for the span of a call. Two threads at
- * once get their own text each, since the buffer is the thread's; at worst a line is printed.
- */
-static libbpf_print_fn_t listen_to_libbpf(void)
-{
-	error_used = 0;
-	error_text[0] = '\0';
-	return libbpf_set_print(keep_text);
-}
-
-const char *lbl_nat_lb_error_text(void)
-{
-	return error_text;
-}
 
 /* ---- load ---- */
 
+static int load(struct nat_lb *skel, uint32_t ring_bytes, uint32_t max_connections)
+{
+	int err;
+
+	err = bpf_map__set_max_entries(skel->maps.lbl_events, ring_bytes);
+	if (!err)
+		err = bpf_map__set_max_entries(skel->maps.lbl_conntrack, max_connections);
+	if (!err)
+		err = bpf_map__set_max_entries(skel->maps.nat_steer, max_connections);
+	skel->rodata->lbl_wakeup_bytes = ring_bytes / 4;
+	return err ? err : nat_lb__load(skel);
+}
+
 int lbl_nat_lb_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_nat_lb **ret)
 {
-	libbpf_print_fn_t before = listen_to_libbpf();
 	struct lbl_nat_lb *lb;
-	int rc;
+	int err;
 
+	lbl_log_block();
 	if (ring_bytes < (uint32_t)getpagesize() || ring_bytes & (ring_bytes - 1) ||
-	    !max_connections) {
-		rc = -EINVAL;
-		goto out;
-	}
+	    !max_connections)
+		return -EINVAL;
 	lb = calloc(1, sizeof(*lb));
-	if (!lb) {
-		rc = -ENOMEM;
-		goto out;
-	}
+	if (!lb)
+		return -ENOMEM;
 	lb->skel = nat_lb__open();
-	if (!lb->skel) {
-		rc = -errno;
-		goto err_out;
+	err = lb->skel ? load(lb->skel, ring_bytes, max_connections) : -errno;
+	if (err) {
+		nat_lb__destroy(lb->skel);
+		free(lb);
+		return err;
 	}
-	rc = bpf_map__set_max_entries(lb->skel->maps.lbl_events, ring_bytes);
-	if (!rc)
-		rc = bpf_map__set_max_entries(lb->skel->maps.lbl_conntrack, max_connections);
-	if (!rc)
-		rc = bpf_map__set_max_entries(lb->skel->maps.nat_steer, max_connections);
-	if (rc)
-		goto err_out;
-	lb->skel->rodata->lbl_wakeup_bytes = ring_bytes / 4;
-	rc = nat_lb__load(lb->skel);
-	if (rc)
-		goto err_out;
+	lb->public_maps[0] = lb->skel->maps.lbl_events;
+	lb->public_maps[1] = lb->skel->maps.lbl_counters;
+	lb->public_maps[2] = lb->skel->maps.lbl_conntrack;
 	*ret = lb;
-	goto out;
-
-err_out:
-	nat_lb__destroy(lb->skel);
-	free(lb);
-out:
-	libbpf_set_print(before);
-	return rc;
+	return 0;
 }
 
 void lbl_nat_lb_free(struct lbl_nat_lb *lb)
@@ -135,7 +80,6 @@ void lbl_nat_lb_free(struct lbl_nat_lb *lb)
 		return;
 	lbl_nat_lb_detach(lb);
 	nat_lb__destroy(lb->skel);
-	free(lb->pinned);
 	free(lb);
 }
 
@@ -168,9 +112,11 @@ int lbl_nat_lb_egress_fd(const struct lbl_nat_lb *lb)
 
 static struct nat_endpoint endpoint(const struct lbl_nat_lb_endpoint *at, uint8_t protocol)
 {
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
 	struct nat_endpoint made = { .port = htons(at->port), .protocol = protocol };
+	size_t skip = memcmp(at->addr, mapped, sizeof(mapped)) ? 0 : sizeof(mapped);
 
-	memcpy(made.addr, at->addr, sizeof(made.addr));
+	memcpy(made.addr + skip, at->addr + skip, sizeof(made.addr) - skip);
 	return made;
 }
 
@@ -223,7 +169,7 @@ int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t pr
 	size_t i;
 	int rc;
 
-	error_text[0] = '\0';
+	lbl_log_block();
 	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || !vip->port)
 		return -EINVAL;
 	for (i = 0; i < count; i++)
@@ -234,13 +180,13 @@ int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t pr
 		return rc;
 	known = !bpf_map_lookup_elem(bpf_map__fd(lb->skel->maps.nat_listeners), &key, &listener);
 	if (!known) {
-		if (lb->listeners == NAT_LISTENERS)
+		if (lb->n_listeners == NAT_LISTENERS)
 			return -ENOSPC;
-		listener.first_slot = lb->listeners * NAT_SLOTS;
+		listener.first_slot = lb->n_listeners * NAT_SLOTS;
 	}
 	listener.proxy_id = proxy_id;
 
-	/* From the far end: what a packet finds always leads somewhere. */
+	/* Write backends before slots before the listener: no packet finds a dangling reference. */
 	for (i = 0; i < count && !rc; i++) {
 		struct nat_endpoint backend = endpoint(&backends[i].at, protocol);
 
@@ -253,125 +199,98 @@ int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t pr
 	if (!rc)
 		rc = update(lb->skel->maps.nat_listeners, &key, &listener);
 	if (!rc && !known)
-		lb->listeners++;
+		lb->n_listeners++;
 	return rc;
 }
 
 /* ---- interfaces ---- */
 
-/* Take the thread into a namespace. Returns a descriptor of the one it leaves, or -errno. */
-static int enter_netns(int netns)
+/* Fixed, so that a successor replaces what a killed balancer left on the interface. */
+static struct lbl_tc_place place(int ifindex, enum bpf_tc_attach_point point)
 {
-	int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	int rc;
+	return (struct lbl_tc_place){
+		.ifindex = ifindex,
+		.point = point,
+		.handle = 1,
+		.priority = 0x1b1,
+	};
+}
 
-	if (home < 0)
+static int attach_both(const struct lbl_nat_lb *lb, int ifindex)
+{
+	struct lbl_tc_place ingress = place(ifindex, BPF_TC_INGRESS);
+	struct lbl_tc_place egress = place(ifindex, BPF_TC_EGRESS);
+	int err;
+
+	/* Replies first: from the first connection on, nothing goes back untranslated. */
+	err = lbl_tc_attach(&egress, lbl_nat_lb_egress_fd(lb));
+	if (err)
+		return err;
+	err = lbl_tc_attach(&ingress, lbl_nat_lb_ingress_fd(lb));
+	if (err)
+		lbl_tc_detach(&egress);
+	return err;
+}
+
+static int detach_both(int ifindex)
+{
+	struct lbl_tc_place ingress = place(ifindex, BPF_TC_INGRESS);
+	struct lbl_tc_place egress = place(ifindex, BPF_TC_EGRESS);
+	int first = lbl_tc_detach(&ingress), err = lbl_tc_detach(&egress);
+
+	return first ? first : err;
+}
+
+static int attach_here(struct lbl_nat_lb *lb, const char *name)
+{
+	int ifindex, netns, err;
+
+	if (lb->n_interfaces == INTERFACES_MAX)
+		return -ENOSPC;
+	ifindex = (int)if_nametoindex(name);
+	if (!ifindex)
 		return -errno;
-	if (netns >= 0 && setns(netns, CLONE_NEWNET)) {
-		rc = -errno;
-		close(home);
-		return rc;
+	netns = lbl_netns_current();
+	if (netns < 0)
+		return netns;
+	err = attach_both(lb, ifindex);
+	if (err) {
+		close(netns);
+		return err;
 	}
-	return home;
-}
-
-static void leave_netns(int home)
-{
-	if (setns(home, CLONE_NEWNET))
-		abort();
-	close(home);
-}
-
-static int attach_one(int ifindex, enum bpf_tc_attach_point point, int program)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = point);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = program, .flags = BPF_TC_F_REPLACE,
-		    .handle = LBL_NAT_LB_TC_HANDLE, .priority = LBL_NAT_LB_TC_PRIORITY);
-	int rc = bpf_tc_hook_create(&hook);
-
-	if (rc && rc != -EEXIST)
-		return rc;
-	return bpf_tc_attach(&hook, &opts);
-}
-
-static int detach_one(int ifindex, enum bpf_tc_attach_point point)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = point);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = LBL_NAT_LB_TC_HANDLE,
-		    .priority = LBL_NAT_LB_TC_PRIORITY);
-	int rc = bpf_tc_detach(&hook, &opts);
-
-	/* Gone: the filter, the qdisc or the interface itself. */
-	return rc == -ENOENT || rc == -EINVAL || rc == -ENODEV ? 0 : rc;
+	lb->interfaces[lb->n_interfaces++] = (struct interface){ netns, ifindex };
+	return 0;
 }
 
 int lbl_nat_lb_attach(struct lbl_nat_lb *lb, const char *interface, int netns)
 {
-	libbpf_print_fn_t before = listen_to_libbpf();
-	struct lbl_attachment *attachment;
-	int home, rc, kept = -1;
-	unsigned int ifindex;
+	int home, err;
 
-	home = enter_netns(netns);
-	if (home < 0) {
-		libbpf_set_print(before);
+	lbl_log_block();
+	home = lbl_netns_enter(netns);
+	if (home < 0)
 		return home;
-	}
-	rc = -ENOSPC;
-	if (lb->attachments == LBL_NAT_LB_INTERFACES)
-		goto err_out;
-	ifindex = if_nametoindex(interface);
-	if (!ifindex) {
-		rc = -errno;
-		goto err_out;
-	}
-	kept = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (kept < 0) {
-		rc = -errno;
-		goto err_out;
-	}
-	/* Replies first: from the first connection on, nothing goes back untranslated. */
-	rc = attach_one((int)ifindex, BPF_TC_EGRESS, lbl_nat_lb_egress_fd(lb));
-	if (rc)
-		goto err_out;
-	rc = attach_one((int)ifindex, BPF_TC_INGRESS, lbl_nat_lb_ingress_fd(lb));
-	if (rc) {
-		detach_one((int)ifindex, BPF_TC_EGRESS);
-		goto err_out;
-	}
-	attachment = &lb->attachment[lb->attachments++];
-	attachment->netns = kept;
-	attachment->ifindex = (int)ifindex;
-	kept = -1;
-
-err_out:
-	if (kept >= 0)
-		close(kept);
-	leave_netns(home);
-	libbpf_set_print(before);
-	return rc;
+	err = attach_here(lb, interface);
+	lbl_netns_leave(home);
+	return err;
 }
 
 int lbl_nat_lb_detach(struct lbl_nat_lb *lb)
 {
-	libbpf_print_fn_t before = listen_to_libbpf();
-	int first = 0;
+	int first = 0, home, err;
 
-	while (lb->attachments) {
-		struct lbl_attachment *attachment = &lb->attachment[--lb->attachments];
-		int home = enter_netns(attachment->netns);
-		int rc = home < 0 ? home : 0;
+	lbl_log_block();
+	while (lb->n_interfaces) {
+		struct interface *interface = &lb->interfaces[--lb->n_interfaces];
 
+		home = err = lbl_netns_enter(interface->netns);
 		if (home >= 0) {
-			rc = detach_one(attachment->ifindex, BPF_TC_INGRESS);
-			first = first ? first : rc;
-			rc = detach_one(attachment->ifindex, BPF_TC_EGRESS);
-			leave_netns(home);
+			err = detach_both(interface->ifindex);
+			lbl_netns_leave(home);
 		}
-		first = first ? first : rc;
-		close(attachment->netns);
+		first = first ? first : err;
+		close(interface->netns);
 	}
-	libbpf_set_print(before);
 	return first;
 }
 
@@ -388,7 +307,7 @@ int lbl_nat_lb_sweep(struct lbl_nat_lb *lb, const struct lbl_nat_lb_timeouts *ti
 	struct nat_sweep sweep = { 0 };
 	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &sweep, .ctx_size_in = sizeof(sweep));
 
-	error_text[0] = '\0';
+	lbl_log_block();
 	if (!usable(timeouts->half_open) || !usable(timeouts->closing) || !usable(timeouts->idle) ||
 	    !usable(timeouts->udp_idle))
 		return -EINVAL;
@@ -401,77 +320,16 @@ int lbl_nat_lb_sweep(struct lbl_nat_lb *lb, const struct lbl_nat_lb_timeouts *ti
 	return (int)sweep.closed;
 }
 
-/* What is pinned, under the name that the map has. */
-static void public_maps(const struct lbl_nat_lb *lb, struct bpf_map *ret[3])
-{
-	ret[0] = lb->skel->maps.lbl_events;
-	ret[1] = lb->skel->maps.lbl_counters;
-	ret[2] = lb->skel->maps.lbl_conntrack;
-}
-
-static int unpin_first(struct lbl_nat_lb *lb, int count)
-{
-	struct bpf_map *maps[3];
-	int first = 0;
-
-	public_maps(lb, maps);
-	while (count--) {
-		int rc = bpf_map__unpin(maps[count], NULL);
-
-		if (rc && rc != -ENOENT && !first)
-			first = rc;
-	}
-	return first;
-}
-
 int lbl_nat_lb_pin(struct lbl_nat_lb *lb, const char *directory)
 {
-	libbpf_print_fn_t before = listen_to_libbpf();
-	struct bpf_map *maps[3];
-	char path[PATH_MAX];
-	int i = 0, rc;
-
-	rc = -EBUSY;
-	if (lb->pinned)
-		goto out;
-	public_maps(lb, maps);
-	lb->pinned = strdup(directory);
-	if (!lb->pinned) {
-		rc = -ENOMEM;
-		goto out;
-	}
-	if (mkdir(directory, 0750) && errno != EEXIST) {
-		rc = -errno;
-		goto err_out;
-	}
-	for (i = 0; i < 3; i++) {
-		int length =
-			snprintf(path, sizeof(path), "%s/%s", directory, bpf_map__name(maps[i]));
-
-		rc = length >= (int)sizeof(path) ? -ENAMETOOLONG : bpf_map__pin(maps[i], path);
-		if (rc)
-			goto err_out;
-	}
-	goto out;
-
-err_out:
-	unpin_first(lb, i);
-	free(lb->pinned);
-	lb->pinned = NULL;
-out:
-	libbpf_set_print(before);
-	return rc;
+	lbl_log_block();
+	return lbl_pins_add(lb->public_maps, PUBLIC_MAPS, directory);
 }
 
 int lbl_nat_lb_unpin(struct lbl_nat_lb *lb)
 {
-	libbpf_print_fn_t before = listen_to_libbpf();
-	int rc = lb->pinned ? unpin_first(lb, 3) : 0;
-
-	free(lb->pinned);
-	lb->pinned = NULL;
-	libbpf_set_print(before);
-	return rc;
+	lbl_log_block();
+	return lbl_pins_remove(lb->public_maps, PUBLIC_MAPS);
 }
 
 int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters *ret)
@@ -480,7 +338,7 @@ int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters 
 	struct nat_counters packets;
 	int rc;
 
-	error_text[0] = '\0';
+	lbl_log_block();
 	rc = lbl_counters_sum(lbl_nat_lb_counters_fd(lb), (uint64_t *)&events, sizeof(events) / 8);
 	if (!rc)
 		rc = lbl_counters_sum(bpf_map__fd(lb->skel->maps.nat_counters),

@@ -2,7 +2,7 @@
 /*
  * The demonstration balancer: loads bpf/nat_lb.bpf.c, gives it listeners and backends, attaches it
  * to interfaces and sweeps it. Not thread-safe: one balancer, one thread at a time. Every function
- * returns 0 or a count, or -errno; then lbl_nat_lb_error_text() has libbpf's and the kernel's words.
+ * returns 0 or a count, or -errno; then lbl_log_text() has libbpf's and the kernel's words.
  */
 #ifndef LBL_NAT_LB_H
 #define LBL_NAT_LB_H
@@ -14,7 +14,7 @@
 struct lbl_nat_lb;
 
 struct lbl_nat_lb_endpoint {
-	uint8_t addr[16]; /* network order; IPv4 is 12 zero bytes, then the address */
+	uint8_t addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
 	uint16_t port; /* host order */
 };
 
@@ -97,9 +97,6 @@ int lbl_nat_lb_unpin(struct lbl_nat_lb *lb);
 
 /* The sums over all CPUs. */
 int lbl_nat_lb_counters(const struct lbl_nat_lb *lb, struct lbl_nat_lb_counters *ret);
-
-/* What libbpf and the kernel said in this thread's last call that failed; never NULL. */
-const char *lbl_nat_lb_error_text(void);
 /* cdef: end */
 
 #endif

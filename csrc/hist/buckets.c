@@ -40,7 +40,7 @@ static int check_bounds(const uint64_t *bounds, size_t n)
 	if (n > LBL_CLASSIC_MAX)
 		return -EINVAL;
 	for (i = 0; i < n; i++) {
-		if (bounds[i] < 1000 || bounds[i] > LBL_TOP_NS)
+		if (bounds[i] < LBL_CLASSIC_MIN_NS || bounds[i] > LBL_TOP_NS)
 			return -EINVAL;
 		if (i && bounds[i] <= bounds[i - 1])
 			return -EINVAL;

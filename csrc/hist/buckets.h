@@ -8,10 +8,22 @@
 /* cdef: begin */
 struct lbl_buckets;
 
+/* What a histogram can hold. Native buckets of schema s grow by a factor of 2^2^-s. */
+enum {
+	LBL_NATIVE_SCHEMA_MIN = -4,
+	LBL_NATIVE_SCHEMA = 6, /* the finest, in which all is counted */
+	LBL_ZERO_LOG2 = -20, /* the zero bucket of native histograms ends at 2^-20 s */
+	LBL_TOP_LOG2 = 24, /* the highest bound, classic or native, is 2^24 s: 194 days */
+	LBL_CLASSIC_MIN_NS = 1000, /* the lowest classic bound */
+	LBL_CLASSIC_MAX = 512, /* classic bounds */
+	LBL_OBSERVE_LOG2 = 62, /* the longest duration is 2^62 ns: 146 years */
+};
+
 /*
- * Merge `n` classic bounds (ns, ascending, each 1 us to 2^24 s) with the bounds of the native
- * histogram schema 6 into one set of slots. -EINVAL if the bounds are not ascending or out of
- * range, -ERANGE if more than two fall so close together that the index cannot tell them apart.
+ * Merge `n` classic bounds (ns, ascending, each LBL_CLASSIC_MIN_NS to 2^LBL_TOP_LOG2 s) with the
+ * bounds of the native histogram schema 6 into one set of slots. -EINVAL if the bounds are not
+ * ascending or out of range, -ERANGE if more than two fall so close together that the index cannot
+ * tell them apart.
  */
 int lbl_buckets_new(const uint64_t *bounds, size_t n, struct lbl_buckets **ret);
 void lbl_buckets_free(struct lbl_buckets *buckets);
@@ -27,20 +39,18 @@ uint64_t lbl_buckets_upper(const struct lbl_buckets *buckets, uint32_t slot);
 /* cdef: end */
 
 enum {
-	LBL_NATIVE_SCHEMA = 6,
 	LBL_NATIVE_PER_OCTAVE = 1 << LBL_NATIVE_SCHEMA,
-	LBL_NATIVE_FIRST = -20 * LBL_NATIVE_PER_OCTAVE, /* 2^-20 s: the zero bucket's bound */
-	LBL_NATIVE_LAST = 24 * LBL_NATIVE_PER_OCTAVE, /* 2^24 s, 194 days */
+	LBL_NATIVE_FIRST = LBL_ZERO_LOG2 * LBL_NATIVE_PER_OCTAVE,
+	LBL_NATIVE_LAST = LBL_TOP_LOG2 * LBL_NATIVE_PER_OCTAVE,
 	LBL_NATIVE_BOUNDS = LBL_NATIVE_LAST - LBL_NATIVE_FIRST + 1,
-	LBL_CLASSIC_MAX = 512,
 	LBL_SLOTS_MAX = LBL_NATIVE_BOUNDS + LBL_CLASSIC_MAX + 1,
 	LBL_CELL_BITS = 7,
 	LBL_CELLS = 54 << LBL_CELL_BITS,
 };
 
-#define LBL_TOP_NS (1000000000ULL << 24)
+#define LBL_TOP_NS (1000000000ULL << LBL_TOP_LOG2)
 #define LBL_LIFETIME_MAX (1ULL << 58) /* nine years: no kernel has been up that long */
-#define LBL_OBSERVE_MAX (1ULL << 62)
+#define LBL_OBSERVE_MAX (1ULL << LBL_OBSERVE_LOG2)
 
 struct lbl_buckets {
 	int refs;

@@ -61,7 +61,7 @@ int lbl_hist_native(const struct lbl_buckets *buckets, int schema, size_t n, con
 	int found = 0;
 	size_t i;
 
-	if (shift < 0 || shift > 10)
+	if (schema < LBL_NATIVE_SCHEMA_MIN || schema > LBL_NATIVE_SCHEMA)
 		return -EINVAL;
 	*ret_zero = 0;
 	for (i = 0; i < n; i++) {

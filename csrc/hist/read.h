@@ -18,8 +18,8 @@ double lbl_hist_percentile(const struct lbl_buckets *buckets, size_t n, const ui
 			   const uint64_t *counts, double q);
 
 /*
- * Native histogram buckets of `schema` (-4 to 6): indexes and counts of at most `n` buckets, and
- * the count of the zero bucket (up to 2^-20 s). Returns how many there are.
+ * Native histogram buckets of `schema` (-EINVAL for one that cannot be): indexes and counts of at
+ * most `n` buckets, and the count of the zero bucket. Returns how many there are.
  */
 int lbl_hist_native(const struct lbl_buckets *buckets, int schema, size_t n, const uint16_t *slots,
 		    const uint64_t *counts, int32_t *ret_index, uint64_t *ret_count,

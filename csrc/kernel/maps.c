@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Finding BPF maps: by pin, id or name, and the counters that belong to a ring. */
+/* Find BPF maps by pin, id or name, and the counters that belong to a ring. */
 #include <bpf/bpf.h>
 #include <linux/magic.h>
 #include <sys/vfs.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* BPF maps by what people know them by: fds, to be closed by the caller. */
+/* Find BPF maps by path, id or name. All return fds, which the caller closes. */
 #ifndef LBL_KERNEL_MAPS_H
 #define LBL_KERNEL_MAPS_H
 

@@ -7,15 +7,19 @@
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
 
-#include <errno.h>
-#include <stdint.h>
+#include "track/backend.h"
 
-struct lbl_backend;
-typedef int (*observe_fn)(struct lbl_backend *backend, double seconds);
+typedef int observe_fn(struct lbl_backend *backend, double seconds);
+
+/* Addresses come from the module that cffi made, as integers: nothing else checks their types. */
+#define LBL_HAS_TYPE(function, type)                                                               \
+	_Static_assert(__builtin_types_compatible_p(__typeof__(function), type), #function)
+LBL_HAS_TYPE(lbl_backend_try_observe, observe_fn);
+LBL_HAS_TYPE(lbl_backend_observe, observe_fn);
 
 struct bound {
 	struct lbl_backend *backend;
-	observe_fn try_observe, observe; /* of track/backend.h, in the module that cffi made */
+	observe_fn *try_observe, *observe;
 	PyObject *keep; /* what must live as long as the backend */
 	PyObject *refuse; /* called with a negative errno and what was given; raises */
 };
@@ -48,7 +52,7 @@ static PyMethodDef observe_def = { "observe", observe, METH_O,
 				   "observe(seconds, /)\n--\n\nRecord a duration. ValueError for "
 				   "NaN, infinities and negatives." };
 
-static void unbind(PyObject *capsule)
+static void unbind_backend(PyObject *capsule)
 {
 	struct bound *bound = PyCapsule_GetPointer(capsule, NULL);
 
@@ -57,7 +61,7 @@ static void unbind(PyObject *capsule)
 	PyMem_Free(bound);
 }
 
-static PyObject *bind(PyObject *module, PyObject *args)
+static PyObject *bind_backend(PyObject *module, PyObject *args)
 {
 	unsigned long long backend, try_observe, observe_waiting;
 	PyObject *keep, *refuse, *capsule, *function;
@@ -71,9 +75,9 @@ static PyObject *bind(PyObject *module, PyObject *args)
 	if (!bound)
 		return PyErr_NoMemory();
 	bound->backend = (struct lbl_backend *)(uintptr_t)backend;
-	bound->try_observe = (observe_fn)(uintptr_t)try_observe;
-	bound->observe = (observe_fn)(uintptr_t)observe_waiting;
-	capsule = PyCapsule_New(bound, NULL, unbind);
+	bound->try_observe = (observe_fn *)(uintptr_t)try_observe;
+	bound->observe = (observe_fn *)(uintptr_t)observe_waiting;
+	capsule = PyCapsule_New(bound, NULL, unbind_backend);
 	if (!capsule) {
 		PyMem_Free(bound);
 		return NULL;
@@ -86,7 +90,7 @@ static PyObject *bind(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef functions[] = {
-	{ "bind", bind, METH_VARARGS,
+	{ "bind", bind_backend, METH_VARARGS,
 	  "bind(backend, try_observe, observe, keep, refuse, /)\n--\n\n"
 	  "A function observe(seconds). The first three are addresses." },
 	{ 0 },

@@ -367,3 +367,17 @@ void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t
 		lbl_shard_record(shard, lbl_burst_event(&burst, pop_lowest(&slow)),
 				 LBL_EVENT_BYTES);
 }
+
+/* ---- the sink ---- */
+
+static void take_record(struct lbl_sink *sink, const void *data, uint32_t len)
+{
+	lbl_shard_record((struct lbl_shard *)sink, data, len);
+}
+
+static void take_burst(struct lbl_sink *sink, const void *first, uint32_t n)
+{
+	lbl_shard_record_burst((struct lbl_shard *)sink, first, n);
+}
+
+const struct lbl_sink_ops lbl_shard_ops = { .burst = take_burst, .record = take_record };

@@ -16,6 +16,9 @@
  */
 void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n);
 
+/* A shard as a stream's sink: bursts in stages, all else one by one. */
+extern const struct lbl_sink_ops lbl_shard_ops;
+
 /* Set from the CPU's features; tests override it. */
 extern bool lbl_use_avx512;
 

@@ -4,20 +4,7 @@
 #include <stdlib.h>
 
 #include "event/decode.h"
-#include "record/burst.h"
 #include "record/shard.h"
-
-static void take_record(struct lbl_sink *sink, const void *data, uint32_t len)
-{
-	lbl_shard_record((struct lbl_shard *)sink, data, len);
-}
-
-static void take_burst(struct lbl_sink *sink, const void *first, uint32_t n)
-{
-	lbl_shard_record_burst((struct lbl_shard *)sink, first, n);
-}
-
-static const struct lbl_sink_ops shard_ops = { .burst = take_burst, .record = take_record };
 
 /* ---- creation ---- */
 
@@ -99,7 +86,7 @@ static void destroy(struct lbl_shard *shard)
 }
 
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
-		  struct lbl_intern *names, struct lbl_shard **ret)
+		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret)
 {
 	struct lbl_shard *shard = calloc(1, sizeof(*shard));
 	int err;
@@ -114,7 +101,7 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 	shard->births.seed = shard->table.seed;
 	shard->names = names;
 	shard->limit = capacity;
-	lbl_sink_init(&shard->sink, &shard_ops);
+	lbl_sink_init(&shard->sink, ops);
 	*ret = shard;
 	return 0;
 }
@@ -269,7 +256,7 @@ static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_even
 	record_more(shard, event, index, lifetime);
 }
 
-/* Every kind of record; whatever lbl_shard_record_burst() knows too, it counts alike. */
+/* Every kind of record; what a burst counts too, it counts alike. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 {
 	struct lbl_decoded_event decoded;

@@ -66,10 +66,11 @@ struct lbl_shard {
 
 /*
  * `buckets` of each latency, NULL for those that are not recorded; lifetimes always are. Room for
- * `capacity` backends; may add as many, unless its limit is lowered. -ENOMEM.
+ * `capacity` backends; may add as many, unless its limit is lowered. `ops` take a stream's events:
+ * lbl_shard_ops of record/burst.h, which is made of a shard's parts. -ENOMEM.
  */
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
-		  struct lbl_intern *names, struct lbl_shard **ret);
+		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 
 static inline bool lbl_shard_has(const struct lbl_shard *shard, enum lbl_metric metric)

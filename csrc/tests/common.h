@@ -9,6 +9,7 @@
 #include "stream/queue.h"
 #include "track/backend.h"
 #include "track/snapshot.h"
+#include "track/state.h"
 
 #define SECOND 1000000000ULL
 
@@ -64,7 +65,7 @@ static inline struct lbl_shard *make_shard(uint32_t capacity, bool with_all)
 
 	for (i = 0; i < LBL_METRICS && with_all; i++)
 		each[i] = buckets;
-	REQUIRE(names && !lbl_shard_new(each, capacity, names, &shard));
+	REQUIRE(names && !lbl_shard_new(each, capacity, names, &lbl_shard_ops, &shard));
 	lbl_buckets_free(buckets);
 	return shard;
 }

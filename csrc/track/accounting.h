@@ -10,7 +10,7 @@
 #ifndef LBL_TRACK_ACCOUNTING_H
 #define LBL_TRACK_ACCOUNTING_H
 
-#include "track/tracker.h"
+#include "track/state.h"
 
 /* Before attaching: what was dropped by then is not this tracker's. */
 int lbl_accounting_begin(struct lbl_tracker *tracker);

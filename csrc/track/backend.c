@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "track/backend.h"
+#include "track/state.h"
 
 struct lbl_backend {
 	struct lbl_shard *shard;

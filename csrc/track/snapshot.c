@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "track/snapshot.h"
+#include "track/state.h"
 
 /* One shard's part of a backend; parts of the same backend have equal keys. */
 struct part {

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
+#include "record/burst.h"
 #include "stream/open.h"
 #include "track/accounting.h"
+#include "track/state.h"
 #include "track/tracker.h"
 
 /* ---- creation ---- */
+
+static const struct lbl_sink_ops by_hand = { 0 }; /* of a sink that no stream feeds */
 
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
@@ -44,7 +48,8 @@ static int init(struct lbl_tracker *tracker, struct lbl_buckets *const *buckets)
 	if (!tracker->names || !tracker->scratch)
 		return -ENOMEM;
 	/* Room for what is recorded by hand, and for what streams leave. */
-	err = lbl_shard_new(buckets, 2 * tracker->max_backends, tracker->names, &tracker->own);
+	err = lbl_shard_new(buckets, 2 * tracker->max_backends, tracker->names, &by_hand,
+			    &tracker->own);
 	if (err)
 		return err;
 	tracker->own->by_name = true;
@@ -151,8 +156,8 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 			   struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
 			   size_t n_proxies)
 {
-	int err =
-		lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names, &ret->shard);
+	int err = lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names,
+				&lbl_shard_ops, &ret->shard);
 
 	if (err)
 		return err;

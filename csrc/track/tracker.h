@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A tracker: per-backend histograms of the streams that it is started on. It has one shard per
- * stream, and one for what is recorded by hand and what streams left behind.
- */
+/* A tracker: per-backend histograms of the streams that it is started on. */
 #ifndef LBL_TRACK_TRACKER_H
 #define LBL_TRACK_TRACKER_H
 
 #include "record/shard.h"
 #include "source/conntrack.h"
 #include "stream/stats.h"
-#include "stream/stream.h"
 
 /* cdef: begin */
 struct lbl_tracker;
@@ -18,8 +14,8 @@ enum { LBL_BACKENDS_MAX = 1 << 24 };
 
 /*
  * `buckets`: of each latency by enum lbl_metric, NULL for those that are not to be recorded;
- * lifetimes always are. More than `max_backends` backends share one, the overflow backend. -EINVAL,
- * or -ENOMEM if there is not enough address space.
+ * lifetimes always are. More than `max_backends` (at most LBL_BACKENDS_MAX) backends share one, the
+ * overflow backend. -EINVAL, or -ENOMEM if there is not enough address space.
  */
 int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 		    struct lbl_tracker **ret);
@@ -74,39 +70,5 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 /* Forget all histograms and counts of backends. Nothing recorded meanwhile is counted twice. */
 void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* cdef: end */
-
-struct lbl_attachment {
-	struct lbl_stream *stream;
-	struct lbl_shard *shard;
-	struct lbl_conntrack *conntrack;
-	struct lbl_drain_counts before; /* what the stream had counted when it was attached */
-};
-
-/* `lock` guards the attachments, and lets one reader or resetter at a time at the tables. */
-struct lbl_tracker {
-	struct lbl_fork_entry fork;
-	pthread_mutex_t lock;
-	struct lbl_buckets *buckets[LBL_METRICS];
-	uint32_t max_backends;
-	struct lbl_intern *names;
-	struct lbl_shard *own;
-	struct lbl_totals *scratch; /* for merging, which must not fail for lack of it */
-	struct lbl_attachment *attached;
-	struct lbl_stream **streams; /* of the attachments */
-	size_t n_attached;
-	uint64_t dropped_before; /* by the streams, when they were attached */
-	struct lbl_stream_stats past; /* of earlier attachments */
-	uint16_t proxy;
-};
-
-static inline size_t lbl_tracker_shards(const struct lbl_tracker *tracker)
-{
-	return tracker->n_attached + 1;
-}
-
-static inline struct lbl_shard *lbl_tracker_shard(const struct lbl_tracker *tracker, size_t i)
-{
-	return i ? tracker->attached[i - 1].shard : tracker->own;
-}
 
 #endif

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._address import is_ipv4, parse_ip, parse_target
 from .._closing import Closing
 from .._ffi import check, ffi, lib
 
@@ -18,21 +18,10 @@ __all__ = ["NatBalancer"]
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
-def _endpoint(address: str, port: int) -> dict[str, Any]:
-    """Turn an address into C's form: 16 bytes in network order, IPv4 after 12 zero bytes."""
-    packed = ipaddress.ip_address(address).packed
+def _endpoint(address: bytes, port: int) -> dict[str, Any]:
     if not 0 < port < 65536:
         raise ValueError(f"port {port} is not between 1 and 65535")
-    return {"addr": list(packed.rjust(16, b"\0")), "port": port}
-
-
-def _split_target(target: str) -> tuple[str, int]:
-    """Split "ip:port" or "[ip6]:port"."""
-    host, colon, port = target.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isascii() or not port.isdigit() or (":" in host) != bracketed:
-        raise ValueError(f'{target!r} is not of the form "ip:port" or "[ip6]:port"')
-    return host[1:-1] if bracketed else host, int(port)
+    return {"addr": address, "port": port}
 
 
 class NatBalancer(Closing):
@@ -44,7 +33,7 @@ class NatBalancer(Closing):
     lblatency reads. Use it from one thread at a time.
 
     Args:
-        ring_bytes: Size of the event ring: a power of two, at least a page. 64 bytes an event.
+        ring_bytes: Size of the event ring: a power of two, at least a page. 64 bytes per event.
         max_connections: How many connections may exist at once; more are refused and counted.
 
     Raises:
@@ -67,7 +56,7 @@ class NatBalancer(Closing):
     def _check(rc: int, what: str) -> int:
         """As `check`, with what libbpf and the kernel had to say."""
         if rc < 0:
-            said = ffi.string(lib.lbl_nat_lb_error_text()).decode(errors="replace").strip()
+            said = ffi.string(lib.lbl_log_text()).decode(errors="replace").strip()
             if said:
                 what = f"{what} ({said})"
         return check(rc, what)
@@ -108,11 +97,11 @@ class NatBalancer(Closing):
             raise ValueError(f'protocol {protocol!r} is neither "tcp" nor "udp"')
         if not 0 <= proxy_id < 65536:
             raise ValueError(f"proxy_id {proxy_id} is not between 0 and 65535")
-        version = ipaddress.ip_address(vip).version
+        address = parse_ip(vip)
         made = []
         for backend_id, target, weight in backends:
-            host, backend_port = _split_target(target)
-            if ipaddress.ip_address(host).version != version:
+            host, backend_port = parse_target(target)
+            if is_ipv4(host) != is_ipv4(address):
                 raise ValueError(f"backend {target} is not of the address family of {vip}")
             if not 0 < backend_id < 4096:
                 raise ValueError(f"backend id {backend_id} is not between 1 and 4095")
@@ -124,7 +113,7 @@ class NatBalancer(Closing):
                 self._open,
                 proxy_id,
                 _PROTOCOLS[protocol],
-                ffi.new("struct lbl_nat_lb_endpoint *", _endpoint(vip, port)),
+                ffi.new("struct lbl_nat_lb_endpoint *", _endpoint(address, port)),
                 ffi.new("struct lbl_nat_lb_backend[]", made),
                 len(made),
             ),
@@ -145,6 +134,14 @@ class NatBalancer(Closing):
             lib.lbl_nat_lb_attach(self._open, interface.encode(), -1 if netns is None else netns),
             f"attach to {interface}",
         )
+
+    def detach(self) -> None:
+        """Detach from all interfaces, whether they still exist or not; connections then break.
+
+        Raises:
+            BpfError: If the kernel refuses.
+        """
+        self._check(lib.lbl_nat_lb_detach(self._open), "detach from the interfaces")
 
     def sweep(
         self,
@@ -197,16 +194,6 @@ class NatBalancer(Closing):
         )
 
     @property
-    def ingress_fd(self) -> int:
-        """The descriptor of the program for clients' packets; it stays the balancer's."""
-        return int(lib.lbl_nat_lb_ingress_fd(self._open))
-
-    @property
-    def egress_fd(self) -> int:
-        """The descriptor of the program for backends' replies; it stays the balancer's."""
-        return int(lib.lbl_nat_lb_egress_fd(self._open))
-
-    @property
     def ring_fd(self) -> int:
         """The descriptor of the event ring; it stays the balancer's."""
         return int(lib.lbl_nat_lb_ring_fd(self._open))
@@ -220,6 +207,16 @@ class NatBalancer(Closing):
     def conntrack_fd(self) -> int:
         """The descriptor of the connection table; it stays the balancer's."""
         return int(lib.lbl_nat_lb_conntrack_fd(self._open))
+
+    @property
+    def ingress_fd(self) -> int:
+        """The descriptor of the program that clients' packets pass; it stays the balancer's."""
+        return int(lib.lbl_nat_lb_ingress_fd(self._open))
+
+    @property
+    def egress_fd(self) -> int:
+        """The descriptor of the program that replies pass; it stays the balancer's."""
+        return int(lib.lbl_nat_lb_egress_fd(self._open))
 
     def counters(self) -> dict[str, int]:
         """What happened since loading.

@@ -9,7 +9,7 @@ from ..stats import create_event_stream
 from .balancer import NatBalancer
 from .client import ENDED_LOST, unpack_endings
 from .plan import BACKENDS, PROXIES, backend_numbered
-from .source import Truth
+from .source import TrafficSource, Truth
 from .topology import CLIENT_INTERFACE, Topology
 
 __all__ = ["EbpfSource"]
@@ -18,7 +18,7 @@ _REPORT_S = 5.0
 _MOST_CONNECTIONS = 4096  # many times what the clients have open
 
 
-class EbpfSource:
+class EbpfSource(TrafficSource):
     """Loads the balancer, builds the networks and puts the one into the other.
 
     Raises:
@@ -75,4 +75,5 @@ class EbpfSource:
 
     def close(self) -> None:
         """Unload the balancer and end the workers, their namespaces with them."""
+        super().close()
         self._stack.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
 
 from .._http import serve_metrics
 from .._signals import HeldSignals
@@ -16,7 +15,7 @@ from .plan import BACKENDS, PROXIES
 from .real import EbpfSource
 from .report import Report
 from .simulate import SimulatedSource
-from .source import Source, Truth
+from .source import TrafficSource, Truth
 from .table import LiveTable, Row, backend_table
 from .worker import DemoError
 
@@ -41,7 +40,7 @@ def run(
         The exit code: 0 if the measured values and the loss accounting add up, else 1.
     """
     try:
-        with HeldSignals() as signals, closing(_open_source(duration)) as source:
+        with HeldSignals() as signals, _open_source(duration) as source:
             report = _observe(source, signals, duration, listen, is_live=not json)
     except (LatencyError, OSError) as error:
         _tell(f"the demo failed: {error}")
@@ -56,7 +55,7 @@ def _tell(notice: str) -> None:
     print(f"lblatency: {notice}", file=sys.stderr, flush=True)
 
 
-def _open_source(duration: float) -> Source:
+def _open_source(duration: float) -> TrafficSource:
     """The real source, or the simulated one and why."""
     missing = missing_capabilities()
     if missing:
@@ -72,7 +71,7 @@ def _open_source(duration: float) -> Source:
 
 
 def _observe(
-    source: Source,
+    source: TrafficSource,
     signals: HeldSignals,
     duration: float,
     listen: tuple[str, int],
@@ -96,7 +95,12 @@ def _observe(
 
 
 def _watch(
-    source: Source, tracker: LatencyTracker, signals: HeldSignals, duration: float, *, is_live: bool
+    source: TrafficSource,
+    tracker: LatencyTracker,
+    signals: HeldSignals,
+    duration: float,
+    *,
+    is_live: bool,
 ) -> None:
     """Keep the table up to date until the source has finished, sooner if a signal asks for it."""
     deadline = time.monotonic() + duration + _GRACE_S
@@ -112,7 +116,7 @@ def _watch(
     table.clear()
 
 
-def _settle(source: Source, tracker: LatencyTracker, truth: Truth) -> None:
+def _settle(source: TrafficSource, tracker: LatencyTracker, truth: Truth) -> None:
     """Wait for the last events: a client may know of its end before the last ACK is seen."""
     deadline = time.monotonic() + _SETTLE_S
     while True:

@@ -7,9 +7,10 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from ..stats import Event, MemoryRing, create_event_stream
+from ..event import Event
+from ..stats import MemoryRing, create_event_stream
 from .plan import BACKENDS, CONNECTIONS_PER_SECOND, PROXIES, Backend
-from .source import Truth
+from .source import TrafficSource, Truth
 
 __all__ = ["SimulatedSource"]
 
@@ -26,7 +27,7 @@ class _Connection:
     resets: bool = field(compare=False)
 
 
-class SimulatedSource:
+class SimulatedSource(TrafficSource):
     """Writes events into a ring in memory as time goes by, and remembers every time it drew."""
 
     name = "simulated"
@@ -96,6 +97,3 @@ class SimulatedSource:
     def truth(self) -> Truth:
         """Every time as it was drawn."""
         return self._truth
-
-    def close(self) -> None:
-        """Nothing to take down but memory."""

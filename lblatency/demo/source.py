@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
-from ..stats import EventStream
+from ..sources import Source
 from .compare import BackendKey
 
-__all__ = ["Source", "Truth"]
+__all__ = ["TrafficSource", "Truth"]
 
 
 @dataclass
@@ -25,26 +26,23 @@ class Truth:
         return sum(map(len, self.seconds.values()))
 
 
-class Source(Protocol):
-    """Connections through a load balancer: real ones, or simulated ones."""
+class TrafficSource(Source):
+    """A source that makes its connections itself: real ones, or simulated ones."""
 
-    name: str
-    stream: EventStream
+    name: ClassVar[str]
 
+    @abstractmethod
     def start(self) -> None:
         """Open connections from now on."""
 
-    def tick(self) -> None:
-        """Do what has to be done now and then."""
-
+    @abstractmethod
     def finish(self) -> None:
         """Open no more connections."""
 
+    @abstractmethod
     def finished(self) -> bool:
         """Whether all connections have ended."""
 
+    @abstractmethod
     def truth(self) -> Truth:
         """What the measured values are to be compared with, once finished."""
-
-    def close(self) -> None:
-        """Take everything down."""

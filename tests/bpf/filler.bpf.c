@@ -15,7 +15,7 @@ struct {
 
 struct args {
 	__u32 first, n;
-	__u32 odd; /* every how many events something else than an event; 0 = never */
+	__u32 odd; /* after this many events, put something else; 0 = never */
 };
 
 struct other {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-/* Three load balancers that do nothing but use lblatency.bpf.h: for test_producers.py. */
+/* Three load balancers that do nothing but use lblatency.bpf.h: for test_header.py. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -11,18 +11,16 @@ static __always_inline void report(__u32 backend_id)
 {
 	struct lbl_event conn = {
 		.protocol = 6,
-		.flags = LBL_FLAG_IPV4,
 		.backend_id = backend_id,
 		.timestamp_ns = 3000,
 		.created_ns = 1000,
 		.connect_us = lbl_span_us(1999),
 		.first_byte_us = LBL_SPAN_NONE,
 		.closing_us = lbl_span_us(~0ULL),
-		.port = 8080,
 		.proxy_id = 9,
-		.addr = { [10] = 0xff, 0xff, 10, 0, 0, 1 },
 	};
 
+	lbl_set_ipv4(&conn, bpf_htonl(0x0a000001), bpf_htons(8080));
 	lbl_conn_opened(&conn);
 	conn.timestamp_ns = 0;
 	lbl_conn_closed(&conn, LBL_REASON_FIN);

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+import subprocess
 from contextlib import closing
 from time import monotonic_ns
 from typing import TYPE_CHECKING
@@ -21,11 +23,27 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.bpf
 
 
-def load(compiler: str, bpffs: bpf.Bpffs, out: Path, *options: str) -> str:
-    """Compile producers.bpf.c, load it, and pin all in the bpffs; gives the path of that."""
+def build(compiler: str, name: str, out: Path, *options: str) -> Path:
+    """Compile a source of this folder without warnings; gives the object's path."""
     assert compiler in COMPILERS, "no clang found"
-    bpf.load(compiled("producers", out, *options, compiler=compiler), bpffs)
-    assert sorted(os.listdir(f"{bpffs.path}/programs")) == ["from_tc", "from_tp_btf", "from_xdp"]
+    return compiled(name, out, *options, compiler=compiler)
+
+
+def link(out: Path, *objects: Path) -> subprocess.CompletedProcess[str]:
+    """Make all.o of objects, as an author does whose program has several sources."""
+    return subprocess.run(
+        ["bpftool", "gen", "object", out / "all.o", *objects],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def load(program: Path, bpffs: bpf.Bpffs, *others: str) -> str:
+    """Load the programs and pin all in the bpffs; gives the path of that."""
+    bpf.load(program, bpffs)
+    known = ["from_tc", "from_tp_btf", "from_xdp"]
+    assert sorted(os.listdir(f"{bpffs.path}/programs")) == sorted([*known, *others])
     return bpffs.path
 
 
@@ -34,7 +52,7 @@ def test_every_kind_of_program_sends_events(
     compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
 ) -> None:
     """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
-    at = load(compiler, bpffs, tmp_path)
+    at = load(build(compiler, "producers", tmp_path), bpffs)
     fds = [
         bpf.open_pinned(f"{at}/{name}")
         for name in (
@@ -64,7 +82,7 @@ def test_the_rings_of_all_cpus_are_one_stream(
 ) -> None:
     """Each CPU's events go to its own ring, all are one stream, and a missing ring is counted."""
     cpus = os.cpu_count() or 1
-    at = load(compiler, bpffs, tmp_path, f"-DLBL_RINGS={cpus}")
+    at = load(build(compiler, "producers", tmp_path, f"-DLBL_RINGS={cpus}"), bpffs)
     array, program = (
         bpf.open_pinned(f"{at}/maps/lbl_events"),
         bpf.open_pinned(f"{at}/programs/from_xdp"),
@@ -91,6 +109,79 @@ def test_the_rings_of_all_cpus_are_one_stream(
     assert tracker.get_status()["backends"]["nine", "10.0.0.1:8080"]["closed"] == cpus
     os.close(array)
     os.close(program)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS or ["none"])
+def test_two_objects_of_one_program_share_the_maps(
+    compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
+) -> None:
+    """Both include the header, are linked, and report into one ring with one count."""
+    linked = link(tmp_path, *(build(compiler, name, tmp_path) for name in ("producers", "linked")))
+    assert linked.returncode == 0, linked.stderr
+    at = load(tmp_path / "all.o", bpffs, "from_linked")
+    maps = [name for name in os.listdir(f"{at}/maps") if name.startswith("lbl_")]
+    assert sorted(maps) == ["lbl_counters", "lbl_events"]
+    fds = [
+        bpf.open_pinned(f"{at}/{name}")
+        for name in (
+            "programs/from_tc",
+            "programs/from_linked",
+            "maps/lbl_events",
+            "maps/lbl_counters",
+        )
+    ]
+    try:
+        with closing(Ring(fds[2], 1 << 20)) as ring:
+            before = monotonic_ns()
+            for program in fds[:2]:
+                bpf.run_on_frame(program, bytes(64))
+            after = monotonic_ns()
+            *_, event = events = ring.read()
+        assert [event.backend_id for event in events] == [2, 2, 4]
+        assert counted(fds[3]) == (3, 0)
+        assert before <= event.created_ns <= event.timestamp_ns <= after
+        assert (event.type, event.reason, event.protocol, event.flags) == (2, 3, 17, 2)
+        assert (event.addr, event.port) == (b"\x20\x01" + bytes(13) + b"\x07", 8443)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS or ["none"])
+def test_two_objects_with_a_ring_for_each_cpu_link(compiler: str, tmp_path: Path) -> None:
+    """An array of rings is shared like a ring, but not with an object that defines another."""
+    ours = build(compiler, "producers", tmp_path, "-DLBL_RINGS=4")
+    linked = link(tmp_path, ours, build(compiler, "linked", tmp_path, "-DLBL_RINGS=4"))
+    assert linked.returncode == 0, linked.stderr
+    refused = link(tmp_path, ours, build(compiler, "linked", tmp_path, "-DLBL_RINGS=8"))
+    assert "lbl_events" in refused.stderr
+    assert refused.returncode != 0
+
+
+PIN_AND_SHOW = """
+mount -t bpf bpf /sys/fs/bpf
+for time in first second; do
+    bpftool prog loadall "$1" /sys/fs/bpf/$time
+    bpftool map show pinned /sys/fs/bpf/lbl_events -j
+    bpftool map show pinned /sys/fs/bpf/lbl_counters -j
+done
+"""
+
+
+@pytest.mark.parametrize("rings", [[], ["-DLBL_RINGS=4"]])
+def test_maps_are_pinned_by_name_if_asked_for(rings: list[str], tmp_path: Path) -> None:
+    """Both maps are pinned by libbpf itself, and a program that is loaded again takes them over."""
+    program = build(COMPILERS[0], "producers", tmp_path, "-DLBL_PIN_BY_NAME", *rings)
+    shown = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", PIN_AND_SHOW, "sh", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    maps = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [each["name"] for each in maps] == ["lbl_events", "lbl_counters"] * 2
+    assert [each["id"] for each in maps[:2]] == [each["id"] for each in maps[2:]]
 
 
 def check_events(events: list[Event], before: int, after: int) -> None:

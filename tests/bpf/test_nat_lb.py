@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -443,7 +444,7 @@ def test_a_balancer_survives_its_interface() -> None:
         balancer.attach("c0", namespace.fd)
         namespace.run("ip link del c0")
         namespace.close()
-        assert lib.lbl_nat_lb_detach(balancer._lb) == 0
+        balancer.detach()
 
 
 def test_pins_last_as_long_as_the_balancer(bpffs: bpf.Bpffs) -> None:
@@ -463,7 +464,12 @@ def test_pins_last_as_long_as_the_balancer(bpffs: bpf.Bpffs) -> None:
             with pytest.raises(BpfError, match="pin in"):
                 other.pin(f"{path}/lb")
             assert os.listdir(f"{path}/lb") == ["lbl_conntrack"], "a part of the pins stayed"
-    assert os.listdir(f"{path}/lb") == []
+            other.pin(f"{path}/other")
+            assert sorted(os.listdir(f"{path}/other")) == names
+            with pytest.raises(BpfError, match="pin in") as caught:
+                other.pin(f"{path}/third")
+            assert caught.value.errno == errno.EBUSY
+    assert os.listdir(f"{path}/lb") == os.listdir(f"{path}/other") == []
     assert os.fstat(mounted)
 
 
@@ -474,19 +480,45 @@ def test_pinning_elsewhere_is_explained(tmp_path: os.PathLike[str]) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
+def test_the_text_of_libbpf_is_ours_only_during_our_calls(tmp_path: os.PathLike[str]) -> None:
+    """Its words for our call are in our error; all others go where they went before."""
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    libbpf.libbpf_set_print.restype = libbpf.bpf_object__open_file.restype = ctypes.c_void_p
+    heard: list[bytes] = []
+
+    def listen(_level: int, text: bytes, _args: int | None) -> int:
+        heard.append(text)
+        return 0
+
+    print_fn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    listener = print_fn(listen)
+    before = libbpf.libbpf_set_print(listener)
+    try:
+        with NatBalancer() as balancer, pytest.raises(BpfError, match="is not on BPF FS"):
+            balancer.pin(os.path.join(tmp_path, "lb"))
+        assert heard == []
+        assert not libbpf.bpf_object__open_file(b"/nowhere", None)
+        assert heard
+    finally:
+        assert (
+            libbpf.libbpf_set_print(ctypes.c_void_p(before))
+            == ctypes.cast(listener, ctypes.c_void_p).value
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ((1, VIP[4], 80, "sctp", []), 'protocol \'sctp\' is neither "tcp" nor "udp"'),
         ((1, VIP[4], 0, "tcp", []), "port 0 is not between 1 and 65535"),
-        ((1, "nowhere", 80, "tcp", []), "'nowhere' does not appear to be an IPv4 or IPv6 address"),
+        ((1, "nowhere", 80, "tcp", []), "'nowhere' is not an IP address"),
         ((65536, VIP[4], 80, "tcp", []), "proxy_id 65536 is not between 0 and 65535"),
         ((1, VIP[4], 80, "tcp", [(0, target(4), 1)]), "backend id 0 is not between 1 and 4095"),
         ((1, VIP[4], 80, "tcp", [(4096, target(4), 1)]), "backend id 4096 is not between 1 and"),
         ((1, VIP[4], 80, "tcp", [(1, target(6), 1)]), "is not of the address family of 10.9.0.1"),
         ((1, VIP[4], 80, "tcp", [(1, target(4), -1)]), "weight -1 is not between 0 and"),
-        ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2", 1)]), "'10.2.0.2' is not of the form"),
-        ((1, VIP[6], 80, "tcp", [(1, "fd02::2:80", 1)]), "'fd02::2:80' is not of the form"),
+        ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2", 1)]), "'10.2.0.2' has no port"),
+        ((1, VIP[6], 80, "tcp", [(1, "fd02::2:80", 1)]), "'fd02::2:80' has no valid address"),
         ((1, VIP[4], 80, "tcp", [(1, "10.2.0.2:0", 1)]), "port 0 is not between 1 and 65535"),
     ],
 )

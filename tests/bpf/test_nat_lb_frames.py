@@ -304,6 +304,77 @@ def test_a_rst_before_the_syn_ack_is_a_failed_connect(unattached: Watched) -> No
     assert unattached.entries() == {}
 
 
+def spans(watched: Watched) -> tuple[str, str, str]:
+    """What the only closed event says of connect, first byte and closing, in words."""
+    (event,) = watched.closed()
+    words = {0: "not measured", NONE_SEEN: "never"}
+    times = event.connect_us, event.first_byte_us, event.closing_us
+    return tuple(words.get(us, "measured") for us in times)  # type: ignore[return-value]
+
+
+def by_fins(flow: Flow) -> None:
+    """End a connection that is established and got no data."""
+    flow.sends(FIN | ACK, seq=1001, ack=5001)
+    flow.gets(FIN | ACK, seq=5001, ack=1002)
+    flow.sends(ACK, seq=1002, ack=5002)
+
+
+ENDINGS: dict[str, tuple[Callable[[Flow], object], tuple[str, str, str]]] = {
+    "FINs, no answer": (by_fins, ("measured", "never", "measured")),
+    "reset": (lambda flow: flow.gets(RST, seq=5001), ("measured", "never", "measured")),
+    "answer, then reset": (
+        lambda flow: (flow.gets(ACK, seq=5001, payload=b"x"), flow.gets(RST, seq=5002)),
+        ("measured", "measured", "measured"),
+    ),
+    "silence": (lambda _: None, ("measured", "never", "never")),
+    "answer, then silence": (
+        lambda flow: flow.gets(ACK, seq=5001, payload=b"x"),
+        ("measured", "measured", "never"),
+    ),
+    "FIN, then silence": (
+        lambda flow: flow.sends(FIN | ACK, seq=1001, ack=5001),
+        ("measured", "never", "measured"),
+    ),
+    "another connection": (lambda flow: flow.sends(SYN, seq=9), ("measured", "never", "never")),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_short_times_of_tcp(unattached: Watched, name: str) -> None:
+    """Each is a time, or never came; when the connection opens, nothing was measured."""
+    end, expected = ENDINGS[name]
+    flow = established(unattached)
+    (opened,) = unattached.poll()
+    assert (opened.connect_us, opened.first_byte_us, opened.closing_us) == (0, 0, 0)
+    end(flow)
+    if "silence" in name:
+        unattached.balancer.sweep(**dict.fromkeys(PATIENT, 0))
+    assert spans(unattached) == expected
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_short_times_of_a_syn_that_nobody_answers(unattached: Watched, answers: bool) -> None:
+    """Silence instead of a SYN-ACK, and of the acknowledgement that completes the handshake."""
+    flow = Flow(unattached.balancer)
+    flow.sends(SYN, seq=1000)
+    if answers:
+        flow.gets(SYN | ACK, seq=5000, ack=1001)
+    unattached.balancer.sweep(**dict.fromkeys(PATIENT, 0))
+    assert spans(unattached) == ("measured" if answers else "never", "never", "never")
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_short_times_of_udp(unattached: Watched, answers: bool) -> None:
+    """Only the first byte can be measured."""
+    flow = Flow(unattached.balancer, tcp=False)
+    flow.sends(payload=b"x")
+    if answers:
+        flow.gets(payload=b"y")
+    unattached.balancer.sweep(**dict.fromkeys(PATIENT, 0))
+    first_byte = "measured" if answers else "never"
+    assert spans(unattached) == ("not measured", first_byte, "not measured")
+
+
 @pytest.mark.parametrize("data_by", ["client", "backend", "nobody"])
 @pytest.mark.parametrize("rst_by", ["client", "backend"])
 def test_only_a_clients_reset_without_data_is_a_probe(

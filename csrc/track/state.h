@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a tracker is made of: one shard per stream, and one for what is recorded by hand and what
+ * streams left behind.
+ */
+#ifndef LBL_TRACK_STATE_H
+#define LBL_TRACK_STATE_H
+
+#include "base/fork.h"
+#include "record/shard.h"
+#include "source/conntrack.h"
+#include "stream/stats.h"
+#include "stream/stream.h"
+
+struct lbl_attachment {
+	struct lbl_stream *stream;
+	struct lbl_shard *shard;
+	struct lbl_conntrack *conntrack;
+	struct lbl_drain_counts before; /* what the stream had counted when it was attached */
+};
+
+/* `lock` guards the attachments, and lets one reader or resetter at a time at the tables. */
+struct lbl_tracker {
+	struct lbl_fork_entry fork;
+	pthread_mutex_t lock;
+	struct lbl_buckets *buckets[LBL_METRICS];
+	uint32_t max_backends;
+	struct lbl_intern *names;
+	struct lbl_shard *own;
+	struct lbl_totals *scratch; /* for merging, which must not fail for lack of it */
+	struct lbl_attachment *attached;
+	struct lbl_stream **streams; /* of the attachments */
+	size_t n_attached;
+	uint64_t dropped_before; /* by the streams, when they were attached */
+	struct lbl_stream_stats past; /* of earlier attachments */
+	uint16_t proxy;
+};
+
+static inline size_t lbl_tracker_shards(const struct lbl_tracker *tracker)
+{
+	return tracker->n_attached + 1;
+}
+
+static inline struct lbl_shard *lbl_tracker_shard(const struct lbl_tracker *tracker, size_t i)
+{
+	return i ? tracker->attached[i - 1].shard : tracker->own;
+}
+
+#endif

@@ -1,0 +1,27 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+
+from .._address import split_endpoint
+
+__all__ = ["add_listen"]
+
+
+def _listen(text: str) -> tuple[str, int]:
+    try:
+        return split_endpoint(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form address:port") from None
+
+
+def add_listen(parser: argparse.ArgumentParser, port: int, meaning: str = "") -> None:
+    """Add --listen, which is on this host's own address unless told otherwise."""
+    parser.add_argument(
+        "--listen",
+        type=_listen,
+        default=("127.0.0.1", port),
+        metavar="ADDR:PORT",
+        help=f"where to serve /metrics (default 127.0.0.1:{port}{meaning})",
+    )

@@ -1,0 +1,45 @@
+"""`lblatency demo`: real traffic through a balancer of our own, measured."""
+
+from __future__ import annotations
+
+import argparse
+
+from ._arguments import add_listen
+
+__all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "balance real traffic and measure it"
+EXAMPLES = """\
+  lblatency demo                       a balancer, real traffic and a live table
+  lblatency demo --duration 10 --json  the same for a program to read
+"""
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to 86400")
+    return seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long, in which form, and where to serve meanwhile."""
+    parser.add_argument(
+        "--duration",
+        type=_seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long to open connections (default 20)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_listen(parser, 0, ": any port")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demo."""
+    from ..demo.run import run  # takes longer to import than the other commands to run
+
+    return run(duration=options.duration, json=options.json, listen=options.listen)

@@ -1,0 +1,75 @@
+"""`lblatency serve`: an exporter beside a running balancer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+
+from .._signals import HeldSignals
+from ..conntrack import ConntrackMap
+from ..tracker import LatencyTracker
+from ._arguments import add_listen
+from ._sources import add_sources, open_sources
+
+__all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "serve /metrics of a running balancer"
+EXAMPLES = """\
+  lblatency serve --ring /sys/fs/bpf/mylb/lbl_events --proxy web
+                                       metrics of a balancer that runs already
+  lblatency serve --ring lbl_events --proxy web --proxy-id 2=api --listen 0.0.0.0:10435
+"""
+_TICK_S = 1.0
+
+
+def _proxy(text: str) -> tuple[int | str, str]:
+    key, _, name = text.partition("=")
+    if not key or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form ID=NAME or IP:PORT=NAME")
+    return (int(key) if key.isdecimal() else key), name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where events come from, how proxies are called, and where to serve."""
+    add_sources(parser)
+    parser.add_argument(
+        "--conntrack",
+        metavar="PATH|ID|NAME",
+        help="the balancer's conntrack map, if events do not tell creation times",
+    )
+    parser.add_argument("--proxy", required=True, metavar="NAME", help="the proxy_name label")
+    parser.add_argument(
+        "--proxy-id",
+        action="append",
+        type=_proxy,
+        default=[],
+        metavar="ID=NAME",
+        help="the label for events of another listener, by proxy id or by the ip:port it"
+        " listens on",
+    )
+    add_listen(parser, 10435)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    from .._http import serve_metrics  # prometheus_client takes longer to import than all of this
+
+    conntrack = ConntrackMap(options.conntrack) if options.conntrack else None
+    with ExitStack() as stack:
+        sources = open_sources(options, stack)
+        signals = stack.enter_context(HeldSignals())
+        tracker = LatencyTracker()
+        stack.callback(tracker.stop)
+        tracker.start(
+            [source.stream for source in sources],
+            conntrack,
+            options.proxy,
+            proxies=dict(options.proxy_id),
+        )
+        with serve_metrics(tracker, options.listen) as url:
+            print(f"lblatency: metrics at {url}", file=sys.stderr, flush=True)
+            while not signals.arrived(_TICK_S):
+                for source in sources:
+                    source.tick()
+    return 0

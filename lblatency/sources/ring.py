@@ -1,0 +1,27 @@
+"""The ring buffer of a load balancer that reports its connections by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .._maps import MapSpec
+from ..stats import MemoryRing, create_event_stream
+from .base import Option, Source
+
+__all__ = ["Ring"]
+
+_MAP = "PATH|ID|NAME"
+
+
+class Ring(Source):
+    """A balancer's ring buffer, or several. See `stats.create_event_stream()`."""
+
+    options = (
+        Option("ring", _MAP, "a balancer's ring buffer; may be given again", is_list=True),
+        Option("counters", _MAP, "its lbl_counters map (default: looked for)"),
+    )
+
+    def __init__(
+        self, ring: MapSpec | MemoryRing | Sequence[MapSpec], *, counters: MapSpec | None = None
+    ) -> None:
+        self.stream = create_event_stream(ring, counters=counters)

@@ -1,0 +1,124 @@
+"""Sources as what events come from, whichever it is."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import signal
+import threading
+from contextlib import ExitStack
+from typing import ClassVar
+
+import pytest
+
+from lblatency import LatencyTracker, sources, stats
+from lblatency.cli import main
+from lblatency.commands import _sources, serve
+
+
+class Spoken(sources.Source):
+    """A source that says what it was opened with."""
+
+    options = (
+        sources.Option("say", "WORD", "what to say", is_list=True),
+        sources.Option("how_loud", "DB", "in decibels"),
+    )
+    closed: ClassVar[list[object]] = []
+
+    def __init__(self, say: list[str], *, how_loud: str = "60") -> None:
+        self.stream = stats.create_event_stream(stats.MemoryRing(4096))
+        self.given = (say, how_loud)
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed.append(self.given)
+        super().close()
+
+
+@pytest.mark.parametrize("source", sources.SOURCES)
+def test_options_are_what_the_constructor_takes(source: type[sources.Source]) -> None:
+    """Each option is a keyword argument with a default, the first excepted."""
+    first, *others = inspect.signature(source).parameters.values()
+    assert [first.name, *(each.name for each in others)] == [each.name for each in source.options]
+    assert first.default is inspect.Parameter.empty
+    assert all(each.default is not inspect.Parameter.empty for each in others)
+    assert all(each.help and each.metavar for each in source.options)
+
+
+def test_a_ring_is_a_source() -> None:
+    """Its stream is recorded while it is open, and its status says where events are."""
+    ring = stats.MemoryRing(4096)
+    tracker = LatencyTracker()
+    with sources.Ring(ring) as source:
+        tracker.start(source.stream, None, "web")
+        ring.produce(stats.Event("closed", "10.0.0.1:80", 2 * 10**9, 10**9).pack())
+        source.tick()
+        source.stream.drain()
+        assert source.status()["received"] == 1
+        tracker.stop()
+    histogram = tracker.get_histogram("web", "10.0.0.1:80")
+    assert histogram is not None
+    assert histogram["sum"] == 1
+    with pytest.raises(ValueError, match="closed"):
+        source.stream.drain()
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    """A command line of nothing but sources."""
+    parser = argparse.ArgumentParser()
+    _sources.add_sources(parser)
+    return parser.parse_args(argv)
+
+
+def test_one_line_makes_a_source_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registered source is opened by its first option, with what was given, and closed after."""
+    monkeypatch.setattr(_sources, "SOURCES", (*sources.SOURCES, Spoken))
+    monkeypatch.setattr(Spoken, "closed", [])
+    with ExitStack() as stack:
+        (opened,) = _sources.open_sources(
+            parse("--say", "a", "--say", "b", "--how-loud", "9"), stack
+        )
+        assert isinstance(opened, Spoken)
+        assert opened.given == (["a", "b"], "9")
+        (quiet,) = _sources.open_sources(parse("--say", "c"), stack)
+        assert isinstance(quiet, Spoken)
+        assert quiet.given == (["c"], "60")
+        assert not Spoken.closed
+    assert Spoken.closed == [(["c"], "60"), (["a", "b"], "9")]
+
+
+def test_no_source_is_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All first options are named; the others choose nothing."""
+    monkeypatch.setattr(_sources, "SOURCES", (sources.Ring, Spoken))
+    with ExitStack() as stack, pytest.raises(argparse.ArgumentError, match=r"--ring or --say$"):
+        _sources.open_sources(parse("--how-loud", "9", "--counters", "x"), stack)
+
+
+class Ending(Spoken):
+    """A source that ends the command which serves it."""
+
+    ticks: ClassVar[list[object]] = []
+
+    def tick(self) -> None:
+        """Send the main thread what systemd would send."""
+        self.ticks.append(self.given)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+
+def test_serve_ticks_its_sources_and_closes_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A source may do its work in tick(), and is closed when a signal ends the command."""
+    monkeypatch.setattr(_sources, "SOURCES", (Ending,))
+    monkeypatch.setattr(serve, "_TICK_S", 0.001)
+    monkeypatch.setattr(Spoken, "closed", [])
+    monkeypatch.setattr(Ending, "ticks", [])
+    in_vain = threading.Timer(20, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
+    in_vain.start()
+    try:
+        assert main(["serve", "--say", "a", "--proxy", "web", "--listen", "127.0.0.1:0"]) == 0
+    finally:
+        in_vain.cancel()
+        in_vain.join()
+    assert Ending.ticks == Spoken.closed == [(["a"], "60")]
+    assert "lblatency: metrics at http://127.0.0.1:" in capsys.readouterr().err
