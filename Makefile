@@ -21,7 +21,7 @@ STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf/include -Icsrc -isystem$(P
 # libbpf options are statement expressions.
 STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 
-.PHONY: build demo test bench bench-smoke lint format clean
+.PHONY: build demo test sanitize bench bench-smoke lint format clean
 .DELETE_ON_ERROR:
 
 # $(call install,packages): Debian packages that are missing; elsewhere, say which they are.
@@ -47,6 +47,10 @@ demo: build
 test: build
 	$(call install,$(APT_TEST))
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
+
+# Starts, stops and signals under kernel traffic, watched by ASan and TSan: two minutes.
+sanitize: build
+	$(BIN)/python tools/sanitize.py
 
 $(VENV)/.bench: $(VENV)/.built
 	$(PIP) --group bench
