@@ -54,8 +54,9 @@ $(VENV)/.bench: $(VENV)/.built
 
 bench: $(VENV)/.bench
 	$(call install,$(APT_BENCH))
-	$(BIN)/pytest benchmarks --benchmark-quiet --benchmark-json=benchmarks/results.json
-	$(BIN)/python benchmarks/report.py
+	mkdir -p benchmarks/build
+	$(BIN)/pytest benchmarks --benchmark-quiet --benchmark-json=benchmarks/build/results.json
+	$(BIN)/python -m benchmarks.report
 
 # Each once, in seconds, with whatever peers there are: so that they do not rot.
 bench-smoke: $(VENV)/.bench
