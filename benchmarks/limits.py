@@ -99,6 +99,10 @@ def _drain_limits(state: str) -> list[Limit]:
     return rows
 
 
+def _latencies(backends: str) -> Reader:
+    return _ratio("latencies", backends, "four latencies", "lifetime alone")
+
+
 _PYTHON = "python per event", "16 backends"
 _RECORD = "record", "one call"
 _BULK = "bulk", "1 M doubles"
@@ -112,6 +116,10 @@ _FULL = "memory", "1000 backends", "every counter there can be, carried"
 LIMITS = [
     *_drain_limits(STATES[0]),
     *_drain_limits(STATES[1]),
+    Limit(
+        "recording four latencies, 16 / 1k / 10k / 100k: times the lifetime alone", "≤",
+        (2.2, 2.2, 2.2, 2.2), tuple(_latencies(size) for size in [*SIZES, "100000 backends"]),
+    ),
     Limit(
         "an event, 16 backends, times faster than a cffi callback / prometheus_client observe", "≥",
         (100, 150),

@@ -15,6 +15,7 @@ REFERENCES = {  # topic: contenders that all others of a case are divided by
     "drain, back to back": [*FLOORS, *ORDERS.values()],
     "drain, back to back, two decades": [*FLOORS, *ORDERS.values()],
     "drain, back to back, half of them opened": ["memory floor"],
+    "latencies": ["lifetime alone"],
     "drain thread": ["lbl_stream_drain()"],
     "python per event": ["lblatency"],
     "record": ["record_latency()", "backend().observe()"],

@@ -31,7 +31,7 @@ static inline __attribute__((always_inline)) __u64 bench_mix(__u64 x)
 
 /* Log-uniform from `from` to 2^octaves times that, by 16 bits of a random number. */
 static inline __attribute__((always_inline)) __u32 bench_spread(__u32 from, __u32 octaves,
-								 __u32 random)
+								__u32 random)
 {
 	__u32 octave = (((random & 0xff) * octaves) >> 8) & 31;
 

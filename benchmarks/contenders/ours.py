@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from lblatency import LatencyTracker
@@ -20,10 +21,19 @@ class Tracked:
     the thread comes first, the measurement does not count.
     """
 
-    def __init__(self, traffic: Traffic, size: int = RING_BYTES, *, known: bool = True) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        size: int = RING_BYTES,
+        *,
+        known: bool = True,
+        metrics: Sequence[str] = ("lifetime",),
+    ) -> None:
         pin(CONSUMER)
         self.ring = Ring(size)
-        self.tracker = LatencyTracker(buckets=REFERENCE_BUCKETS, max_backends=traffic.backends)
+        self.tracker = LatencyTracker(
+            buckets=REFERENCE_BUCKETS, max_backends=traffic.backends, metrics=metrics
+        )
         self.stream = self.ring.stream()
         self.tracker.start(self.stream, None, "web")
         for part in traffic.each_backend_twice() if known else []:

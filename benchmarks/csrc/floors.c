@@ -28,7 +28,7 @@ struct bench_counting {
 	uint8_t *rows;
 	struct place {
 		uint32_t backend, counter;
-	} *places; /* of the events that wait, and AHEAD more */
+	} * places; /* of the events that wait, and AHEAD more */
 };
 
 int64_t bench_ring_read(struct bench_ring *ring)

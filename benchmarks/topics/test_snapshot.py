@@ -38,14 +38,15 @@ class Reader:
         out = our_ffi.new("struct lbl_snapshot **")
         while self._may.wait() and not self._ending.is_set():
             self._reading.set()
-            our_lib.lbl_tracker_snapshot(self._tracker._ptr, out)
+            our_lib.lbl_tracker_snapshot(self._tracker._ptr, our_lib.LBL_LIFETIME, out)
             our_lib.lbl_snapshot_free(out[0])
             self.taken += 1
 
     def __enter__(self) -> None:
         self._reading.clear()
         self._may.set()
-        self._reading.wait()
+        if not self._reading.wait(timeout=60):
+            raise RuntimeError("the reader's thread has ended")
 
     def __exit__(self, *_exc: object) -> None:
         self._may.clear()
