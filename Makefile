@@ -21,7 +21,7 @@ STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf/include -Icsrc -isystem$(P
 # libbpf options are statement expressions.
 STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 
-.PHONY: build demo test sanitize bench bench-smoke lint format clean
+.PHONY: build demo test sanitize bench bench-smoke bench-compare lint format clean
 .DELETE_ON_ERROR:
 
 # $(call install,packages): Debian packages that are missing; elsewhere, say which they are.
@@ -58,12 +58,19 @@ $(VENV)/.bench: $(VENV)/.built
 
 bench: $(VENV)/.bench
 	$(call install,$(APT_BENCH))
-	$(BIN)/pytest benchmarks --benchmark-quiet --benchmark-json=benchmarks/results.json
-	$(BIN)/python benchmarks/report.py
+	mkdir -p benchmarks/build
+	$(BIN)/pytest benchmarks --benchmark-quiet --benchmark-json=benchmarks/build/results.json
+	$(BIN)/python -m benchmarks.report
 
 # Each once, in seconds, with whatever peers there are: so that they do not rot.
 bench-smoke: $(VENV)/.bench
 	$(BIN)/pytest benchmarks --smoke --benchmark-quiet
+
+# The drain of this checkout against that of another, built one: make bench-compare BASE=DIRECTORY
+bench-compare: $(VENV)/.bench
+	$(call install,valgrind)
+	$(BIN)/python -m benchmarks.compare $(BASE)
+	$(BIN)/python -m benchmarks.instructions $(BASE)
 
 lint: build
 	$(call install,$(APT_LINT))

@@ -14,10 +14,10 @@ BUILD = HERE / "build"
 
 _COMMANDS = {
     "cpp": [
-        "g++", "-O2", "-std=c++17", "-Wall", "-Wextra", "-o", "build/agent_cpp", "peers/agent.cpp",
-        "-lbpf", "-lprometheus-cpp-core",
+        "g++", "-O2", "-std=c++17", "-Wall", "-Wextra", "-o", "build/agent_cpp",
+        "contenders/peers/agent.cpp", "-lbpf", "-lprometheus-cpp-core",
     ],
-    "go": ["go", "build", "-o", "build/agent_go", "peers/agent.go"],
+    "go": ["go", "build", "-o", "build/agent_go", "contenders/peers/agent.go"],
 }  # fmt: skip
 _PACKAGES = {
     "cpp": "g++ libbpf-dev prometheus-cpp-dev",
@@ -68,7 +68,7 @@ def peer(name: str) -> Path:
     """The agent written in "cpp" or "go"; `MissingError` if its packages are not there."""
     BUILD.mkdir(exist_ok=True)
     target = BUILD / f"agent_{name}"
-    if not _is_newer(target, [HERE / "peers" / f"agent.{name}"]):
+    if not _is_newer(target, [HERE / "contenders" / "peers" / f"agent.{name}"]):
         env = os.environ | (_GO if name == "go" else {})
         try:
             subprocess.run(_COMMANDS[name], cwd=HERE, env=env, check=True, capture_output=True)

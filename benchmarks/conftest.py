@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import pytest
-from harness import Publish
-from rings import Ring
+
+from . import replay, results
+from .rings import Ring
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +22,11 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info["rings"] = _rings()
 
 
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Keep the figures, of a run whose raw samples are kept elsewhere."""
+    results.write(replay.published(output_json))
+
+
 def _rings() -> str:
     error = Ring().error
     return f"in memory, since BPF is refused: {os.strerror(error)}" if error else "filled by BPF"
@@ -34,22 +37,10 @@ def pytest_report_header() -> str:
     return f"rings: {_rings()}"
 
 
-class _Replay:
-    """A clock that shows durations measured before, so that pytest-benchmark can take them down."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-_replay = _Replay()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of them were measured side by side before pytest-benchmark sees them one by one."""
     for item in items:
-        item.add_marker(pytest.mark.benchmark(timer=_replay))
+        item.add_marker(pytest.mark.benchmark(timer=replay.clock))
 
 
 @pytest.fixture(scope="session")
@@ -65,36 +56,6 @@ def rounds(smoke: bool) -> int:
 
 
 @pytest.fixture
-def publish(benchmark: Any) -> Publish:
-    """Write down what one contender of a case measured.
-
-    The function takes the topic, the case, the contender, a list of ns for each contender of the
-    case, and whatever other figures belong to it.
-    """
-
-    def publish(
-        topic: str,
-        case: str,
-        contender: str,
-        samples: Mapping[str, Sequence[float]],
-        **figures: float,
-    ) -> None:
-        mine = samples[contender]
-        middle = median(mine)
-        benchmark.group = f"{topic}: {case}"
-        benchmark.extra_info.update(
-            topic=topic,
-            case=case,
-            contender=contender,
-            ns=middle,
-            ratios={name: middle / median(other) for name, other in samples.items()},
-            figures=figures,
-        )
-        durations: Iterator[float] = itertools.cycle(mine)
-
-        def pass_time() -> None:
-            _replay.now += next(durations) / 1e9
-
-        benchmark.pedantic(pass_time, rounds=len(mine))
-
-    return publish
+def publish(benchmark: Any) -> replay.Publish:
+    """Write down what one contender of a case measured: see replay.py."""
+    return replay.publisher(benchmark)

@@ -14,8 +14,6 @@ _CPUS = sorted(os.sched_getaffinity(0))
 PRODUCER, CONSUMER = _CPUS[0], _CPUS[-1]
 TRIES = 20
 
-Publish = Callable[..., None]  # see the fixture in conftest.py
-
 Key = TypeVar("Key", bound=Hashable)
 Sample = TypeVar("Sample")
 
@@ -37,7 +35,7 @@ def interleave(
         warmup: how many do not, before those.
 
     Returns:
-        What each measured, one a round.
+        What each measured, one per round.
     """
     order = list(contenders)
     samples: dict[Key, list[Sample]] = {key: [] for key in order}
@@ -62,6 +60,11 @@ def _undisturbed(key: Hashable, run: Callable[[int], Sample | None], number: int
             return sample
         time.sleep(0.2)  # by then a drain thread that came between is back to its idle pace
     raise RuntimeError(f"{key}: disturbed {TRIES} times in a row")
+
+
+def same(run: Callable[[], Sample]) -> Callable[[int], Sample]:
+    """A turn that is the same in every round."""
+    return lambda _number: run()
 
 
 def threads(name: str) -> set[int]:

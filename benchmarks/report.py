@@ -1,20 +1,21 @@
-"""Print benchmarks/results.json as tables, and draw ns/event against the number of backends."""
+"""Print results.csv as tables, and draw ns per event against the number of backends."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from targets import ORDERS, STATES, TARGETS, Reader, Results
+from .limits import LIMITS, ORDERS, STATES, Reader
+from .results import Result, Results, read
 
-HERE = Path(__file__).parent
+PLOT = Path(__file__).parent / "drain.svg"
+FLOORS = ["memory floor", "counting floor"]
 REFERENCES = {  # topic: contenders that all others of a case are divided by
-    "drain, after others": ["memory floor", *ORDERS.values()],
-    "drain, back to back": ["memory floor", *ORDERS.values()],
-    "drain, back to back, two decades": ["memory floor", *ORDERS.values()],
+    "drain, after others": [*FLOORS, *ORDERS.values()],
+    "drain, back to back": [*FLOORS, *ORDERS.values()],
+    "drain, back to back, two decades": [*FLOORS, *ORDERS.values()],
     "drain, back to back, half of them opened": ["memory floor"],
+    "latencies": ["lifetime alone"],
     "drain thread": ["lbl_stream_drain()"],
     "python per event": ["lblatency"],
     "record": ["record_latency()", "backend().observe()"],
@@ -24,18 +25,13 @@ REFERENCES = {  # topic: contenders that all others of a case are divided by
     "import": ["bare python"],
 }
 COLOURS = {
-    "memory floor": "#999999",
+    "memory floor": "#bbbbbb",
+    "counting floor": "#777777",
     "lblatency, ids": "#0072b2",
     "lblatency, hash": "#56b4e9",
     "C++ stack": "#d55e00",
     "Go stack": "#009e73",
 }
-
-
-def by_name(document: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    """The results by topic, case and contender."""
-    infos = [each["extra_info"] for each in document["benchmarks"]]
-    return {(info["topic"], info["case"], info["contender"]): info for info in infos}
 
 
 # ---- tables ----
@@ -60,17 +56,25 @@ def table(rows: Iterable[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def topic_table(topic: str, infos: list[Mapping[str, Any]]) -> str:
+def topic_table(topic: str, results: Results) -> str:
     """Every contender of every case: ns, against the references, and what else was counted."""
     references = REFERENCES.get(topic, [])
+    ours = [each for each in results if each.topic == topic]
+    figures = list(dict.fromkeys(name for each in ours for name in each.figures))
     head = ["case", "contender", "ns", *(f"÷ {name}" for name in references)]
-    figures = list(dict.fromkeys(name for info in infos for name in info["figures"]))
     rows = [head + [name.replace("_", " ") for name in figures]]
-    for info in infos:
-        ratios = [number(info["ratios"].get(name)) for name in references]
-        extra = [number(info["figures"].get(name)) for name in figures]
-        rows.append([info["case"], info["contender"], number(info["ns"]), *ratios, *extra])
+    for each in ours:
+        ratios = [number(ratio(each, other, results)) for other in references]
+        extra = [number(each.figures.get(name)) for name in figures]
+        rows.append([each.case, each.contender, number(each.ns), *ratios, *extra])
     return table(rows)
+
+
+def ratio(result: Result, other: str, results: Results) -> float | None:
+    """Its time over another contender's; None if that was left out."""
+    return value_of(
+        lambda results: results.ratio(result.topic, result.case, result.contender, other), results
+    )
 
 
 def value_of(reader: Reader, results: Results) -> float | None:
@@ -81,17 +85,17 @@ def value_of(reader: Reader, results: Results) -> float | None:
         return None
 
 
-def target_table(results: Results) -> str:
-    """What was asked for, and what it is."""
-    rows = [["what", "target", "measured", "met"]]
-    for target in TARGETS:
-        values = [value_of(reader, results) for reader in target.readers]
+def limit_table(results: Results) -> str:
+    """The limits, and whether they are kept."""
+    rows = [["what", "limit", "measured", "kept"]]
+    for limit in LIMITS:
+        values = [value_of(reader, results) for reader in limit.readers]
         rows.append(
             [
-                target.text,
-                target.sign + " " + " / ".join(number(limit) for limit in target.limits),
+                limit.text,
+                limit.sign + " " + " / ".join(number(each) for each in limit.limits),
                 " / ".join(number(value) for value in values),
-                "yes" if target.met(values) else "no",
+                "yes" if limit.kept(values) else "no",
             ]
         )
     return table(rows)
@@ -100,20 +104,21 @@ def target_table(results: Results) -> str:
 # ---- the plot ----
 
 
-def plot(results: Results, into: Path) -> None:
-    """Ns an event against the number of backends, everybody a line, as PNG and SVG."""
+def plot(results: Results) -> None:
+    """Ns per event against the number of backends, everybody a line: the same file for the same."""
     import matplotlib as mpl
 
-    mpl.use("Agg")
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "drain"
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
     for panel, state in zip(panels, STATES, strict=True):
         for contender, colour in COLOURS.items():
             points = sorted(
-                (int(case.split()[0]), info["ns"])
-                for (topic, case, name), info in results.items()
-                if topic == f"drain, {state}" and name == contender
+                (int(each.case.split()[0]), each.ns)
+                for each in results
+                if each.topic == f"drain, {state}" and each.contender == contender
             )
             if points:
                 panel.loglog(*zip(*points, strict=True), "o-", color=colour, label=contender)
@@ -121,26 +126,20 @@ def plot(results: Results, into: Path) -> None:
         panel.grid(visible=True, which="both", alpha=0.25)
     panels[0].set_ylabel("ns per event")
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False
+        *panels[0].get_legend_handles_labels(), loc="lower center", ncols=6, frameon=False
     )
     figure.suptitle("From ring buffer to histogram: 12,000 events, 1 MiB ring")
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    for suffix in ("png", "svg"):
-        figure.savefig(into / f"drain.{suffix}", dpi=120)
+    figure.savefig(PLOT, metadata={"Date": None})
 
 
 def main() -> None:
     """Print all there is."""
-    document = json.loads((HERE / "results.json").read_text())
-    results = by_name(document)
-    print(f"rings: {document['machine_info']['rings']}")
-    by_topic: dict[str, list[Mapping[str, Any]]] = {}
-    for (topic, _, _), info in results.items():
-        by_topic.setdefault(topic, []).append(info)
-    for topic, infos in by_topic.items():
-        print(f"\n## {topic}\n\n{topic_table(topic, infos)}")
-    print(f"\n## targets\n\n{target_table(results)}")
-    plot(results, HERE)
+    results = read()
+    for topic in dict.fromkeys(each.topic for each in results):
+        print(f"\n## {topic}\n\n{topic_table(topic, results)}")
+    print(f"\n## regression limits\n\n{limit_table(results)}")
+    plot(results)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ struct bench_spec {
 	__u32 in_turn; /* one backend after the other, not at random */
 	__u32 with_opened; /* whether every other event, at random, opens a connection */
 	__u32 octave, octaves; /* lifetimes are 2^octave ns to 2^(octave + octaves), log-uniform */
+	__u32 all_latencies; /* whether connect, first byte and closing are drawn at random too */
 };
 /* cdef: end */
 
@@ -26,6 +27,28 @@ static inline __attribute__((always_inline)) __u64 bench_mix(__u64 x)
 	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
 	x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
 	return x ^ (x >> 31);
+}
+
+/* Log-uniform from `from` to 2^octaves times that, by 16 bits of a random number. */
+static inline __attribute__((always_inline)) __u32 bench_spread(__u32 from, __u32 octaves,
+								__u32 random)
+{
+	__u32 octave = (((random & 0xff) * octaves) >> 8) & 31;
+
+	return (from << octave) + (((from << octave) * (random >> 8 & 0xff)) >> 8);
+}
+
+/*
+ * Connecting takes 100 us to 6.4 ms, the first byte 100 us to 25.6 ms more, closing 50 us to
+ * 6.4 ms. The connection lives for longer than all of these.
+ */
+static inline __attribute__((always_inline)) void bench_latencies(__u64 random,
+								  struct lbl_event *event)
+{
+	event->connect_us = bench_spread(100, 6, random & 0xffff);
+	event->first_byte_us = event->connect_us + bench_spread(100, 8, random >> 16 & 0xffff);
+	event->closing_us = bench_spread(50, 7, random >> 32 & 0xffff);
+	event->created_ns -= (event->first_byte_us + event->closing_us) * 1000ULL;
 }
 
 static inline __attribute__((always_inline)) void bench_event(const struct bench_spec *spec,
@@ -51,6 +74,8 @@ static inline __attribute__((always_inline)) void bench_event(const struct bench
 		.port = 8080,
 		.addr = { [10] = 0xff, 0xff, 10, backend >> 16, backend >> 8, backend },
 	};
+	if (spec->all_latencies)
+		bench_latencies(bench_mix(random), event);
 }
 
 #endif

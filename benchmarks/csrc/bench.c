@@ -10,18 +10,9 @@
 
 #include "bench.h"
 #include "filler.skel.h"
-
-enum { LINE = 64 };
+#include "ring.h"
 
 static int bench_seen(void *ctx, void *data, size_t len); /* Python's; cffi defines it */
-
-struct bench_ring {
-	struct filler *filler; /* NULL for memory */
-	struct ring_buffer *libbpf;
-	uint64_t *consumer, *producer;
-	uint8_t *data;
-	uint64_t mask;
-};
 
 static uint64_t now_ns(void)
 {
@@ -169,6 +160,14 @@ int64_t bench_produce(struct bench_ring *ring, enum bench_producer how, struct b
 	return total;
 }
 
+void bench_events(const struct bench_spec *spec, struct lbl_event *ret)
+{
+	uint32_t i;
+
+	for (i = 0; i < spec->n; i++)
+		bench_event(spec, i, &ret[i]);
+}
+
 int64_t bench_produce_by(int (*produce)(void *, const void *, uint32_t), void *stream,
 			 const struct bench_spec *spec)
 {
@@ -193,7 +192,7 @@ int64_t bench_pace(struct bench_ring *ring, enum bench_producer how, struct benc
 		int64_t got;
 
 		while ((double)(now_ns() - start) < due)
-			__builtin_ia32_pause();
+			; /* reading the clock is pause enough */
 		got = bench_produce(ring, how, spec);
 		if (got < 0)
 			return got;
@@ -206,19 +205,6 @@ int64_t bench_pace(struct bench_ring *ring, enum bench_producer how, struct benc
 }
 
 /* ---- consuming ---- */
-
-int64_t bench_ring_read(struct bench_ring *ring)
-{
-	uint64_t at = *ring->consumer, end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
-	uint64_t n = (end - at) / LINE, sum = 0, i;
-	const uint8_t *line = ring->data + (at & ring->mask);
-
-	for (i = 0; i < n; i++, line += LINE)
-		sum += *(const uint64_t *)line;
-	asm volatile("" : : "r"(sum)); /* it is needed */
-	__atomic_store_n(ring->consumer, end, __ATOMIC_RELEASE);
-	return (int64_t)n;
-}
 
 int64_t bench_timed(int64_t (*drain)(void *), void *arg, uint64_t *ret_ns)
 {

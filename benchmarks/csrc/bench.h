@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the benchmarks need of C: rings that are filled by BPF programs, the memory floor, paced
+ * What the benchmarks need of C: rings that are filled by BPF programs, the floors, paced
  * producers, and timing without Python in between. Functions return a count or a negative errno.
  */
 #ifndef BENCH_H
@@ -33,6 +33,9 @@ enum bench_producer {
 /* Produce the events. Returns how many the ring had room for; spec->spent_ns says what it took. */
 int64_t bench_produce(struct bench_ring *ring, enum bench_producer how, struct bench_spec *spec);
 
+/* The same events in an array. */
+void bench_events(const struct bench_spec *spec, struct lbl_event *ret);
+
 /* The same events by a function like lbl_stream_produce(). */
 int64_t bench_produce_by(int (*produce)(void *, const void *, uint32_t), void *stream,
 			 const struct bench_spec *spec);
@@ -44,8 +47,25 @@ int64_t bench_produce_by(int (*produce)(void *, const void *, uint32_t), void *s
 int64_t bench_pace(struct bench_ring *ring, enum bench_producer how, struct bench_spec *spec,
 		   double per_second, double seconds);
 
-/* Look at one line of every record, and release them: what no consumer can do without. */
+/* The memory floor: look at one line of every record, and release them. */
 int64_t bench_ring_read(struct bench_ring *ring);
+
+/*
+ * The counting floor: count each event in two cache lines of its backend's, as large and as far
+ * apart as lblatency's, which are known beforehand: no decoding, no search, no check.
+ */
+struct bench_counting;
+
+/* For up to `n_max` events that wait in the ring. */
+int bench_counting_new(struct bench_ring *ring, uint32_t backends, uint32_t n_max,
+		       struct bench_counting **ret);
+void bench_counting_free(struct bench_counting *counting);
+
+/* Find out where the spec's events will be counted; the ring is filled with them next. */
+void bench_counting_prepare(struct bench_counting *counting, const struct bench_spec *spec);
+
+/* Read each record, count it, and release all. */
+int64_t bench_counting_drain(struct bench_counting *counting);
 
 /* Call `drain`, and say how long it took. */
 int64_t bench_timed(int64_t (*drain)(void *), void *arg, uint64_t *ret_ns);

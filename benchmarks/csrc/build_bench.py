@@ -40,6 +40,7 @@ def build(into: Path) -> Path:
     builder.set_source(
         "_bench",
         '#include "bench.c"',
+        sources=[str(HERE / "csrc" / "floors.c")],
         include_dirs=[str(HERE / "csrc")],
         libraries=["bpf"],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],

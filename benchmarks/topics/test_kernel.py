@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from statistics import median
 
-import nat_lb_cost
 import pytest
-from harness import PRODUCER, Publish, interleave, pin
-from rings import Ring, lib
 
 from tests.support import bpf
 from tests.support.netns import Topology
+
+from ..contenders import balancer
+from ..harness import PRODUCER, interleave, pin, same
+from ..replay import Publish
+from ..rings import Ring, lib
 
 REPEAT = 4_000
 EMPTY = "the same program without the call"
@@ -24,7 +27,7 @@ PROGRAMS = {
     STAMPED: lib.BENCH_PACKET_CLOSED_STAMPED,
 }
 FLOWS = {"TCP, IPv4": (4, True), "TCP, IPv6": (6, True), "UDP, IPv4": (4, False)}
-LOADS = {"ping_pong": nat_lb_cost.ping_pong, "flood": nat_lb_cost.flood}
+LOADS = {"ping_pong": balancer.ping_pong, "flood": balancer.flood}
 WAYS = ["in", "out"]
 
 
@@ -43,10 +46,10 @@ def _run(ring: Ring, program: int) -> float:
 
 @pytest.fixture(scope="module")
 def producing(rounds: int) -> Mapping[str, list[float]]:
-    """Ns a packet, from the kernel's own loop around the program."""
+    """Ns per packet, from the kernel's own loop around the program."""
     ring = Ring(16 << 20)
     return interleave(
-        {name: lambda _, p=program: _run(ring, p) for name, program in PROGRAMS.items()}, rounds
+        {name: same(partial(_run, ring, program)) for name, program in PROGRAMS.items()}, rounds
     )
 
 
@@ -61,22 +64,20 @@ def test_producer(name: str, producing: Mapping[str, list[float]], publish: Publ
 
 
 def _empty_ns() -> float:
-    fd = nat_lb_cost.empty_program()
-    runs = [
-        bpf.run_on_frame(fd, bytes(100), nat_lb_cost.REPEAT).ns for _ in range(nat_lb_cost.ROUNDS)
-    ]
+    fd = balancer.empty_program()
+    runs = [bpf.run_on_frame(fd, bytes(100), balancer.REPEAT).ns for _ in range(balancer.ROUNDS)]
     os.close(fd)
     return median(runs)
 
 
 @pytest.fixture(scope="module")
 def hot(smoke: bool) -> Mapping[str, float]:
-    """Ns a packet, by flow and way; "empty" is a program that does nothing."""
+    """Ns per packet, by flow and way; "empty" is a program that does nothing."""
     found = {"empty": _empty_ns()}
     for flow, which in FLOWS.items():
         if smoke and flow != "TCP, IPv4":
             continue
-        for way, ns in zip(WAYS, nat_lb_cost.hot(*which), strict=True):
+        for way, ns in zip(WAYS, balancer.hot(*which), strict=True):
             found[f"{flow}, {way}"] = ns
     return found
 
@@ -94,14 +95,14 @@ def test_balancer_hot(flow: str, way: str, hot: Mapping[str, float], publish: Pu
 
 @pytest.fixture(scope="module")
 def live(smoke: bool) -> Iterator[Mapping[str, float]]:
-    """Ns a packet of real traffic, from bpf_stats; what they cost themselves is subtracted."""
+    """Ns per packet of real traffic, from bpf_stats; what they cost themselves is subtracted."""
     if smoke:
         pytest.skip("real traffic takes too long for a smoke test")
     with Topology() as topology:
         yield {
             f"{load}, {way}": ns
             for load, run in LOADS.items()
-            for way, ns in zip(WAYS, nat_lb_cost.live(topology, 4, run)[0], strict=True)
+            for way, ns in zip(WAYS, balancer.live(topology, 4, run), strict=True)
         }
 
 

@@ -8,13 +8,17 @@ from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
-import builder
 import pytest
-from harness import Publish, interleave
 from prometheus_client import CollectorRegistry, Histogram
-from rings import Callback, Ring, Tracked, Traffic, ffi
 
 from lblatency.histogram import REFERENCE_BUCKETS
+
+from .. import builder
+from ..contenders.callback import Callback
+from ..contenders.ours import Tracked
+from ..harness import interleave
+from ..replay import Publish
+from ..rings import Ring, Traffic, ffi
 
 BACKENDS, CALLS = [16, 1_000], 4_000
 OURS = "lblatency"
@@ -58,6 +62,12 @@ def _observe_only(children: list[Any]) -> float:
     return (time.perf_counter_ns() - start) / CALLS
 
 
+def _turn(
+    run: Callable[[Traffic], float | None], traffic: Traffic
+) -> Callable[[int], float | None]:
+    return lambda number: run(replace(traffic, seed=number))
+
+
 @pytest.fixture(scope="module")
 def left_out() -> dict[str, str]:
     """Peers that cannot be had here, and why."""
@@ -74,7 +84,7 @@ def traffic(request: pytest.FixtureRequest) -> Traffic:
 def samples(
     traffic: Traffic, rounds: int, left_out: dict[str, str]
 ) -> Iterator[Mapping[str, list[float]]]:
-    """Everybody's ns an event."""
+    """Everybody's ns per event."""
     tracked, ring, children = Tracked(traffic), Ring(), _children(traffic.backends)
     runs: dict[str, Callable[[Traffic], float | None]] = {
         OURS: tracked.drain,
@@ -85,13 +95,7 @@ def samples(
             runs[name] = Callback(ring, seen).drain
         except builder.MissingError as reason:
             left_out[name] = str(reason)
-    yield interleave(
-        {
-            name: lambda number, run=run: run(replace(traffic, seed=number))
-            for name, run in runs.items()
-        },
-        rounds,
-    )
+    yield interleave({name: _turn(run, traffic) for name, run in runs.items()}, rounds)
     tracked.close()
 
 

@@ -21,7 +21,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "../../bpf/include/lbl_abi.h"
+#include "../../../bpf/include/lbl_abi.h"
 
 using prometheus::Family;
 using prometheus::Histogram;

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Publish
 
+from ..replay import Publish
+
+ROOT = Path(__file__).parents[2]
 BACKENDS, OBSERVATIONS = 10_000, 500
 ALL = "every counter there can be, carried"
 CASES = {
@@ -26,10 +28,13 @@ def test_memory(contender: str, smoke: bool, publish: Publish) -> None:
     """Resident memory over that of the same process before it had a backend."""
     backends, *lifetimes = CASES[contender]
     arguments = [backends // 10 if smoke else backends, *lifetimes]
-    script = Path(__file__).parent / "rss.py"
     start = time.perf_counter_ns()
     done = subprocess.run(
-        [sys.executable, script, *map(str, arguments)], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "benchmarks.contenders.rss", *map(str, arguments)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     took = time.perf_counter_ns() - start
     publish(

@@ -6,15 +6,20 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from statistics import median
 
-import builder
 import pytest
-from harness import Publish, cpu_ns, interleave, threads
-from rings import Agent, Floor, Ring, Tracked, Traffic
+
+from .. import builder
+from ..contenders.agents import Agent
+from ..contenders.floors import CountingFloor, MemoryFloor
+from ..contenders.ours import Tracked
+from ..harness import cpu_ns, interleave, threads
+from ..replay import Publish
+from ..rings import Ring, Traffic
 
 BACKENDS = [16, 100, 1_000, 10_000, 100_000]
-FLOOR, IDS, HASH = "memory floor", "lblatency, ids", "lblatency, hash"
+MEMORY, COUNTING = "memory floor", "counting floor"
+IDS, HASH = "lblatency, ids", "lblatency, hash"
 PEERS = {"C++ stack": "cpp", "Go stack": "go"}
 WORST, TYPICAL = Traffic(0), Traffic(0, octave=24, octaves=7)  # the latter: 17 ms to 2.1 s
 OPENED = "back to back, half of them opened"
@@ -25,11 +30,12 @@ STATES = {  # lifetimes, and which of the two drains
     OPENED: (replace(WORST, with_opened=True), 1),
 }
 
+Turn = Callable[[int], tuple[float, float] | None]
 Run = Callable[[Traffic], float | None]
 Samples = Mapping[str, list[float]]
 
 
-def _twice(run: Run, traffic: Traffic) -> Callable[[int], tuple[float, float] | None]:
+def _twice(run: Run, traffic: Traffic) -> Turn:
     """Drain when others have used the caches, then again at once."""
 
     def turn(number: int) -> tuple[float, float] | None:
@@ -41,11 +47,10 @@ def _twice(run: Run, traffic: Traffic) -> Callable[[int], tuple[float, float] | 
 
 
 class Drains:
-    """Everybody's ns an event: measured for each traffic when it is asked for."""
+    """Everybody's ns per event: measured for each traffic when it is asked for."""
 
     def __init__(self, rounds: int, ring: Ring, agents: Mapping[str, Agent]) -> None:
-        self._rounds, self._agents = rounds, agents
-        self._floor = Floor(ring)
+        self._rounds, self._ring, self._agents = rounds, ring, agents
         self._known: dict[Traffic, dict[str, list[tuple[float, float]]]] = {}
 
     def of(self, backends: int, state: str) -> Samples:
@@ -59,16 +64,24 @@ class Drains:
         }
 
     def _measure(self, traffic: Traffic) -> dict[str, list[tuple[float, float]]]:
-        contenders = {FLOOR: _twice(self._floor.drain, traffic)}
+        contenders = {MEMORY: _twice(MemoryFloor(self._ring).drain, traffic)}
         with contextlib.ExitStack() as stack:
             for name, with_ids in ((IDS, True), (HASH, False)):
                 tracked = Tracked(replace(traffic, with_ids=with_ids))
                 stack.callback(tracked.close)
                 contenders[name] = _twice(tracked.drain, replace(traffic, with_ids=with_ids))
-            for name, agent in self._agents.items() if not traffic.with_opened else ():
-                agent.learn(traffic)
-                contenders[name] = _twice(agent.drain, traffic)
+            if not traffic.with_opened:
+                contenders |= self._closed_only(traffic)
             return interleave(contenders, self._rounds)
+
+    def _closed_only(self, traffic: Traffic) -> dict[str, Turn]:
+        """Those who know no event of an opened connection."""
+        counting = CountingFloor(self._ring, traffic.backends)
+        contenders = {COUNTING: _twice(counting.drain, traffic)}
+        for name, agent in self._agents.items():
+            agent.learn(traffic)
+            contenders[name] = _twice(agent.drain, traffic)
+        return contenders
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +104,7 @@ def drains(rounds: int, left_out: dict[str, str]) -> Iterator[Drains]:
         yield Drains(rounds, ring, agents)
 
 
-@pytest.mark.parametrize("contender", [FLOOR, IDS, HASH, *PEERS])
+@pytest.mark.parametrize("contender", [MEMORY, COUNTING, IDS, HASH, *PEERS])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("backends", BACKENDS)
 def test_drain(
@@ -103,20 +116,14 @@ def test_drain(
     left_out: dict[str, str],
     publish: Publish,
 ) -> None:
-    """Drain and record, against the floor and the agents that people build."""
+    """Drain and record, against the floors and the agents that people build."""
     if smoke and backends > 1_000:
         pytest.skip("too many backends for a smoke test")
-    if state == OPENED and contender in PEERS:
-        pytest.skip("peers take no events of opened connections")
+    if state == OPENED and contender in (COUNTING, *PEERS):
+        pytest.skip(f"{contender} takes no events of opened connections")
     if contender in left_out:
         pytest.skip(f"{contender} left out: {left_out[contender]}")
-    samples = drains.of(backends, state)
-    figures = {}
-    if backends == 100_000:
-        figures["over_10k"] = median(samples[contender]) / median(
-            drains.of(10_000, state)[contender]
-        )
-    publish(f"drain, {state}", f"{backends} backends", contender, samples, **figures)
+    publish(f"drain, {state}", f"{backends} backends", contender, drains.of(backends, state))
 
 
 # ---- what is measured above is what start() runs ----

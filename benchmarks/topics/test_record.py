@@ -8,10 +8,12 @@ from itertools import repeat
 from typing import Any
 
 import pytest
-from harness import CONSUMER, Publish, interleave, pin
 
 from lblatency import LatencyTracker
 from lblatency.histogram import REFERENCE_BUCKETS
+
+from ..harness import CONSUMER, interleave, pin, same
+from ..replay import Publish
 
 CALLS = 20_000
 SECONDS = 0.0123
@@ -29,7 +31,7 @@ Loop = Callable[[], float]
 
 
 def _loop(call: Callable[[Any], Any], value: Any = SECONDS) -> Loop:
-    """Calls in a loop; gives ns a call, the loop included."""
+    """Calls in a loop; gives ns per call, the loop included."""
 
     def loop() -> float:
         start = time.perf_counter_ns()
@@ -97,7 +99,7 @@ def _ddsketch() -> dict[str, Loop]:
 
 @pytest.fixture(scope="module")
 def samples(rounds: int) -> Mapping[str, list[float]]:
-    """Everybody's ns a call."""
+    """Everybody's ns per call."""
     pin(CONSUMER)
     loops: dict[str, Loop] = {}
     for make in (_ours, _prometheus, _hdr, _ddsketch):
@@ -105,7 +107,7 @@ def samples(rounds: int) -> Mapping[str, list[float]]:
             loops |= make()
         except pytest.skip.Exception:
             continue
-    return interleave({name: lambda _, loop=loop: loop() for name, loop in loops.items()}, rounds)
+    return interleave({name: same(loop) for name, loop in loops.items()}, rounds)
 
 
 @pytest.mark.parametrize("name", NAMES)

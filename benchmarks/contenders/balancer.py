@@ -1,4 +1,4 @@
-"""What the balancer's programs cost per packet: `sudo python benchmarks/nat_lb_cost.py`.
+"""What the programs of the demo's balancer cost per packet.
 
 "hot": one packet of an established flow over and over (BPF_PROG_TEST_RUN), all caches warm, the
 VIP being its own backend so that the packet stays what it is. "live": real traffic between
@@ -16,12 +16,8 @@ import socket
 import statistics
 import struct
 import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lblatency.demo.balancer import NatBalancer
 from tests.support import bpf
@@ -50,9 +46,8 @@ def statistics_on() -> Iterator[None]:
 def measured(fd: int) -> tuple[int, int]:
     """Give a program's total of ns and runs."""
     text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    return tuple(
-        int(re.search(rf"{name}:\s*(\d+)", text)[1]) for name in ("run_time_ns", "run_cnt")
-    )
+    found = dict(re.findall(r"^(run_time_ns|run_cnt):\s*(\d+)", text, re.MULTILINE))
+    return int(found["run_time_ns"]), int(found["run_cnt"])
 
 
 def empty_program() -> int:
@@ -92,10 +87,10 @@ def hot(version: int, tcp: bool) -> list[float]:
         flow = Flow(balancer, version, tcp=tcp)
         flow.backend = flow.vip
         flow.handshake() if tcp else flow.sends()
-        rest = {"payload": bytes(100), "flags": ACK if tcp else None, "seq": 1001, "ack": 5001}
+        flags = ACK if tcp else None
         ends = (flow.client, flow.vip), (flow.vip, flow.client)
         for fd, (source, target) in zip((flow.ingress, flow.egress), ends, strict=True):
-            sent = frame(source, target, **rest)
+            sent = frame(source, target, flags=flags, seq=1001, ack=5001, payload=bytes(100))
             bpf.run_on_frame(fd, sent, REPEAT)
             runs = [bpf.run_on_frame(fd, sent, REPEAT).ns for _ in range(ROUNDS)]
             medians.append(statistics.median(runs))
@@ -118,21 +113,6 @@ def ping_pong(topology: Topology, version: int) -> None:
             client.recv(100)
 
 
-def bulk(topology: Topology, version: int) -> None:
-    """One long transfer from the backend."""
-    with (
-        topology.listen(BACKENDS[version][0], 8080) as server,
-        topology.connect(VIP[version], 80) as client,
-        server.accept()[0] as accepted,
-    ):
-        sender = threading.Thread(target=lambda: (accepted.sendall(bytes(1 << 30)),
-                                                  accepted.shutdown(socket.SHUT_WR)))  # fmt: skip
-        sender.start()
-        while client.recv(1 << 20):
-            pass
-        sender.join()
-
-
 def flood(topology: Topology, version: int) -> None:
     """Datagrams as fast as they can be sent, over 64 flows in turn; nobody reads them."""
     with contextlib.ExitStack() as stack:
@@ -149,8 +129,8 @@ def flood(topology: Topology, version: int) -> None:
                 send(b"request")
 
 
-def live(topology: Topology, version: int, load: Load) -> tuple[list[float], list[int], float]:
-    """Give ns per packet in and out, how many packets, and what an empty program takes."""
+def live(topology: Topology, version: int, load: Load) -> list[float]:
+    """Give ns per packet in and out; 0 where the load sends none."""
     where = BACKENDS[version][0]
     where = f"[{where}]:8080" if version == 6 else f"{where}:8080"
     empty = empty_program()
@@ -166,25 +146,4 @@ def live(topology: Topology, version: int, load: Load) -> tuple[list[float], lis
     *programs, (ns, runs) = totals
     cost = ns / runs
     # A handful of runs is the neighbours' business, not the load.
-    times = [ns / runs - cost if runs > 100 else 0 for ns, runs in programs]
-    return times, [runs for _, runs in programs], cost
-
-
-def main() -> None:
-    """Print the table."""
-    print(f"{'case':<24}{'in, ns':>8}{'out, ns':>9}  subtracted, packets in/out")
-    for version in FAMILY:
-        for tcp in (True, False):
-            times = hot(version, tcp)
-            name = f"hot, {'TCP' if tcp else 'UDP'}, IPv{version}"
-            print(f"{name:<24}{times[0]:>8.0f}{times[1]:>9.0f}")
-    with Topology() as topology:
-        for version in FAMILY:
-            for load in (flood, ping_pong, bulk):
-                times, packets, cost = live(topology, version, load)
-                name = f"live, {load.__name__}, IPv{version}"
-                print(f"{name:<24}{times[0]:>8.0f}{times[1]:>9.0f}  {cost:.0f}, {packets}")
-
-
-if __name__ == "__main__":
-    main()
+    return [ns / runs - cost if runs > 100 else 0 for ns, runs in programs]

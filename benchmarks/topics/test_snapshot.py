@@ -7,15 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
-from harness import CONSUMER, PRODUCER, Publish, interleave, pin
-from rings import DRAIN, Tracked, Traffic, ffi, lib, stream_pointer
 
 from lblatency import LatencyTracker
 from lblatency._ffi import ffi as our_ffi
 from lblatency._ffi import lib as our_lib
 
+from ..contenders.ours import DRAIN, Tracked
+from ..harness import CONSUMER, PRODUCER, interleave, pin
+from ..replay import Publish
+from ..rings import Traffic, ffi, lib, stream_pointer
+
 TRAFFIC = Traffic(10_000, with_ids=True, n=200_000)
 BATCH = 1_000
+Measured = tuple[Mapping[str, list[float]], dict[str, list[int]]]
 ALONE, WATCHED = "drain alone", "drain during snapshots"
 
 
@@ -34,14 +38,15 @@ class Reader:
         out = our_ffi.new("struct lbl_snapshot **")
         while self._may.wait() and not self._ending.is_set():
             self._reading.set()
-            our_lib.lbl_tracker_snapshot(self._tracker._ptr, out)
+            our_lib.lbl_tracker_snapshot(self._tracker._ptr, our_lib.LBL_LIFETIME, out)
             our_lib.lbl_snapshot_free(out[0])
             self.taken += 1
 
     def __enter__(self) -> None:
         self._reading.clear()
         self._may.set()
-        self._reading.wait()
+        if not self._reading.wait(timeout=60):
+            raise RuntimeError("the reader's thread has ended")
 
     def __exit__(self, *_exc: object) -> None:
         self._may.clear()
@@ -79,8 +84,8 @@ def _longest(tracked: Tracked, reader: Reader, n: int) -> dict[str, list[int]]:
 
 
 @pytest.fixture(scope="module")
-def measured(rounds: int, smoke: bool) -> Iterator[tuple[Mapping[str, list[float]], dict]]:
-    """Ns an event, and the times of small drains."""
+def measured(rounds: int, smoke: bool) -> Iterator[Measured]:
+    """Ns per event, and the times of small drains."""
     tracked = Tracked(TRAFFIC, 16 << 20)
     reader = Reader(tracked.tracker)
     try:
@@ -100,7 +105,7 @@ def measured(rounds: int, smoke: bool) -> Iterator[tuple[Mapping[str, list[float
 
 
 @pytest.mark.parametrize("name", [ALONE, WATCHED])
-def test_snapshot(name: str, measured: tuple, publish: Publish) -> None:
+def test_snapshot(name: str, measured: Measured, publish: Publish) -> None:
     """A reader stops nobody: it shares the memory bus at most."""
     samples, calls = measured
     publish(

@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from statistics import median
 
 import pytest
-from harness import CONSUMER, Publish, interleave, pin
+
+from ..harness import CONSUMER, interleave, pin, same
+from ..replay import Publish
 
 BARE, OURS, PROMETHEUS = "bare python", "import lblatency", "import prometheus_client"
 CODE = {BARE: "pass", OURS: OURS, PROMETHEUS: PROMETHEUS}
@@ -25,7 +28,7 @@ def _start(code: str) -> float:
 def samples(rounds: int) -> Mapping[str, list[float]]:
     """Everybody's ns from start to end."""
     pin(CONSUMER)
-    return interleave({name: lambda _, c=code: _start(c) for name, code in CODE.items()}, rounds)
+    return interleave({name: same(partial(_start, code)) for name, code in CODE.items()}, rounds)
 
 
 @pytest.mark.parametrize("name", CODE)

@@ -1,7 +1,7 @@
 """Fill a tracker in a process of its own and print what memory it took, as JSON.
 
-    python rss.py BACKENDS OBSERVATIONS OCTAVE OCTAVES
-    python rss.py BACKENDS
+    python -m benchmarks.contenders.rss BACKENDS OBSERVATIONS OCTAVE OCTAVES
+    python -m benchmarks.contenders.rss BACKENDS
 
 Lifetimes are from 2^OCTAVE ns to 2^(OCTAVE + OCTAVES). Without any, every counter that there can be
 is counted beyond its first byte: no backend takes more.
@@ -15,9 +15,10 @@ import sys
 from array import array
 from pathlib import Path
 
-from rings import RING_EVENTS, Tracked, Traffic
-
 from lblatency import LatencyTracker
+
+from ..rings import RING_EVENTS, Traffic
+from .ours import Tracked
 
 
 def rss() -> int:
@@ -38,8 +39,8 @@ def fill(tracked: Tracked, traffic: Traffic, events: int) -> None:
 
 
 def report(taken: int, backends: int) -> None:
-    """Print KiB a backend, and MiB of all of them."""
-    print(json.dumps({"kib_a_backend": taken / backends / 1024, "mib": taken / (1 << 20)}))
+    """Print KiB per backend, and MiB of all of them."""
+    print(json.dumps({"kib_per_backend": taken / backends / 1024, "mib": taken / (1 << 20)}))
 
 
 def fill_all(backends: int) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from harness import CONSUMER, Publish, interleave, pin
 
 from lblatency import LatencyTracker
 from lblatency.histogram import REFERENCE_BUCKETS
+
+from ..harness import CONSUMER, interleave, pin
+from ..replay import Publish
 
 np = pytest.importorskip("numpy", reason="left out: pip install numpy")
 
@@ -55,7 +57,7 @@ def _turn(fill: Callable[[], object]) -> Callable[[int], float]:
 
 @pytest.fixture(scope="module")
 def samples(rounds: int) -> Mapping[str, list[float]]:
-    """Everybody's ns a value."""
+    """Everybody's ns per value."""
     pin(CONSUMER)
     values = 2.0 ** np.random.default_rng(1).uniform(-16, 4, MILLION)  # 15 us to 16 s
     turns = {OURS: _turn(_ours(values)), NUMPY: _turn(_numpy(values))}

@@ -1,0 +1,1 @@
+"""How fast lblatency is, beside what people use instead: see README.md."""
