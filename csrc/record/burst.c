@@ -5,6 +5,9 @@
 #include "record/burst.h"
 #include "record/burst_avx512.h"
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline, cold))
+
 bool lbl_use_avx512;
 
 __attribute__((constructor)) static void choose(void)
@@ -154,64 +157,93 @@ static uint64_t contradictions(const struct lbl_burst *burst)
 
 /* ---- latencies besides lifetimes ---- */
 
-static inline __attribute__((always_inline)) void locate_told(const struct lbl_bank *bank,
-							      const struct lbl_table *table,
-							      struct lbl_burst *restrict burst,
-							      struct lbl_burst_more *restrict more,
-							      enum lbl_metric metric)
+/* Of events from a number on. */
+static ALWAYS_INLINE void tell(struct lbl_burst *restrict burst,
+			       struct lbl_burst_more *restrict more, enum lbl_metric metric,
+			       uint32_t from)
 {
 	uint64_t told = 0;
 	uint32_t i;
 
-	for (i = 0; i < burst->n; i++) {
+	for (i = from; i < burst->n; i++) {
 		uint64_t ns = lbl_told(metric, lbl_burst_event(burst, i), burst->ns[i]);
-		uint32_t index = lbl_index_of(table, burst->hot[i]);
+		bool is_told = ns != LBL_NOT_TOLD;
 
-		told |= (uint64_t)(ns != LBL_NOT_TOLD) << i;
-		ns = ns == LBL_NOT_TOLD ? 0 : ns;
+		told |= (uint64_t)is_told << i;
+		ns = is_told ? ns : 0;
 		more->ns[i] = ns;
-		more->counter[i] = lbl_bank_counter(
-			bank, index, lbl_slot_in_cell(bank->buckets, lbl_cell(ns), ns));
-		__builtin_prefetch(more->counter[i], 1);
+		more->cell[i] = (uint16_t)lbl_cell(ns);
 	}
-	more->told = told;
+	more->told |= told;
 }
 
 /* A constant metric makes a loop without a branch. */
-static void locate_metric(const struct lbl_shard *shard, struct lbl_burst *restrict burst,
-			  uint32_t k)
+static void tell_metric(struct lbl_burst *restrict burst, struct lbl_burst_more *restrict more,
+			enum lbl_metric metric)
 {
-	const struct lbl_bank *bank = &shard->banks[shard->more[k]];
-	const struct lbl_table *table = &shard->table;
-	struct lbl_burst_more *more = &burst->more[k];
+	uint32_t from = lbl_use_avx512 ? lbl_burst_tell_avx512(burst, more, metric) : 0;
 
-	switch (shard->more[k]) {
+	switch (metric) {
 	case LBL_CONNECT:
-		locate_told(bank, table, burst, more, LBL_CONNECT);
+		tell(burst, more, LBL_CONNECT, from);
 		break;
 	case LBL_FIRST_BYTE:
-		locate_told(bank, table, burst, more, LBL_FIRST_BYTE);
+		tell(burst, more, LBL_FIRST_BYTE, from);
 		break;
 	case LBL_ACTIVE:
-		locate_told(bank, table, burst, more, LBL_ACTIVE);
+		tell(burst, more, LBL_ACTIVE, from);
 		break;
 	default:
-		locate_told(bank, table, burst, more, shard->more[k]);
+		tell(burst, more, metric, from);
 	}
+}
+
+static ALWAYS_INLINE void locate_told(const struct lbl_shard *shard, const struct lbl_bank *bank,
+				      const struct lbl_burst *restrict burst,
+				      struct lbl_burst_more *restrict more, bool all)
+{
+	uint32_t i;
+
+	for (i = 0; i < burst->n; i++) {
+		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
+		uint32_t slot = lbl_slot_in_cell(bank->buckets, more->cell[i], more->ns[i]);
+		uint8_t *counter = lbl_bank_counter(bank, index, slot);
+
+		if (!all && !(more->told >> i & 1))
+			counter = &more->untold;
+		more->counter[i] = counter;
+		__builtin_prefetch(counter, 1);
+	}
+}
+
+static void locate_sums(const struct lbl_shard *shard, const struct lbl_burst *burst)
+{
+	const struct lbl_bank *first = &shard->banks[shard->more[0]];
+	uint32_t i;
+
+	for (i = 0; i < burst->n; i++)
+		__builtin_prefetch(lbl_bank_sum(first, lbl_index_of(&shard->table, burst->hot[i])),
+				   1);
 }
 
 static void locate_more(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
-	const struct lbl_bank *first = &shard->banks[shard->more[0]];
-	uint32_t i, k;
+	uint64_t all = lbl_burst_all(burst->n);
+	uint32_t k;
 
-	for (i = 0; i < burst->n; i++) {
-		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
+	locate_sums(shard, burst);
+	for (k = 0; k < shard->n_more; k++) {
+		const struct lbl_bank *bank = &shard->banks[shard->more[k]];
+		struct lbl_burst_more *more = &burst->more[k];
 
-		__builtin_prefetch(lbl_bank_sum(first, index), 1);
+		more->untold = 0;
+		more->told = 0;
+		tell_metric(burst, more, shard->more[k]);
+		if (likely(more->told == all))
+			locate_told(shard, bank, burst, more, true);
+		else
+			locate_told(shard, bank, burst, more, false);
 	}
-	for (k = 0; k < shard->n_more; k++)
-		locate_metric(shard, burst, k);
 }
 
 /* ---- counting ---- */
@@ -235,15 +267,14 @@ static void count_opened(struct lbl_shard *shard, const struct lbl_burst *burst)
 }
 
 /* Out of line, so that no index is computed before it is needed. */
-static __attribute__((noinline, cold)) bool carry_lifetime(struct lbl_shard *shard,
-							   struct lbl_hot *hot, uint8_t *counter)
+static NOINLINE bool carry_lifetime(struct lbl_shard *shard, struct lbl_hot *hot, uint8_t *counter)
 {
 	uint32_t index = lbl_index_of(&shard->table, hot);
 
 	return lbl_bank_carry(&shard->banks[LBL_LIFETIME], index, counter);
 }
 
-static __attribute__((noinline, cold)) void carry_sum(struct lbl_shard *shard, struct lbl_hot *hot)
+static NOINLINE void carry_sum(struct lbl_shard *shard, struct lbl_hot *hot)
 {
 	lbl_bank_add_sum(&shard->banks[LBL_LIFETIME], lbl_index_of(&shard->table, hot), 0);
 }
@@ -283,31 +314,66 @@ static uint32_t count_all_closed(struct lbl_shard *shard, const struct lbl_burst
 	return failed;
 }
 
-static uint32_t count_told(struct lbl_shard *shard, const struct lbl_burst *burst, uint32_t k)
+/* A counter that was added to carries; then the sum follows. Returns 1 if there was no memory. */
+static NOINLINE uint32_t carry_more(struct lbl_shard *shard, const struct lbl_burst *burst,
+				    uint32_t k, uint32_t i)
 {
+	uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
 	struct lbl_bank *bank = &shard->banks[shard->more[k]];
-	const struct lbl_burst_more *more = &burst->more[k];
-	uint64_t left = more->told & burst->closed;
-	uint32_t failed = 0;
 
-	while (left) {
-		uint32_t i = pop_lowest(&left);
-		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
+	if (!lbl_bank_carry(bank, index, burst->more[k].counter[i]))
+		return 1;
+	lbl_bank_add_sum(bank, index, burst->more[k].ns[i]);
+	return 0;
+}
 
-		if (lbl_bank_inc(bank, index, more->counter[i]))
-			lbl_bank_sum_up(bank, index, lbl_bank_sum(bank, index), more->ns[i]);
-		else
-			failed++;
+static NOINLINE void carry_more_sum(struct lbl_shard *shard, const struct lbl_hot *hot, uint32_t k)
+{
+	lbl_bank_add_sum(&shard->banks[shard->more[k]], lbl_index_of(&shard->table, hot), 0);
+}
+
+static ALWAYS_INLINE uint32_t count_one_more(struct lbl_shard *shard, const struct lbl_burst *burst,
+					     uint32_t i, uint32_t n)
+{
+	uint64_t *sums = lbl_shard_sums(shard, burst->hot[i]);
+	uint32_t failed = 0, k;
+
+	for (k = 0; k < n; k++) {
+		const struct lbl_burst_more *more = &burst->more[k];
+
+		if (unlikely(lbl_bump8(more->counter[i], 1)))
+			failed += carry_more(shard, burst, k, i);
+		else if (unlikely(lbl_bump64(&sums[k], more->ns[i])))
+			carry_more_sum(shard, burst->hot[i], k);
 	}
+	return failed;
+}
+
+/* Returns how many durations there was no memory to count in. A constant `n` unrolls the loop. */
+static ALWAYS_INLINE uint32_t count_more_of(struct lbl_shard *shard, const struct lbl_burst *burst,
+					    uint32_t n)
+{
+	uint64_t left = burst->closed;
+	uint32_t failed = 0, i;
+
+	if (likely(left == lbl_burst_all(burst->n))) {
+		for (i = 0; i < burst->n; i++)
+			failed += count_one_more(shard, burst, i, n);
+		return failed;
+	}
+	while (left)
+		failed += count_one_more(shard, burst, pop_lowest(&left), n);
 	return failed;
 }
 
 static void count_more(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
-	uint32_t failed = 0, k;
+	uint32_t failed;
 
-	for (k = 0; k < shard->n_more; k++)
-		failed += count_told(shard, burst, k);
+	if (shard->n_more == 3)
+		failed = count_more_of(shard, burst, 3);
+	else
+		failed = count_more_of(shard, burst, shard->n_more);
 	lbl_owner_add(&shard->outcomes.not_counted, failed);
 }
 

@@ -8,6 +8,9 @@
 bool lbl_has_avx512(void);
 /* Decode events up to a multiple of 8, and return how many. */
 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst);
+/* Read a latency off events up to a multiple of 8, and return how many; 0 if it is not known here. */
+uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, struct lbl_burst_more *more,
+			       enum lbl_metric metric);
 /* Whether the keys of all events are those of their backends. */
 bool lbl_burst_same_keys_avx512(const struct lbl_burst *burst);
 

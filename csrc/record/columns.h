@@ -8,11 +8,16 @@
 #include "stream/ring.h"
 #include "stream/sink.h"
 
-/* Of a latency besides the lifetime: which events tell it, and where each is to be counted. */
+/*
+ * A latency besides the lifetime. What does not tell it has the duration 0, and counts in `untold`
+ * instead, which a burst cannot fill.
+ */
 struct lbl_burst_more {
-	uint64_t told;
-	uint64_t ns[LBL_BURST_MAX];
+	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
+	uint16_t cell[LBL_BURST_MAX]; /* see struct lbl_buckets */
 	uint8_t *counter[LBL_BURST_MAX];
+	uint64_t told; /* the set of events that tell it */
+	uint8_t untold;
 };
 
 /*

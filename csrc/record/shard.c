@@ -8,33 +8,22 @@
 
 /* ---- creation ---- */
 
-/* A power of two, so that no backend's sums straddle cache lines. */
-static uint32_t sums_bytes(const struct lbl_shard *shard)
-{
-	uint32_t n = 1;
-
-	while (n < shard->n_more)
-		n *= 2;
-	return n * (uint32_t)sizeof(uint64_t);
-}
-
 static int init_more(struct lbl_shard *shard, struct lbl_buckets *const buckets[LBL_METRICS],
 		     size_t max)
 {
-	uint32_t stride, i;
+	uint32_t i;
 	int err;
 
 	for (i = LBL_LIFETIME + 1; i < LBL_METRICS; i++) {
 		if (buckets[i])
 			shard->more[shard->n_more++] = (enum lbl_metric)i;
 	}
-	stride = sums_bytes(shard);
-	err = shard->n_more ? lbl_array_reserve(&shard->sums_memory, max * stride) : 0;
+	err = shard->n_more ? lbl_array_reserve(&shard->sums_memory, max * LBL_SUMS_BYTES) : 0;
 	for (i = 0; i < shard->n_more && !err; i++) {
 		enum lbl_metric metric = shard->more[i];
 
 		err = lbl_bank_init(&shard->banks[metric], buckets[metric], max,
-				    shard->sums_memory.at + i * sizeof(uint64_t), stride);
+				    shard->sums_memory.at + i * sizeof(uint64_t), LBL_SUMS_BYTES);
 	}
 	return err;
 }
@@ -46,7 +35,7 @@ static int grow(struct lbl_shard *shard, size_t n)
 	uint32_t i;
 
 	if (shard->n_more && !err)
-		err = lbl_array_grow(&shard->sums_memory, n * sums_bytes(shard));
+		err = lbl_array_grow(&shard->sums_memory, n * LBL_SUMS_BYTES);
 	for (i = 0; i < shard->n_more && !err; i++)
 		err = lbl_bank_grow(&shard->banks[shard->more[i]], n);
 	return err;

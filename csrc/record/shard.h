@@ -45,13 +45,15 @@ struct lbl_proxy_name {
  * The sink's lock is held by whoever writes, for a batch at a time; the table's and the banks'
  * contents are read without it.
  */
+enum { LBL_SUMS_BYTES = LBL_METRICS - 1 <= 4 ? 32 : 64 };
+
 struct lbl_shard {
 	struct lbl_sink sink;
 	struct lbl_table table;
 	struct lbl_bank banks[LBL_METRICS]; /* lifetimes, and those of `more` */
 	enum lbl_metric more[LBL_METRICS]; /* latencies that are recorded besides lifetimes */
 	uint32_t n_more;
-	struct lbl_array sums_memory; /* of `more`: those of a backend share a cache line */
+	struct lbl_array sums_memory; /* of `more`, in LBL_SUMS_BYTES per backend */
 	struct lbl_outcomes outcomes;
 	struct lbl_births births;
 	struct lbl_birth_source elsewhere; /* asked last; all 0: nobody */
@@ -72,6 +74,15 @@ struct lbl_shard {
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
 		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
+
+/* The sums of a backend's latencies besides the lifetime, in the order of `more`. */
+static inline uint64_t *lbl_shard_sums(const struct lbl_shard *shard, const struct lbl_hot *hot)
+{
+	size_t offset = (size_t)((const uint8_t *)hot - (const uint8_t *)shard->table.hot);
+
+	return (uint64_t *)(void *)(shard->sums_memory.at +
+				    offset / (sizeof(*hot) / LBL_SUMS_BYTES));
+}
 
 static inline bool lbl_shard_has(const struct lbl_shard *shard, enum lbl_metric metric)
 {
