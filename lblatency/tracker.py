@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ._address import format_ip, parse_target
+from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
 from .backend import Backend, BackendRow, refusal
 from .conntrack import ConntrackMap
@@ -16,8 +16,6 @@ from .stats import EventStream, check_room, stream_stats
 
 __all__ = ["LatencyTracker"]
 
-_OVERFLOW = "overflow"
-_OVERFLOW_TARGET = "overflow:0"
 _OUTCOMES = tuple(name for name, _ in ffi.typeof("struct lbl_outcomes").fields)
 
 
@@ -77,7 +75,8 @@ class LatencyTracker:
             )
         check(rc, "making a tracker")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
-        self._names: dict[int, str] = {0: _OVERFLOW}
+        self._names: dict[int, str] = {}
+        self._overflow = self._name(0)
         self._bound: dict[str, dict[tuple[str, str], Backend]] = {name: {} for name in METRICS}
         self._max_backends = max_backends
 
@@ -266,7 +265,7 @@ class LatencyTracker:
             )
             row = BackendRow(
                 proxy=self._name(raw.name),
-                ip=format_ip(bytes(raw.addr)) if raw.name else _OVERFLOW,
+                ip=format_ip(bytes(raw.addr)) if raw.name else self._overflow,
                 port=raw.port,
                 histogram=histogram,
                 opened=raw.opened,
@@ -296,8 +295,9 @@ class LatencyTracker:
     ) -> HistogramSnapshot | None:
         """The histogram of one backend; None if nothing was recorded for it."""
         buckets = self._buckets_of(metric)
-        if (proxy_name, target_id) == (_OVERFLOW, _OVERFLOW_TARGET):
-            return self.get_all_histograms(metric=metric).get((_OVERFLOW, _OVERFLOW_TARGET))
+        overflow = self._overflow, format_target(self._overflow, 0)
+        if (proxy_name, target_id) == overflow:
+            return self.get_all_histograms(metric=metric).get(overflow)
         encoded = _check_name(proxy_name)
         address, port = parse_target(target_id)
         number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
