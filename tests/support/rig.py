@@ -130,8 +130,9 @@ class Rig:
 
 
 def assert_accounted(tracker: LatencyTracker) -> dict[str, int]:
-    """Hold both sums of the loss accounting against each other; give back the counts."""
+    """Hold the three sums of the loss accounting against each other; give back the counts."""
     n = {name: count for name, count in tracker.event_counts().items() if count is not None}
     assert n["produced"] == n["received"] + n["dropped"] + n["in_ring"], n
+    assert n["received"] == n["opened"] + n["closed"] + n["periodic"] + n["malformed"], n
     assert n["closed"] == n["recorded"] + n["unmatched"] + n["rejected"] + n["ignored"], n
     return n
