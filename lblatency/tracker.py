@@ -77,7 +77,7 @@ class LatencyTracker:
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
         self._names: dict[int, str] = {}
         self._overflow = self._name(0)
-        self._bound: dict[str, dict[tuple[str, str], Backend]] = {name: {} for name in METRICS}
+        self._bound: dict[tuple[str, str, str], Backend] = {}
         self._max_backends = max_backends
 
     @property
@@ -168,15 +168,14 @@ class LatencyTracker:
         rc = lib.lbl_tracker_backend(self._ptr, metric_number(metric), number, ip, port, out)
         check(rc, "adding a backend")
         backend = Backend(self._ptr, ffi.gc(out[0], lib.lbl_backend_free))
-        bound = self._bound[metric]
-        if len(bound) < self._max_backends:
-            bound[proxy_name, target_id] = backend
+        if len(self._bound) < self._max_backends * len(self._buckets):
+            self._bound[proxy_name, target_id, metric] = backend
         return backend
 
     def backend(self, proxy_name: str, target_id: str, *, metric: str = LIFETIME) -> Backend:
         """The backend as an object whose `observe(seconds)` records quickest."""
         try:
-            return self._bound[metric][proxy_name, target_id]
+            return self._bound[proxy_name, target_id, metric]
         except (KeyError, TypeError):
             return self._bind(proxy_name, target_id, metric)
 
@@ -196,7 +195,7 @@ class LatencyTracker:
             ValueError: a name or the latency is not as above.
         """
         try:
-            backend = self._bound[metric][proxy_name, target_id]
+            backend = self._bound[proxy_name, target_id, metric]
         except (KeyError, TypeError):
             backend = self._bind(proxy_name, target_id, metric)
         backend.observe(latency_sec)

@@ -215,7 +215,7 @@ def test_what_a_bound_backend_keeps_is_let_go_with_it() -> None:
     pointer = tracker._ptr
     before = sys.getrefcount(pointer)
     observe = tracker.backend("web", TARGET).observe
-    tracker._bound["lifetime"].clear()
+    tracker._bound.clear()
     observe(1)
     assert sys.getrefcount(pointer) > before
     del observe
