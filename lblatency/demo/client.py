@@ -4,6 +4,10 @@ A lifetime runs from just before connect() to the end of the connection as the c
 after its close() where the server closed first (the balancer's end is the last ACK, which that
 close() brings about), or on the reset. One thread on non-blocking sockets, at real-time priority
 where that is allowed: it is a measuring device, and what delays it would count as an error.
+
+The short times are too short for that; the client's kernel tells them: for connect, how long TCP
+waited for the SYN-ACK; for the first byte, when its packet arrived, less the time just before
+connect().
 """
 
 from __future__ import annotations
@@ -17,15 +21,15 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .kernel_clock import handshake_s, receive, stamp_arrivals
 from .plan import CONNECTIONS_PER_SECOND, PROXIES
 
 __all__ = ["ENDED_FIN", "ENDED_LOST", "ENDED_RST", "Client", "Ending", "unpack_endings"]
 
 ENDED_FIN, ENDED_RST, ENDED_LOST = 1, 2, 3
-_RECORD = struct.Struct("<BBd")  # backend number, how it ended, seconds
+_RECORD = struct.Struct("<BBddd")  # the fields of Ending
 _MOST_OPEN = 512
 _LONGEST_NS = 10 * 10**9
 
@@ -36,7 +40,9 @@ class Ending:
 
     backend: int
     how: int
-    seconds: float
+    lifetime_s: float
+    connect_s: float
+    first_byte_s: float
 
 
 def unpack_endings(report: bytes) -> list[Ending]:
@@ -47,16 +53,33 @@ def unpack_endings(report: bytes) -> list[Ending]:
 
 
 class _Connection:
-    """A connection and the moment just before it was opened."""
+    """A connection, and the moment just before it was opened by two clocks."""
 
-    __slots__ = ("backend", "socket", "started_ns")
+    __slots__ = ("_started_wall_ns", "backend", "connect_s", "first_byte_s", "socket", "started_ns")
 
     def __init__(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        stamp_arrivals(self.socket)
         self.backend = 0
+        self.connect_s = self.first_byte_s = 0.0
+        self._started_wall_ns = time.time_ns()  # as the kernel stamps arrivals
         self.started_ns = time.monotonic_ns()
         self.socket.connect_ex((host, port))  # EINPROGRESS; a failure shows up in epoll
+
+    def request(self) -> None:
+        """Note how long connecting took, and have the server begin."""
+        self.connect_s = handshake_s(self.socket)
+        self.socket.send(b"?")
+
+    def read(self) -> None:
+        """Read to the end of the connection; raises as recv() does, also if it has not come yet."""
+        while True:
+            received, arrived_ns = receive(self.socket)
+            if not received:
+                return
+            self.backend = received[0]
+            self.first_byte_s = (arrived_ns - self._started_wall_ns) / 1e9
 
 
 class Client:
@@ -69,6 +92,8 @@ class Client:
         self._epoll.register(sys.stdin, select.EPOLLIN)
         self._open: dict[int, _Connection] = {}
         self._report = bytearray()
+        self._stamping = socket.socket()  # keeps the kernel stamping while no connection is open
+        stamp_arrivals(self._stamping)
 
     def run(self) -> bytes:
         """Open, time and await every connection, and give back one packed record of each."""
@@ -110,11 +135,10 @@ class Client:
         connection = self._open[fd]
         try:
             if events & select.EPOLLOUT:
-                connection.socket.send(b"?")
+                connection.request()
                 self._epoll.modify(fd, select.EPOLLIN)
                 return
-            for received in _received(connection.socket):
-                connection.backend = received[0]
+            connection.read()
         except ConnectionResetError:
             self._end(fd, ENDED_RST)
         except BlockingIOError:
@@ -130,8 +154,13 @@ class Client:
         self._epoll.unregister(fd)
         connection.socket.close()
         end_ns = time.monotonic_ns() if how == ENDED_FIN else reset_ns
-        seconds = (end_ns - connection.started_ns) / 1e9
-        self._report += _RECORD.pack(connection.backend, how, seconds)
+        self._report += _RECORD.pack(
+            connection.backend,
+            how,
+            (end_ns - connection.started_ns) / 1e9,
+            connection.connect_s,
+            connection.first_byte_s,
+        )
 
     def _give_up_on_stuck(self) -> None:
         """End what is older than any backend serves. The oldest come first in the dict."""
@@ -143,9 +172,3 @@ class Client:
             stuck.append(fd)
         for fd in stuck:
             self._end(fd, ENDED_LOST)
-
-
-def _received(connection: socket.socket) -> Iterator[bytes]:
-    """What has arrived, up to the end of the connection; raises as recv() does."""
-    while received := connection.recv(64):
-        yield received

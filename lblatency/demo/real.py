@@ -69,8 +69,12 @@ class EbpfSource(TrafficSource):
             if ending.how == ENDED_LOST or not ending.backend:
                 truth.lost += 1
             else:
-                backend = backend_numbered(ending.backend)
-                truth.seconds[backend.proxy.name, backend.target].append(ending.seconds)
+                truth.add(
+                    backend_numbered(ending.backend),
+                    lifetime=ending.lifetime_s,
+                    connect=ending.connect_s,
+                    first_byte=ending.first_byte_s,
+                )
         return truth
 
     def close(self) -> None:

@@ -6,30 +6,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .compare import PERCENTILES, Comparison, worst_error
-from .table import Row, backend_table, comparison_table, human_time
+from ..histogram import LIFETIME
+from .compare import METRICS, PERCENTILES, Comparison, worst_error
+from .table import Row, backend_table, comparison_table, in_words
 
-__all__ = ["EVENT_COUNTERS", "Report"]
+__all__ = ["Report"]
 
-EVENT_COUNTERS = (
-    "produced",
-    "received",
-    "recorded",
-    "unmatched",
-    "rejected",
-    "ignored",
-    "dropped",
-    "in_ring",
+_SUMS = (  # of the tracker's event counts
+    ("produced", ("received", "dropped", "in_ring")),
+    ("received", ("opened", "closed", "periodic", "malformed")),
+    ("closed", ("recorded", "unmatched", "rejected", "ignored")),
 )
-_RING = (
-    "{produced} events produced = {received} received + {dropped} dropped + {in_ring} in the ring"
-)
-_ENDINGS = ": {recorded} recorded, {unmatched} unmatched, {rejected} rejected, {ignored} ignored"
+_FIGURES = ("p50", "p95", "p99", "mean")
 _HEADINGS = {
     "ebpf": "Real TCP connections through an eBPF load balancer, from its own events",
     "simulated": "SIMULATED: drawn at random, through the same engine; nothing was measured",
 }
-_CLOCKS = {"ebpf": "clients' own", "simulated": "drawn"}
+_CLOCKS = {"ebpf": "clients", "simulated": "drawn"}
+_NOTES = {
+    "ebpf": "clients: lifetime as the process saw it, connect as TCP did, first byte as it arrived",
+    "simulated": "drawn: what the events were made of",
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,20 @@ class Report:
 
     def problems(self) -> list[str]:
         """What does not add up, one sentence each."""
-        found = []
-        if not self._is_closed():
-            found.append("the loss accounting does not close: produced is not the sum of the rest")
-        if self.events["recorded"] != self.connections:
-            found.append(
-                f"{self.connections} connections ended, {self.events['recorded']} were recorded"
-            )
+        found = [
+            f"the loss accounting does not close: {total} is not the sum of {', '.join(parts)}"
+            for total, parts in _SUMS
+            if not self._closes(total, parts)
+        ]
+        recorded = self.events["recorded"]
+        if recorded != self.connections:
+            found.append(f"{self.connections} connections ended, {recorded} were recorded")
+        for metric in METRICS:
+            count = sum(row.count(metric) for row in self.rows)
+            if count != recorded:
+                found.append(
+                    f"{recorded} connections were recorded, the {in_words(metric)} of {count}"
+                )
         if self.lost:
             found.append(f"{self.lost} connections failed")
         if not self.comparisons:
@@ -60,43 +64,43 @@ class Report:
             if not one.is_acceptable:
                 proxy, target = one.backend
                 found.append(
-                    f"p{one.percent} of {proxy} {target} is off by {one.error * 1000:.2f} ms"
+                    f"{in_words(one.metric)} p{one.percent} of {proxy} {target} is off by"
+                    f" {one.error * 1000:.3f} ms"
                 )
         return found
 
-    def _is_closed(self) -> bool:
-        counted = self.events
-        return counted["produced"] == (
-            counted["received"] + counted["dropped"] + counted["in_ring"]
-        )
+    def _closes(self, total: str, parts: Sequence[str]) -> bool:
+        return self.events[total] == sum(self.events[part] for part in parts)
 
     def as_json(self) -> str:
-        """One object on one line; seconds, errors of the worst backend."""
+        """One object on one line; seconds, errors of the worst backend.
+
+        A lifetime's figures stand in the object itself, other metrics' in one of their own.
+        """
         return json.dumps(
             {
                 "source": self.source,
                 "backends": [
-                    {
-                        "proxy": row.proxy,
-                        "target": row.target,
-                        "count": row.measured["count"] if row.measured else 0,
-                        **{name: row.value(name) for name in ("p50", "p95", "p99", "mean")},
-                    }
+                    {"proxy": row.proxy, "target": row.target, **_nested(_figures(row))}
                     for row in self.rows
                 ],
-                "events": {name: self.events[name] for name in EVENT_COUNTERS},
-                "truth": {
-                    "connections": self.connections,
-                    **{
-                        f"p{percent}_error_s": worst_error(self.comparisons, percent)
-                        for percent in PERCENTILES
-                    },
-                },
+                "events": dict(self.events),
+                "truth": {"connections": self.connections, **_nested(self._errors())},
             }
         )
 
+    def _errors(self) -> dict[str, dict[str, float | None]]:
+        return {
+            metric: {
+                f"p{percent}_error_s": worst_error(self.comparisons, metric, percent)
+                for percent in PERCENTILES
+            }
+            for metric in METRICS
+        }
+
     def as_text(self) -> str:
         """The final table, the comparison and the loss accounting."""
+        closes = all(self._closes(*one) for one in _SUMS)
         return "\n".join(
             [
                 _HEADINGS[self.source],
@@ -104,16 +108,32 @@ class Report:
                 *backend_table(self.rows),
                 "",
                 *comparison_table(self.comparisons, _CLOCKS[self.source]),
+                _NOTES[self.source],
                 "",
-                _RING.format_map(self.events),
-                f"{self.connections} connections ended" + _ENDINGS.format_map(self.events),
-                f"The loss accounting {'closes' if self._is_closed() else 'DOES NOT CLOSE'}."
-                f" Largest errors: {self._largest_errors()}.",
+                *(self._sum(*one) for one in _SUMS),
+                f"{self.connections} connections ended."
+                f" The loss accounting {'closes' if closes else 'DOES NOT CLOSE'}.",
             ]
         )
 
-    def _largest_errors(self) -> str:
-        return ", ".join(
-            f"p{percent} {human_time(worst_error(self.comparisons, percent))}"
-            for percent in PERCENTILES
-        )
+    def _sum(self, total: str, parts: Sequence[str]) -> str:
+        """`3 received = 1 opened + 2 closed`."""
+        sign = "=" if self._closes(total, parts) else "≠"
+        counts = (f"{self.events[part]} {in_words(part)}" for part in parts)
+        return f"{self.events[total]} {total} {sign} {' + '.join(counts)}"
+
+
+def _figures(row: Row) -> dict[str, dict[str, float | None]]:
+    return {
+        metric: {
+            "count": row.count(metric),
+            **{name: row.value(metric, name) for name in _FIGURES},
+        }
+        for metric in METRICS
+    }
+
+
+def _nested(by_metric: dict[str, dict[str, float | None]]) -> dict[str, object]:
+    """The lifetime's values, and beside them an object per other metric."""
+    others = {metric: values for metric, values in by_metric.items() if metric != LIFETIME}
+    return {**by_metric[LIFETIME], **others}

@@ -10,7 +10,7 @@ from .._signals import HeldSignals
 from ..check import missing_capabilities
 from ..errors import BpfError, LatencyError
 from ..tracker import LatencyTracker
-from .compare import compare
+from .compare import METRICS, compare
 from .plan import BACKENDS, PROXIES
 from .real import EbpfSource
 from .report import Report
@@ -79,7 +79,7 @@ def _observe(
     is_live: bool,
 ) -> Report:
     """Measure until all connections have ended."""
-    tracker = LatencyTracker()
+    tracker = LatencyTracker(metrics=METRICS)
     tracker.start(source.stream, None, "demo", proxies={one.number: one.name for one in PROXIES})
     try:
         with serve_metrics(tracker, listen) as url:
@@ -121,10 +121,15 @@ def _settle(source: TrafficSource, tracker: LatencyTracker, truth: Truth) -> Non
     deadline = time.monotonic() + _SETTLE_S
     while True:
         source.stream.drain()
-        recorded = tracker.get_status()["events"]["recorded"]
+        recorded = _event_counts(tracker)["recorded"]
         if recorded >= truth.connections or time.monotonic() > deadline:
             return
         time.sleep(0.01)
+
+
+def _event_counts(tracker: LatencyTracker) -> dict[str, int]:
+    """Where all events went; both sources count what they produce, so that all is known."""
+    return {name: count for name, count in tracker.event_counts().items() if count is not None}
 
 
 def _rows(tracker: LatencyTracker) -> list[Row]:
@@ -141,7 +146,10 @@ def _rows(tracker: LatencyTracker) -> list[Row]:
                 closed=counts["closed"],
                 open=counts["open"],
                 resets=counts["reasons"].get("rst", 0),
-                measured=tracker.get_percentiles(proxy, target),
+                measured={
+                    metric: tracker.get_percentiles(proxy, target, metric=metric)
+                    for metric in METRICS
+                },
             )
         )
     return rows
@@ -149,12 +157,16 @@ def _rows(tracker: LatencyTracker) -> list[Row]:
 
 def _report(name: str, tracker: LatencyTracker, truth: Truth) -> Report:
     rows = _rows(tracker)
-    measured = {(row.proxy, row.target): row.measured for row in rows if row.measured}
+    comparisons = []
+    for metric in METRICS:
+        measured = {(row.proxy, row.target): row.measured[metric] for row in rows}
+        known = {backend: values for backend, values in measured.items() if values}
+        comparisons += compare(metric, known, truth.seconds[metric])
     return Report(
         source=name,
         rows=rows,
-        events=tracker.get_status()["events"],
-        comparisons=compare(measured, truth.seconds),
+        events=_event_counts(tracker),
+        comparisons=comparisons,
         connections=truth.connections,
         lost=truth.lost,
     )

@@ -1,7 +1,8 @@
-"""A backend: says at once who it is, serves for a while, then closes or resets."""
+"""A backend: takes a request, says after a while who it is, and later closes or resets."""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import select
 import socket
@@ -14,6 +15,7 @@ from .plan import Backend
 __all__ = ["Server"]
 
 _BACKLOG = 1024
+_ANSWER, _CLOSE, _RESET = 0, 1, 2
 _LINGER_NONE = struct.pack("ii", 1, 0)  # close() then sends RST instead of FIN
 
 
@@ -24,7 +26,7 @@ class Server:
         self._backend = backend
         self._epoll = select.epoll()
         self._connections: dict[int, socket.socket] = {}
-        self._due: list[tuple[float, int, bool]] = []
+        self._due: list[tuple[float, int, int]] = []  # when, which, what
         family = socket.AF_INET6 if ":" in backend.host else socket.AF_INET
         self._listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,11 +44,11 @@ class Server:
                 if fd == self._listener.fileno():
                     self._accept()
                 else:
-                    self._answer(fd)
-            self._finish_due()
+                    self._take_request(fd)
+            self._do_due()
 
     def _patience(self) -> float | None:
-        """Seconds until the next connection is to end, if one is being served."""
+        """Seconds until something is due, if a connection is being served."""
         return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
 
     def _accept(self) -> None:
@@ -59,25 +61,31 @@ class Server:
             self._connections[connection.fileno()] = connection
             self._epoll.register(connection, select.EPOLLIN)
 
-    def _answer(self, fd: int) -> None:
-        """Take the request, tell who answers, and decide when the connection ends."""
+    def _take_request(self, fd: int) -> None:
+        """Decide when to answer and when to end the connection."""
         connection = self._connections[fd]
         self._epoll.unregister(fd)
         try:
             if connection.recv(64):
-                connection.send(bytes([self._backend.number]))
-                seconds, resets = self._backend.draw()
-                heapq.heappush(self._due, (time.monotonic() + seconds, fd, resets))
+                now = time.monotonic()
+                service = self._backend.draw()
+                end = _RESET if service.resets else _CLOSE
+                heapq.heappush(self._due, (now + service.answer_s, fd, _ANSWER))
+                heapq.heappush(self._due, (now + service.end_s, fd, end))
                 return
         except OSError:
             pass  # the client is gone: nothing left to serve
         self._connections.pop(fd).close()
 
-    def _finish_due(self) -> None:
+    def _do_due(self) -> None:
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
-            _, fd, resets = heapq.heappop(self._due)
+            _, fd, what = heapq.heappop(self._due)
+            if what == _ANSWER:
+                with contextlib.suppress(OSError):  # the client is gone
+                    self._connections[fd].send(bytes([self._backend.number]))
+                continue
             connection = self._connections.pop(fd)
-            if resets:
+            if what == _RESET:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
             connection.close()

@@ -6,6 +6,7 @@ import heapq
 import random
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..event import Event
 from ..stats import MemoryRing, create_event_stream
@@ -15,6 +16,7 @@ from .source import TrafficSource, Truth
 __all__ = ["SimulatedSource"]
 
 _RING_BYTES = 1 << 20
+_CONNECT_S = (0.00003, 0.0003, 0.00006)  # least, most, most likely
 
 
 @dataclass(order=True, frozen=True)
@@ -24,6 +26,8 @@ class _Connection:
     closed_ns: int
     created_ns: int
     backend: Backend = field(compare=False)
+    connect_s: float = field(compare=False)
+    first_byte_s: float = field(compare=False)
     resets: bool = field(compare=False)
 
 
@@ -58,31 +62,46 @@ class SimulatedSource(TrafficSource):
         (proxy,) = random.choices(PROXIES, [proxy.share for proxy in PROXIES])
         candidates = [backend for backend in BACKENDS if backend.proxy == proxy]
         (backend,) = random.choices(candidates, [backend.weight for backend in candidates])
-        seconds, resets = backend.draw()
-        closed_ns = created_ns + int(seconds * 1e9)
-        heapq.heappush(self._open, _Connection(closed_ns, created_ns, backend, resets))
-        self._produce(backend, "opened", created_ns, created_ns, "unknown")
+        connect_s = random.triangular(*_CONNECT_S)
+        service = backend.draw()
+        opened = _Connection(
+            closed_ns=created_ns + int((connect_s + service.end_s) * 1e9),
+            created_ns=created_ns,
+            backend=backend,
+            connect_s=connect_s,
+            first_byte_s=connect_s + service.answer_s,
+            resets=service.resets,
+        )
+        heapq.heappush(self._open, opened)
+        self._produce("opened", opened, timestamp_ns=created_ns)
 
     def _close_due(self, now: int) -> None:
         while self._open and self._open[0].closed_ns <= now:
             ended = heapq.heappop(self._open)
-            backend = ended.backend
-            reason = "rst" if ended.resets else "fin"
-            self._produce(backend, "closed", ended.closed_ns, ended.created_ns, reason)
-            seconds = (ended.closed_ns - ended.created_ns) / 1e9
-            self._truth.seconds[backend.proxy.name, backend.target].append(seconds)
+            self._produce(
+                "closed",
+                ended,
+                timestamp_ns=ended.closed_ns,
+                reason="rst" if ended.resets else "fin",
+                connect_us=ended.connect_s * 1e6,
+                first_byte_us=ended.first_byte_s * 1e6,
+            )
+            self._truth.add(
+                ended.backend,
+                lifetime=(ended.closed_ns - ended.created_ns) / 1e9,
+                connect=ended.connect_s,
+                first_byte=ended.first_byte_s,
+            )
 
-    def _produce(
-        self, backend: Backend, kind: str, timestamp_ns: int, created_ns: int, reason: str
-    ) -> None:
+    def _produce(self, kind: str, connection: _Connection, **rest: Any) -> None:
+        backend = connection.backend
         event = Event(
             type=kind,
             target=backend.target,
-            timestamp_ns=timestamp_ns,
-            created_ns=created_ns,
-            reason=reason,
+            created_ns=connection.created_ns,
             proxy_id=backend.proxy.number,
             backend_id=backend.number,
+            **rest,
         )
         self._ring.produce(event.pack())
 

@@ -8,22 +8,32 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..sources import Source
-from .compare import BackendKey
+from .compare import METRICS, BackendKey
+from .plan import Backend
 
 __all__ = ["TrafficSource", "Truth"]
 
 
 @dataclass
 class Truth:
-    """Lifetimes that were not measured by lblatency, in seconds, and connections that failed."""
+    """Latencies that were not measured by lblatency, and how many connections failed."""
 
-    seconds: defaultdict[BackendKey, list[float]] = field(default_factory=lambda: defaultdict(list))
+    seconds: dict[str, defaultdict[BackendKey, list[float]]] = field(
+        default_factory=lambda: {metric: defaultdict(list) for metric in METRICS}
+    )
     lost: int = 0
+
+    def add(self, backend: Backend, *, lifetime: float, connect: float, first_byte: float) -> None:
+        """Add a connection that ended as it should; seconds."""
+        key = (backend.proxy.name, backend.target)
+        self.seconds["lifetime"][key].append(lifetime)
+        self.seconds["connect"][key].append(connect)
+        self.seconds["first_byte"][key].append(first_byte)
 
     @property
     def connections(self) -> int:
         """How many connections ended as they should."""
-        return sum(map(len, self.seconds.values()))
+        return sum(map(len, self.seconds["lifetime"].values()))
 
 
 class TrafficSource(Source):

@@ -7,16 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from .compare import PERCENTILES, Comparison
+from .compare import METRICS, PERCENTILES, Comparison, worst_error
 
-__all__ = ["LiveTable", "Row", "backend_table", "comparison_table", "human_time"]
+__all__ = [
+    "LiveTable",
+    "Row",
+    "backend_table",
+    "comparison_table",
+    "in_words",
+    "milliseconds",
+]
+
+_SHOWN = ("p50", "p99")  # of three metrics, they fit into 100 columns
+_GAP = " " * 3
 
 
 @dataclass(frozen=True)
 class Row:
     """A backend as the table shows it.
 
-    `measured` is what `LatencyTracker.get_percentiles` gives: None before a connection has ended.
+    `measured` is what `LatencyTracker.get_percentiles` gives for each metric: None before a
+    connection has ended.
     """
 
     proxy: str
@@ -25,69 +36,133 @@ class Row:
     closed: int
     open: int
     resets: int
-    measured: Mapping[str, float] | None
+    measured: Mapping[str, Mapping[str, float] | None]
 
-    def value(self, name: str) -> float | None:
+    def value(self, metric: str, name: str) -> float | None:
         """One of `p50`, `p95`, `p99` and `mean`, in seconds."""
-        return self.measured[name] if self.measured else None
+        measured = self.measured[metric]
+        return measured[name] if measured else None
+
+    def count(self, metric: str) -> int:
+        """How many connections that latency was measured of."""
+        measured = self.measured[metric]
+        return int(measured["count"]) if measured else 0
 
 
-def human_time(seconds: float | None) -> str:
-    """Three digits and a unit: `4.12 ms`, `1.50 s`; a dash for None."""
+def in_words(name: str) -> str:
+    """A metric's or counter's name for people to read."""
+    return name.replace("_", " ")
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Three digits, but at most three decimals: `0.084`, `4.12`, `1500`; a dash for None."""
     if seconds is None:
         return "-"
-    value, unit = (seconds, "s") if seconds >= 0.9995 else (seconds * 1000, "ms")
-    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{decimals}f} {unit}"
+    value = seconds * 1000
+    decimals = 3 if value < 0.9995 else 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}"
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Lines with columns as wide as their widest cell; the first `left` columns flush left."""
+def _aligned(
+    groups: Sequence[tuple[str, int]],
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int,
+) -> list[str]:
+    """Lines with columns as wide as their widest cell.
+
+    Args:
+        groups: what stands above the header, and over how many columns each.
+        header: a name per column.
+        rows: the cells.
+        left: how many columns are flush left, within the first group; the others are flush right.
+    """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join(
+    padded = [
+        [
             cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
+        ]
         for cells in (header, *rows)
     ]
+    titles: list[str] = []
+    lines: list[list[str]] = [[] for _ in padded]
+    first = 0
+    for title, columns in groups:
+        for line, cells in zip(lines, padded, strict=True):
+            line.append("  ".join(cells[first : first + columns]))
+        width = len(lines[0][-1])
+        titles.append(title.rjust(width) if first else title.ljust(width))
+        first += columns
+    return [_GAP.join(line).rstrip() for line in (titles, *lines)]
 
 
 def backend_table(rows: Sequence[Row]) -> list[str]:
-    """One line a backend, below a header."""
-    times = ("p50", "p95", "p99", "mean")
-    header = ("proxy", "backend", "behaviour", "closed", "open", *times, "resets")
+    """One line per backend, below a header."""
+    counts = ("proxy", "backend", "behaviour", "closed", "resets", "open")
     cells = [
         (
             row.proxy,
             row.target,
             row.label,
             str(row.closed),
-            str(row.open),
-            *(human_time(row.value(name)) for name in times),
             str(row.resets),
+            str(row.open),
+            *(milliseconds(row.value(metric, name)) for metric in METRICS for name in _SHOWN),
         )
         for row in rows
     ]
-    return _aligned(header, cells, left=3)
+    groups = [(in_words(metric), len(_SHOWN)) for metric in METRICS]
+    header = (*counts, *_SHOWN * len(METRICS))
+    return _aligned([("times in ms", len(counts)), *groups], header, cells, left=3)
+
+
+def _compared(one: Comparison | None) -> list[str]:
+    values = (one.measured, one.truth, one.error) if one else (None, None, None)
+    return [milliseconds(value) for value in values]
 
 
 def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]:
-    """Measured, the other clock's and their difference, one line a backend and percentile."""
-    header = ("proxy", "backend", "", "measured", clock, "error")
-    cells = [
-        (
-            *one.backend,
-            f"p{one.percent}",
-            human_time(one.measured),
-            human_time(one.truth),
-            human_time(one.error),
-        )
+    """What we measured, the other clock's and their difference, a line per backend and percentile.
+
+    The last lines tell the largest errors.
+
+    Args:
+        comparisons: in the order of the backends to be shown; dashes stand for missing ones.
+        clock: whose the other one is.
+    """
+    found = {(one.backend, one.percent, one.metric): one for one in comparisons}
+    backends = dict.fromkeys(one.backend for one in comparisons)
+    lines = [
+        [
+            *backend,
+            f"p{percent}",
+            *(
+                cell
+                for metric in METRICS
+                for cell in _compared(found.get((backend, percent, metric)))
+            ),
+        ]
         for percent in PERCENTILES
-        for one in comparisons
-        if one.percent == percent
+        for backend in backends
     ]
-    return _aligned(header, cells, left=3)
+    worst = [
+        [
+            "",
+            "largest",
+            f"p{percent}",
+            *(
+                cell
+                for metric in METRICS
+                for cell in ("", "", milliseconds(worst_error(comparisons, metric, percent)))
+            ),
+        ]
+        for percent in PERCENTILES
+    ]
+    columns = ("ours", clock, "error")
+    groups = [(in_words(metric), len(columns)) for metric in METRICS]
+    header = ("proxy", "backend", "", *columns * len(METRICS))
+    return _aligned([("times in ms", 3), *groups], header, [*lines, *worst], left=3)
 
 
 class LiveTable:

@@ -80,12 +80,30 @@ def assert_adds_up(found: dict[str, Any]) -> None:
     assert all(one["count"] > 0 for one in found["backends"])
     events, truth = found["events"], found["truth"]
     assert events["produced"] == events["received"] + events["dropped"] + events["in_ring"]
+    kinds = ("opened", "closed", "periodic", "malformed")
+    assert events["received"] == sum(events[kind] for kind in kinds)
+    outcomes = ("recorded", "unmatched", "rejected", "ignored")
+    assert events["closed"] == sum(events[outcome] for outcome in outcomes)
     assert events["recorded"] == sum(one["count"] for one in found["backends"])
     assert events["recorded"] == truth["connections"]
     assert events["unmatched"] == events["rejected"] == events["dropped"] == 0
-    slowest = {name: max(one[name] for one in found["backends"]) for name in ("p50", "p95", "p99")}
-    for name, value in slowest.items():
-        assert truth[f"{name}_error_s"] <= 0.002 + 0.006 * value
+    assert_close(found["backends"], truth, {"p50": 0.002, "p95": 0.002, "p99": 0.002})
+    for metric in ("connect", "first_byte"):
+        measured = [one[metric] for one in found["backends"]]
+        assert [one["count"] for one in measured] == [one["count"] for one in found["backends"]]
+        assert_close(measured, truth[metric], {"p50": 0.0002, "p95": 0.001, "p99": 0.001})
+    for one in found["backends"]:
+        for name in ("p50", "p95", "p99", "mean"):
+            assert 0 < one["connect"][name] < one["first_byte"][name] < one[name]
+
+
+def assert_close(
+    measured: list[dict[str, float]], errors: dict[str, float], allowed: dict[str, float]
+) -> None:
+    """The errors are within what the clocks' distance and the buckets' width allow."""
+    for name, distance in allowed.items():
+        slowest = max(one[name] for one in measured)
+        assert errors[f"{name}_error_s"] <= distance + 0.006 * slowest
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -107,6 +125,8 @@ def test_metrics_are_served_while_it_runs_and_sigterm_ends_it() -> None:
     with process:
         count = "lb_backend_latency_seconds_count{"
         wait_until(lambda: scrape(url).count(count) == 4, "four backends")
+        for metric in ("connect", "first_byte"):
+            assert scrape(url).count(f"lb_backend_{metric}_seconds_count{{") == 4
         assert 'target_ip="fd77:4::2"' in scrape(url)
         process.send_signal(signal.SIGTERM)
         output, notices = process.communicate(timeout=30)
