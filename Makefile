@@ -21,7 +21,7 @@ STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf/include -Icsrc -isystem$(P
 # libbpf options are statement expressions.
 STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 
-.PHONY: build demo test sanitize bench bench-smoke bench-compare lint format clean
+.PHONY: build demo test sanitize bench bench-smoke bench-compare metrics-table lint format clean
 .DELETE_ON_ERROR:
 
 # $(call install,packages): Debian packages that are missing; elsewhere, say which they are.
@@ -71,6 +71,10 @@ bench-compare: $(VENV)/.bench
 	$(call install,valgrind)
 	$(BIN)/python -m benchmarks.compare $(BASE)
 	$(BIN)/python -m benchmarks.instructions $(BASE)
+
+# README's table of metrics is made of C's table of families.
+metrics-table: build
+	$(BIN)/python tools/metrics_table.py
 
 lint: build
 	$(call install,$(APT_LINT))
