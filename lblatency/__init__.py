@@ -1,7 +1,7 @@
 """How long connections through a load balancer live, per backend.
 
-The functions of this module work on one process-wide tracker; `LatencyTracker` has the same as
-methods, for any number of them.
+The functions of this module work on one tracker per process. `LatencyTracker` makes further ones,
+with the same functions as methods.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Make on first use what an import should not pay for.
 
-    That is the default tracker, with its hundreds of MiB of address space, and modules that not
-    everybody needs: prometheus_client takes longer to import than all of this.
+    The default tracker reserves hundreds of MiB of address space. The collector imports
+    prometheus_client, which takes longer than the rest of this package.
     """
     if name == "sources":
         return import_module(".sources", __name__)
@@ -85,7 +85,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     ours = globals()
     tracker = ours.get("default_tracker")
-    if tracker is None:  # of two threads that come here at once, both get the first one's
+    if tracker is None:  # setdefault: two threads that come here at once get the same one
         tracker = ours.setdefault("default_tracker", LatencyTracker())
     if name == "default_tracker":
         return tracker

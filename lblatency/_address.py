@@ -1,4 +1,4 @@
-"""Addresses: `ip:port` as people write it, 16 bytes and a port as C has it."""
+"""Addresses: `ip:port` as people write them, 16 bytes and a port as C stores them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_ip(ip: str) -> bytes:
     """The 16 bytes of an address, IPv4 as ::ffff:a.b.c.d.
 
     Raises:
-        ValueError: it is none.
+        ValueError: `ip` is not an IP address.
     """
     try:
         if ":" in ip:
@@ -42,10 +42,10 @@ def _refusal(text: str, what: str) -> ValueError:
 
 
 def split_endpoint(text: str) -> tuple[str, int]:
-    """Split `host:port` or `[ip6]:port`. The host may be a name, and comes without brackets.
+    """Split `host:port` or `[ip6]:port`. The host may be a name; its brackets are removed.
 
     Raises:
-        ValueError: it is not of that form.
+        ValueError: `text` is not of that form.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
@@ -61,7 +61,7 @@ def parse_target(target: str) -> tuple[bytes, int]:
 
     Raises:
         TypeError: `target` is not a string.
-        ValueError: it is not of that form.
+        ValueError: `target` is not of that form.
     """
     if not isinstance(target, str):
         raise TypeError(f"target must be a string 'ip:port', not {type(target).__name__}")
@@ -73,17 +73,17 @@ def parse_target(target: str) -> tuple[bytes, int]:
 
 
 def format_ip(address: bytes) -> str:
-    """The address as text: IPv4 dotted, IPv6 as RFC 5952 wants it, without brackets."""
+    """The address as text: IPv4 dotted, IPv6 in the form of RFC 5952, without brackets."""
     if is_ipv4(address):
         return socket.inet_ntop(socket.AF_INET, address[12:])
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
 def format_target(ip: str, port: int) -> str:
-    """`ip:port`, with the brackets that IPv6 needs."""
+    """`ip:port`, or `[ip]:port` for IPv6."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def format_endpoint(address: Any, port: int) -> str:
-    """`ip:port` of a C struct's 16 bytes and its port."""
+    """`ip:port` from the 16 bytes and the port of a C struct."""
     return format_target(format_ip(bytes(address)), port)

@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with` block."""
+"""The base of classes that a `with` block closes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Closing"]
 
 
 class Closing(ABC):
-    """A context manager that gives itself and ends with `close()`."""
+    """A context manager that yields itself and calls `close()` at the end."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of all that is held. Again: no effect."""
+        """Release everything. A second call has no effect."""
 
     def __enter__(self) -> Self:
         return self

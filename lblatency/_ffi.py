@@ -1,4 +1,4 @@
-"""The only importer of cffi's module, and how its return codes become exceptions."""
+"""The only importer of cffi's module. It turns C's return codes into exceptions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["address", "check", "ffi", "lib"]
 
 
 def address(pointer: Any) -> int:
-    """Where a pointer points to."""
+    """The address that a pointer holds."""
     return int(ffi.cast("uintptr_t", pointer))
 
 
 def check(rc: int, what: str) -> int:
-    """Give back a count or raise `BpfError` for a negative errno, saying what was being done."""
+    """Return a count, or raise `BpfError` for a negative errno; `what` says what was being done."""
     if rc < 0:
         raise BpfError.from_errno(-rc, what)
     return rc

@@ -1,4 +1,4 @@
-"""Serving a tracker's /metrics, for the command line."""
+"""Serve /metrics of a tracker, for the command line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["serve_metrics"]
 
 @contextmanager
 def serve_metrics(tracker: LatencyTracker, address: tuple[str, int]) -> Iterator[str]:
-    """Serve while the block runs; gives the URL. Port 0 takes a free one.
+    """Serve while the block runs; yields the URL. Port 0 means any free port.
 
     Raises:
-        LatencyError: the address is taken or not this machine's.
+        LatencyError: the address is in use, or does not belong to this machine.
     """
     host, port = address
     registry = CollectorRegistry()

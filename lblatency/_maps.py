@@ -1,4 +1,4 @@
-"""BPF maps by what people know them by: fd, pin path, id or name."""
+"""Open BPF maps by fd, pin path, id or name."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def _open(spec: str) -> int:
 
 @contextmanager
 def map_fd(spec: MapSpec) -> Iterator[int]:
-    """An fd of the map for the length of a `with` block.
+    """An fd of the map, open during a `with` block.
 
     Args:
         spec: an open fd (int, or anything with `fileno()`), a pin path (with a `/`), an id (digits
             in a string) or a name.
 
     Raises:
-        BpfError: the kernel knows no such map, or does not let us have it.
+        BpfError: the kernel has no such map, or refuses access to it.
     """
     if isinstance(spec, bool) or not (
         isinstance(spec, (int, str, os.PathLike)) or hasattr(spec, "fileno")
@@ -82,10 +82,10 @@ def _find_counters(ring: MapSpec, ring_fd: int) -> int:
 
 @contextmanager
 def counters_of(ring: MapSpec, ring_fd: int) -> Iterator[int]:
-    """An fd of the `lbl_counters` map that belongs to a ring, for a `with` block; -1 if not found.
+    """An fd of the `lbl_counters` map of a ring, open during a `with` block; -1 if there is none.
 
-    It is looked for beside the ring's pin, then among the maps of the programs that use the ring. A
-    ring that is not called `lbl_events` is not what it counts.
+    It looks beside the ring's pin, then among the maps of the programs that use the ring.
+    `lbl_counters` counts for rings called `lbl_events` only, so another ring has none.
     """
     fd = _find_counters(ring, ring_fd)
     try:
@@ -97,7 +97,7 @@ def counters_of(ring: MapSpec, ring_fd: int) -> Iterator[int]:
 
 @contextmanager
 def inner_maps(fd: int) -> Iterator[list[int] | None]:
-    """The maps in an array of maps as fds, for a `with` block; None if `fd` is no such array."""
+    """The maps in an array of maps, as fds during a `with` block; None if `fd` is no such array."""
     found: list[int] = []
     try:
         for index in count():

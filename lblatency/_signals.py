@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as something to wait for, instead of something that interrupts."""
+"""Wait for Ctrl-C and SIGTERM, instead of being interrupted by them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class HeldSignals:
-    """Holds both signals back while the block runs. Child processes inherit that.
+    """Blocks both signals while the block runs. Child processes inherit the mask.
 
-    A terminal's Ctrl-C, `timeout` and systemd signal the demo's workers too: they must not end by
-    it, for the demo is to end the traffic in order. They end with its pipe, or its process.
+    A terminal's Ctrl-C, `timeout` and systemd signal the demo's workers too. The workers must
+    survive that, because the demo ends the traffic in order. They end when their pipe or the
+    demo's process ends.
     """
 
     def __enter__(self) -> HeldSignals:
@@ -22,11 +23,11 @@ class HeldSignals:
         return self
 
     def wait(self) -> None:
-        """Wait for one of them."""
+        """Wait for one of the signals."""
         signal.sigwait(_ENDING)
 
     def arrived(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for one of them."""
+        """Wait up to `timeout` seconds for one of the signals; True if one came."""
         return signal.sigtimedwait(_ENDING, timeout) is not None
 
     def __exit__(

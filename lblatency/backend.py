@@ -1,4 +1,4 @@
-"""One backend of a tracker: bound for recording, and as a row that was read."""
+"""One backend of a tracker: an object that records, and a row of a snapshot."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MOST = 2**lib.LBL_OBSERVE_LOG2 / 1e9  # seconds; 146 years
 
 
 def refusal(rc: int, seconds: object) -> Exception:
-    """What to raise for a duration that C did not record, by its return code."""
+    """The exception for a duration that C did not record, from its return code."""
     if rc == -errno.ENOMEM:
-        return MemoryError("no memory to record a latency in")
+        return MemoryError("no memory to record a latency")
     return ValueError(f"latency must be seconds from 0 to {_MOST:.0f}, not {seconds!r}")
 
 
@@ -30,11 +30,11 @@ def _refuse(rc: int, seconds: object) -> NoReturn:
 
 
 class Backend:
-    """One backend of a tracker and one of its latencies, bound once so that recording is quick.
+    """One backend and one latency of a tracker, bound once so that recording is fast.
 
     Attributes:
-        observe: call it with seconds to record a duration; raises `ValueError` for NaN,
-            infinities and negatives.
+        observe: records a duration in seconds; raises `ValueError` for NaN, infinities and
+            negative values.
     """
 
     __slots__ = ("observe", "ptr")
@@ -47,17 +47,17 @@ class Backend:
 
 
 class BackendRow(NamedTuple):
-    """One backend at one time.
+    """One backend, as a snapshot found it.
 
     Attributes:
-        proxy: name of the proxy, or "overflow".
-        ip: address as text, without brackets; "overflow" for the overflow backend.
-        port: 0 for the overflow backend.
-        histogram: of the latency that was asked for.
-        opened: connections opened, those included that were open at a reset.
-        open: connections open now, of those whose opening was seen.
-        closed: connections closed by reason, health probes not included.
-        probes: health probes closed.
+        proxy: name of the proxy; "overflow" for the overflow backend.
+        ip: address as text, without brackets; "overflow" likewise.
+        port: of the backend; 0 for the overflow backend.
+        histogram: of the latency that the caller asked for.
+        opened: connections that opened since the last reset, or were open then.
+        open: connections that are open now, of those that were seen to open.
+        closed: connections that closed, by reason, without health probes.
+        probes: health probes that closed.
     """
 
     proxy: str

@@ -1,4 +1,4 @@
-"""What this machine allows, and what to do about what it does not."""
+"""Check what this machine allows, and give advice about what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._ffi import lib
 __all__ = ["Finding", "check_machine", "missing_capabilities"]
 
 _BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-_IN_SYS_ADMIN = {"CAP_BPF", "CAP_PERFMON"}  # they were split off from it in Linux 5.8
+_IN_SYS_ADMIN = {"CAP_BPF", "CAP_PERFMON"}  # Linux 5.8 split them off from CAP_SYS_ADMIN
 _USES = {
     "CAP_BPF": "load BPF programs and maps",
     "CAP_PERFMON": "load BPF programs that read packets",
@@ -22,14 +22,14 @@ _USES = {
 
 
 class Finding(NamedTuple):
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
+        name: of what was checked.
         ok: whether it is as it should be.
-        found: what it is.
+        found: what the machine has.
         advice: what it is for, and what to do if it is not ok.
-        required: whether `lblatency demo` cannot do without.
+        required: whether `lblatency demo` needs it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
-    """Those of CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN that this process lacks."""
+    """Which of CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN this process lacks."""
     effective = 0
     for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):
@@ -68,8 +68,8 @@ def _btf() -> Finding:
         name="BTF",
         ok=path.exists(),
         found=str(path) if path.exists() else "none",
-        advice="tracing programs need a kernel built with CONFIG_DEBUG_INFO_BTF; the balancer of"
-        " `lblatency demo` and `lblatency serve` do without",
+        advice="tracing programs need a kernel built with CONFIG_DEBUG_INFO_BTF; `lblatency demo`"
+        " and `lblatency serve` do not",
         required=False,
     )
 
@@ -110,5 +110,5 @@ def _libbpf() -> Finding:
 
 
 def check_machine() -> list[Finding]:
-    """Look at the kernel, BTF, capabilities, bpffs and libbpf."""
+    """Check the kernel, BTF, capabilities, bpffs and libbpf."""
     return [_kernel(), _btf(), *_capabilities(), _bpffs(), _libbpf()]

@@ -1,4 +1,4 @@
-"""The tracker as a Prometheus collector: a walk over C's table of metric families."""
+"""A Prometheus collector for a tracker. It walks over C's table of metric families."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _CLASSES = {
 
 
 class LatencyCollector(Collector):
-    """Exposes a tracker to any `prometheus_client` registry.
+    """Exports a tracker to any `prometheus_client` registry.
 
     Args:
-        tracker: what to expose.
+        tracker: whose metrics to export.
     """
 
     def __init__(self, tracker: LatencyTracker) -> None:
         self._tracker = tracker
 
     def describe(self) -> list[Metric]:
-        """The families without samples, so that registering them reads no histogram."""
+        """The families without samples, so that registering the collector reads no histogram."""
         return [*(_new(family) for family in self._families()), _build()]
 
     def collect(self) -> Iterator[Metric]:
-        """The families with what the tracker holds now."""
+        """The families with the tracker's current values."""
         stats = self._tracker.raw_stats()
         metrics = [(family, _new(family)) for family in self._families()]
         for name in self._tracker.metrics:
@@ -59,7 +59,7 @@ class LatencyCollector(Collector):
         yield _build()
 
     def _families(self) -> Iterator[Family]:
-        """All but those of latencies that the tracker does not record."""
+        """All families, except histograms of latencies that the tracker does not record."""
         for family in FAMILIES:
             if family.type != "histogram" or family.metric in self._tracker.metrics:
                 yield family
@@ -70,7 +70,7 @@ def _new(family: Family) -> Any:
 
 
 def _add_backend(metrics: list[tuple[Family, Any]], name: str, row: BackendRow, raw: Any) -> None:
-    """Add what belongs to one backend and one latency; counts come with the lifetime."""
+    """Add the samples of one backend and one latency; the lifetime brings the counts too."""
     labels = (row.proxy, row.ip, str(row.port))
     for family, metric in metrics:
         if family.type == "histogram":

@@ -1,4 +1,4 @@
-"""The conntrack BPF map of a load balancer: when connections were created."""
+"""The conntrack BPF map of a load balancer. It knows when connections were created."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Connection", "ConntrackMap"]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One entry. Times are CLOCK_MONOTONIC nanoseconds; a per-CPU map's values are combined."""
+    """One entry. Times are CLOCK_MONOTONIC nanoseconds. Values of a per-CPU map are combined."""
 
     client: str
     target: str
@@ -46,14 +46,14 @@ def _connection(found: Any) -> Connection:
 
 
 class ConntrackMap(Closing):
-    """A hash map, plain or per-CPU, of connections by their tuple after NAT.
+    """A hash map, plain or per-CPU, from a connection's tuple after NAT to its times and counts.
 
     Args:
-        spec: fd, pin path, id (digits in a string) or name. The key is 16 bytes (IPv4) or 40 (the
-            unified layout); both are in `bpf/lbl_abi.h`.
+        spec: fd, pin path, id (digits in a string) or name. The key has 16 bytes (IPv4)
+            or 40 (IPv6 and IPv4); `bpf/include/lbl_abi.h` defines both.
 
     Raises:
-        BpfError: there is no such map, or it may not be opened.
+        BpfError: there is no such map, or the kernel refuses access to it.
         LatencyError: it is a map of another kind.
     """
 
@@ -70,7 +70,7 @@ class ConntrackMap(Closing):
         self._ptr = ffi.gc(out[0], lib.lbl_conntrack_free)
 
     def get(self, client: str, target: str, protocol: int = 6) -> Connection | None:
-        """The entry of one connection, both ends as `ip:port`; None if there is none."""
+        """The entry of one connection, both ends as `ip:port`; None if the map has none."""
         found = ffi.new("struct lbl_connection *")
         for end, (address, port) in (
             ("client", parse_target(client)),
@@ -86,7 +86,7 @@ class ConntrackMap(Closing):
         return _connection(found)
 
     def __iter__(self) -> Iterator[Connection]:
-        """All entries; those that come or go meanwhile may be missed or come twice."""
+        """All entries. Entries that come or go meanwhile may be missing, or come twice."""
         out = ffi.new("struct lbl_connection **")
         n = check(lib.lbl_conntrack_list(self.ptr, out), "reading the conntrack map")
         found = ffi.gc(out[0], lib.lbl_connections_free)
@@ -101,5 +101,5 @@ class ConntrackMap(Closing):
         return self._ptr
 
     def close(self) -> None:
-        """Let go of the map. A tracker that was started with it keeps it until it stops."""
+        """Release the map. A tracker that was started with it keeps it until it stops."""
         self._ptr = None

@@ -1,4 +1,4 @@
-"""What lblatency raises."""
+"""The exceptions of lblatency."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ADVICE = {
     _errno.EACCES: "needs read and write access to the pinned map; run as root, or give its mode"
     " or group that access",
     _errno.ENOENT: "no such BPF object; `bpftool map` lists what is loaded",
-    _errno.ENOTUNIQ: "several maps have this name; tell it apart by id or pin path",
-    _errno.ECHILD: "the stream is the parent process's; open one of your own after fork()",
+    _errno.ENOTUNIQ: "several maps have this name; give the id or pin path instead",
+    _errno.ECHILD: "the stream belongs to the parent process; open another one after fork()",
     _errno.ENOMEM: "out of memory or address space, or RLIMIT_MEMLOCK is too low on this kernel",
 }
 
 
 class LatencyError(Exception):
-    """The base of everything that lblatency raises on its own account."""
+    """The base of all exceptions that only lblatency raises."""
 
 
 class BpfError(LatencyError, OSError):
@@ -31,7 +31,7 @@ class BpfError(LatencyError, OSError):
 
     @classmethod
     def from_errno(cls, code: int, what: str) -> BpfError:
-        """Say what was being done, what the kernel answered and, where known, what to do."""
+        """An error that says what was being done, the kernel's answer and, if known, what to do."""
         advice = _ADVICE.get(code)
         text = os.strerror(code)
         return cls(code, f"{what}: {text}" + (f"; {advice}" if advice else ""))

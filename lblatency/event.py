@@ -1,4 +1,4 @@
-"""One event of a connection: decoded, and packed as a producer sends it."""
+"""One event of a connection: decoded, or packed as a producer sends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["NEVER", "REASONS", "TYPES", "Event", "decode"]
 
 
 def _words(enum: str, prefix: str) -> dict[int, str]:
-    """The constants of an enum of lbl_abi.h that have this prefix, as words."""
+    """The constants with this prefix of an enum of lbl_abi.h, as words."""
     return {
         number: name.removeprefix(prefix).lower()
         for number, name in sorted(ffi.typeof(f"enum {enum}").elements.items())
@@ -26,32 +26,32 @@ _TYPE_NUMBERS = {name: number for number, name in _TYPES.items()}
 TYPES = tuple(_TYPE_NUMBERS)
 REASONS = tuple(_words("lbl_reason", "LBL_REASON_").values())
 NEVER = math.inf
-"""A short time that ended without what it waits for: longer than any time, so `>` says so too."""
+"""A short time whose end never came. It compares as longer than any time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event, decoded.
 
-    The three short times are whole microseconds, at least 1; `None` if they were not measured; and
-    `NEVER` (`math.inf`) if what they wait for never came: a backend that did not answer, or sent no
-    byte, or a connection that ended without FIN or RST.
+    The three short times are whole microseconds, at least 1. They are `None` if they were not
+    measured, and `NEVER` (`math.inf`) if their end never came: the backend did not answer, or sent
+    no byte, or the connection ended without FIN or RST.
 
     Attributes:
         type: "opened", "closed" or "periodic".
         target: the backend, `ip:port`.
         timestamp_ns: when it happened, CLOCK_MONOTONIC.
-        created_ns: when the connection was created; 0 = the event does not say.
-        reason: why it was closed; "unknown" for other types.
-        protocol: 6 TCP, 17 UDP, 0 not told.
-        probe: whether it is a health check's.
-        proxy_id: which listener; 0 = the stream's own.
+        created_ns: when the connection was created; 0 = not told.
+        reason: why the connection closed; "unknown" for other types.
+        protocol: 6 TCP, 17 UDP, 0 = not told.
+        probe: whether the connection is a health check.
+        proxy_id: the listener; 0 = the stream's own proxy name.
         backend_id: the producer's index of the backend; 0 = none.
-        connect_us: creation to the backend's SYN-ACK.
-        first_byte_us: creation to the backend's first byte.
-        closing_us: first FIN or RST to the end.
-        client: `ip:port`, if the event's format tells it.
-        vip: the address that the client asked for, likewise.
+        connect_us: from creation to the backend's SYN-ACK.
+        first_byte_us: from creation to the backend's first byte.
+        closing_us: from the first FIN or RST to the end.
+        client: `ip:port`, if the event's format has it.
+        vip: the address that the client connected to, likewise.
     """
 
     type: str
@@ -70,12 +70,13 @@ class Event:
     vip: str | None = None
 
     def pack(self) -> bytes:
-        """The 56-byte form, as a producer sends it; `client` and `vip` have no place in it.
+        """The 56 bytes that a producer sends; they have no place for `client` and `vip`.
 
-        Short times are sent as `lbl_span_us()` sends them: 0 as 1, too long ones as the longest.
+        Short times are packed as `lbl_span_us()` packs them: 0 becomes 1, and a time that is too
+        long becomes the longest.
 
         Raises:
-            ValueError: a field has no value that can be sent.
+            ValueError: the format cannot hold the value of a field.
         """
         if self.type not in _TYPE_NUMBERS:
             raise ValueError(f"type {self.type!r} must be one of {', '.join(TYPES)}")
@@ -110,7 +111,7 @@ def _pack_span(us: float | None) -> int:
     if us == NEVER:
         return int(lib.LBL_SPAN_NONE)
     if not us >= 0:
-        raise ValueError(f"a short time must be None, NEVER or from 0 on, not {us!r}")
+        raise ValueError(f"a short time must be None, NEVER, or 0 or more, not {us!r}")
     return int(min(max(us, 1), lib.LBL_SPAN_NONE - 1))
 
 

@@ -1,4 +1,4 @@
-"""The metric families, read from C's table, which is the only place that names one."""
+"""The metric families, read from C's table, which is the only place that names them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Sample:
     """One value of a family.
 
     Attributes:
-        label_value: of the family's own label; None if it has none.
-        of_producers: whether it is unknown unless the producers count.
+        label_value: value of the family's own label; None if the family has none.
+        of_producers: whether the value is known only if the producers count.
     """
 
     label_value: str | None
@@ -31,7 +31,7 @@ class Sample:
     _ptr: Any
 
     def value(self, of: Any) -> int:
-        """The value in the C struct of the family's scope."""
+        """The sample's value in `of`, the C struct of the family's scope."""
         return int(lib.lbl_sample_value(self._ptr, of))
 
 
@@ -43,11 +43,11 @@ class Family:
         name: without `_total`.
         help: one sentence.
         type: "counter", "gauge" or "histogram".
-        metric: the latency that a histogram is of.
-        is_per_backend: whether its samples are a backend's, not the tracker's.
+        metric: of a histogram, the latency.
+        is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
         labels: all label names.
         is_sparse: whether samples that are 0 are left out.
-        samples: none of a histogram.
+        samples: empty for a histogram.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Histograms: the bounds they are counted in, and immutable snapshots of them."""
+"""Histograms: their bounds, and immutable snapshots of their counts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from ._ffi import check, ffi, lib
 
 __all__ = [
     "DEFAULT_BUCKETS",
+    "LIFETIME",
+    "METRICS",
     "REFERENCE_BUCKETS",
+    "SHORT_BUCKETS",
     "Buckets",
     "HistogramSnapshot",
     "NativeHistogram",
+    "buckets_of",
+    "metric_number",
 ]
 
 REFERENCE_BUCKETS: tuple[float, ...] = (
@@ -83,20 +88,20 @@ def metric_number(metric: str) -> int:
     try:
         return METRICS.index(metric)
     except ValueError:
-        raise ValueError(f"metric {metric!r} is none of {', '.join(METRICS)}") from None
+        raise ValueError(f"metric {metric!r} must be one of {', '.join(METRICS)}") from None
 
 
 def buckets_of(
     metrics: Sequence[str], given: Sequence[float] | Mapping[str, Sequence[float]] | None
 ) -> dict[str, Buckets]:
-    """The buckets of each latency that is to be recorded, in the order of `METRICS`.
+    """The buckets of each latency to record, in the order of `METRICS`.
 
     Args:
-        metrics: the latencies; the lifetime must be among them.
-        given: bounds of the lifetime, or of each latency whose own are not wanted.
+        metrics: the latencies to record; the lifetime must be among them.
+        given: bounds of the lifetime, or bounds per latency, instead of the defaults.
 
     Raises:
-        ValueError: a latency is unknown, or has bounds but is not to be recorded.
+        ValueError: a latency is unknown, or `given` has bounds of one that is not in `metrics`.
     """
     if isinstance(metrics, str):
         raise TypeError(f"metrics must be a sequence of names, not the string {metrics!r}")
@@ -130,7 +135,7 @@ def _bound_ns(bound: float) -> int:
 
 
 class Buckets:
-    """Where buckets end: the classic bounds merged with those of native schema 6.
+    """The bounds of all slots: the classic bounds merged with those of native schema 6.
 
     Args:
         buckets: upper bounds in seconds, ascending, 1 µs to 2**24 s, at most 512, whole
@@ -156,17 +161,17 @@ class Buckets:
     @staticmethod
     @lru_cache(maxsize=64)
     def of(buckets: tuple[float, ...]) -> Buckets:
-        """The buckets of these bounds; the same object for the same bounds."""
+        """The buckets with these bounds. Equal bounds give the same object."""
         return Buckets(buckets)
 
 
 @dataclass(frozen=True)
 class NativeHistogram:
-    """A histogram in Prometheus' native form.
+    """A Prometheus native histogram.
 
     Attributes:
         schema: bounds grow by a factor of 2 ** 2 ** -schema.
-        zero_threshold: seconds; what is at most that is in the zero bucket.
+        zero_threshold: upper bound of the zero bucket, seconds.
         zero_count: observations in the zero bucket.
         buckets: index to count; bucket i is (2 ** ((i-1) / 2**schema), 2 ** (i / 2**schema)].
         sum: seconds.
@@ -182,10 +187,11 @@ class NativeHistogram:
 
 
 class HistogramSnapshot(Mapping[str, Any]):
-    """What one backend had counted at one time.
+    """The counts of one backend and one latency, as they were read.
 
-    An immutable mapping of exactly these keys: `buckets` (upper bounds, seconds), `counts`
-    (cumulative, one a bound, `<=`; without +Inf, which is `count`), `sum` (seconds) and `count`.
+    An immutable mapping with exactly these keys: `buckets` (upper bounds, seconds), `counts`
+    (cumulative, one per bound, `<=`; +Inf is not among them, it is `count`), `sum` (seconds) and
+    `count`.
     """
 
     __slots__ = ("_buckets", "_counts", "_n", "_slots", "_sum_ns", "_total")
@@ -193,7 +199,7 @@ class HistogramSnapshot(Mapping[str, Any]):
     _KEYS = ("buckets", "counts", "sum", "count")
 
     def __init__(self, buckets: Buckets, slots: bytes, counts: bytes, sum_ns: int) -> None:
-        """Take over (slot, count) pairs: `slots` as uint16, ascending, `counts` as uint64."""
+        """Keep (slot, count) pairs: `slots` as uint16, ascending, `counts` as uint64."""
         self._buckets = buckets
         self._slots = slots
         self._counts = counts
@@ -236,9 +242,9 @@ class HistogramSnapshot(Mapping[str, Any]):
         return tuple(out)
 
     def percentile(self, q: float) -> float:
-        """The value in seconds that a share `q` (0 to 1) of all observations did not exceed.
+        """The seconds that a share `q` (0 to 1) of all observations did not exceed.
 
-        At most 0.55 % off between 1 µs and 2**24 s; NaN if there are no observations.
+        The error is at most 0.55 % between 1 µs and 2**24 s. NaN if there are no observations.
         """
         if not 0 <= q <= 1:
             raise ValueError(f"q must be between 0 and 1, not {q!r}")
@@ -250,7 +256,7 @@ class HistogramSnapshot(Mapping[str, Any]):
         return self._sum_ns / (self._total * 10**9) if self._total else math.nan
 
     def merge(self, other: HistogramSnapshot) -> HistogramSnapshot:
-        """Both together, exactly.
+        """The sum of both histograms, exact.
 
         Raises:
             ValueError: their bounds differ.

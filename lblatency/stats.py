@@ -1,4 +1,4 @@
-"""The stats event stream: a load balancer's ring buffer, and copies of its events."""
+"""The stats event stream: the ring buffers of a load balancer, and copies of their events."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = [
     "create_event_stream",
 ]
 
-_WAIT_MS = 200  # between looks at signals while a subscriber waits
+_WAIT_MS = 200  # how long a waiting subscriber takes to notice a signal
 
 
 class StreamStats(NamedTuple):
     """Where a stream's events are: `produced = received + dropped + in_ring`.
 
-    Counted since the stream was created. `produced` and `dropped` are the producer's own counts;
-    None if the ring has no counters map.
+    The counts start when the stream is created. `produced` and `dropped` are the producer's own
+    counts; they are None if the ring has no counters map.
     """
 
     produced: int | None
@@ -44,7 +44,7 @@ class StreamStats(NamedTuple):
 
 
 def stream_stats(raw: Any) -> StreamStats:
-    """C's struct of that name."""
+    """A C `struct lbl_stream_stats` in Python."""
     return StreamStats(
         produced=raw.produced if raw.counted else None,
         received=raw.received,
@@ -58,7 +58,7 @@ def stream_stats(raw: Any) -> StreamStats:
 
 
 def check_room(rc: int, what: str) -> None:
-    """`check()` for what takes one of a stream's few places."""
+    """`check()` for calls that attach to a stream, which has few places."""
     if rc == -errno.ENOSPC:
         raise BpfError(-rc, f"{what}: all its places are taken; stop or close another user")
     check(rc, what)
@@ -67,8 +67,8 @@ def check_room(rc: int, what: str) -> None:
 class Subscription(Closing):
     """A bounded queue of decoded events. While it is full, events are dropped and counted.
 
-    Iterate over it, or call `get()`; iteration ends when it is closed. `dropped` says what a
-    consumer that was too slow has missed; the stream and its other consumers never wait for it.
+    Iterate over it, or call `get()`. Iteration ends when the queue is closed. `dropped` counts the
+    events that a slow subscriber has missed. The stream and its other users never wait for it.
     """
 
     def __init__(self, streams: Sequence[Any], maxsize: int) -> None:
@@ -103,11 +103,11 @@ class Subscription(Closing):
 
     @property
     def dropped(self) -> int:
-        """Events that this queue had no room for."""
+        """How many events this queue had no room for."""
         return self._dropped if self._ptr is None else int(lib.lbl_queue_dropped(self._ptr))
 
     def close(self) -> None:
-        """Unsubscribe. What is still queued is gone."""
+        """Unsubscribe. Events that are still in the queue are lost."""
         if self._ptr is not None:
             self._dropped = self.dropped
             self._ptr = None
@@ -116,7 +116,7 @@ class Subscription(Closing):
 class EventStream(Closing):
     """One or more ring buffers of events, each drained by a thread of its own while in use.
 
-    Made by `create_event_stream()`. It may be used by any number of trackers and subscriptions.
+    `create_event_stream()` makes it. Up to 32 trackers and subscriptions may use it.
     """
 
     def __init__(self, streams: Sequence[Any]) -> None:
@@ -130,20 +130,20 @@ class EventStream(Closing):
         return self._streams
 
     def subscribe(self, maxsize: int = 10_000) -> Subscription:
-        """A copy of all events from now on, for an access log or an aggregator."""
+        """Get a copy of all events from now on, for an access log or an aggregator."""
         return Subscription(self.streams, maxsize)
 
     def drain(self) -> int:
-        """Consume what is in the rings now rather than at the next tick; returns how many."""
+        """Consume the records in the rings now, not at the next tick; returns how many."""
         return sum(check(lib.lbl_stream_drain(stream), "draining") for stream in self.streams)
 
     @property
     def alive(self) -> bool:
-        """False in a child of `fork()`, where the parent's streams deliver nothing."""
+        """False in a child of `fork()`, since the parent's streams deliver nothing there."""
         return all(lib.lbl_stream_alive(stream) for stream in self.streams)
 
     def stats(self) -> StreamStats:
-        """What was produced and where it is, summed over the rings, at one moment."""
+        """How many events were produced and where they are, over all rings, at one moment."""
         streams = self.streams
         raw = ffi.new("struct lbl_stream_stats *")
         rings = ffi.new("struct lbl_stream *[]", streams)
@@ -152,7 +152,7 @@ class EventStream(Closing):
         return stream_stats(raw)
 
     def close(self) -> None:
-        """Let go of the rings; trackers and subscriptions keep theirs until they end."""
+        """Release the rings. Trackers and subscriptions keep them until they end."""
         self._streams = []
 
 
@@ -160,7 +160,7 @@ class MemoryRing:
     """A ring buffer in this process, for producers without BPF: simulations and tests.
 
     Args:
-        size: bytes, a power of two of at least a page. An event takes 64.
+        size: bytes, a power of two of at least a page. An event takes 64 bytes.
     """
 
     def __init__(self, size: int = 1 << 20) -> None:
@@ -183,18 +183,18 @@ def _open_ring(ring: MapSpec, fd: int, counters_fd: int) -> Any:
     if rc == -errno.EINVAL:
         raise LatencyError(
             f"map {ring} is no ring buffer of events, or its counters map is not one of"
-            " bpf/lblatency.bpf.h"
+            " bpf/include/lblatency.bpf.h"
         )
     if rc == -errno.EBUSY:
         raise BpfError(
-            errno.EBUSY, f"ring {ring}: another stream consumes it already; close that first"
+            errno.EBUSY, f"ring {ring}: another stream consumes it already; close that stream first"
         )
     check(rc, f"opening the ring buffer {ring}")
     return ffi.gc(out[0], lib.lbl_stream_free)
 
 
 def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream:
-    """All rings, those in arrays of maps included, each counters map with the first that has it."""
+    """Open all rings, also those in arrays of maps. A shared counters map goes to the first one."""
     streams: list[Any] = []
     counted: set[int] = set()
     with ExitStack() as stack:
@@ -204,14 +204,16 @@ def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream
             counters_fd = stack.enter_context(find)
             inner = stack.enter_context(inner_maps(fd))
             if inner == []:
-                raise LatencyError(f"array {ring} has no rings in it yet; the balancer puts them")
+                raise LatencyError(
+                    f"array {ring} has no rings in it yet; the balancer must add them"
+                )
             for each in inner or [fd]:
                 streams.append(_open_ring(ring, each, _once(counters_fd, counted)))
     return EventStream(streams)
 
 
 def _once(counters_fd: int, counted: set[int]) -> int:
-    """The counters map if no other ring has it, else what C is to know of it."""
+    """What C gets for a counters map: its fd for the first ring that has it, else a constant."""
     if counters_fd < 0:
         return int(lib.LBL_NOT_COUNTED)
     number = lib.lbl_map_id(counters_fd)
@@ -228,13 +230,14 @@ def create_event_stream(
 
     Args:
         ringbuf: the ring buffer map, or an array of ring buffer maps: an open fd, a pin path, an id
-            (digits in a string) or a name; a sequence of those; or a `MemoryRing`. Each ring gets a
-            thread of its own.
-        counters: the `lbl_counters` map that counts for all these rings, by the same means. Without
-            it, each ring's is looked for, beside its pin and among the maps of its programs.
+            (digits in a string) or a name; or a sequence of these; or a `MemoryRing`. Each ring
+            gets a drain thread.
+        counters: the `lbl_counters` map that counts for all these rings, given the same way. By
+            default it is looked for beside the pin of each ring, and among the maps of the programs
+            that use the ring.
 
     Raises:
-        BpfError: there is no such map, it may not be opened, or somebody else consumes it.
+        BpfError: there is no such map, the kernel refuses access to it, or the ring has a consumer.
         LatencyError: it is a map of another kind.
     """
     if isinstance(ringbuf, MemoryRing):

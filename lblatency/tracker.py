@@ -1,4 +1,4 @@
-"""The tracker: per-backend histograms of connection lifetimes, and the documented API on them."""
+"""The tracker: latency histograms per backend, with the documented API."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ def _check_name(name: object) -> bytes:
 
 
 class LatencyTracker:
-    """Per-backend latency histograms. Any number of trackers may exist; none shares state.
+    """Latency histograms per backend. Any number of trackers may exist; they share no state.
 
     All methods may be called from several threads at once, and from signal handlers.
 
     Args:
-        metrics: which latencies to record: "lifetime", and any of "connect" (to the backend's
-            SYN-ACK), "first_byte" and "active" (to the first FIN or RST), all since the creation
-            of the connection. Events that do not tell one leave it alone.
-        buckets: upper bounds of the classic histogram, seconds, ascending: of the lifetime, or a
-            mapping from metric to bounds. Others have `DEFAULT_BUCKETS`; connect and first byte
-            `SHORT_BUCKETS`.
-        max_backends: how many backends to tell apart per ring, and as many of those recorded by
-            hand; the rest share the one called "overflow", so that a flood of addresses has an end.
-            Per metric, each takes 6 KiB of address space, and 3 more per ring; memory only for
-            those that there are.
+        metrics: which latencies to record, all from the creation of the connection: "lifetime" (to
+            its end; required), "connect" (to the backend's SYN-ACK), "first_byte" (to the backend's
+            first byte) and "active" (to the first FIN or RST). An event that does not tell a
+            latency does not count in its histogram.
+        buckets: upper bounds of the classic histograms, seconds, ascending: a sequence for the
+            lifetime, or a mapping from metric to bounds. The default is `SHORT_BUCKETS` for connect
+            and first byte, and `DEFAULT_BUCKETS` for the others.
+        max_backends: how many backends to tell apart per ring, and as many recorded by hand. The
+            rest share the backend "overflow", so that a flood of addresses takes limited memory.
+            Each backend reserves 6 KiB of address space per metric, and 3 KiB more per ring; it
+            takes memory only when it is used.
 
     Raises:
         MemoryError: there is not that much address space.
@@ -95,15 +96,15 @@ class LatencyTracker:
         *,
         proxies: Mapping[int | str, str] | None = None,
     ) -> None:
-        """Record the stream's connections from now on; does nothing while running.
+        """Record the stream's connections from now on. Does nothing if the tracker is running.
 
         Args:
             stats_stream: from `stats.create_event_stream()`, or several of them.
-            conntrack_map: where to look for the creation time of a connection whose events do not
-                tell it; None if they do.
-            proxy_name: the `proxy_name` label of events that name no proxy of their own.
-            proxies: names for the others: by the events' proxy id (int), or, for 64- and 72-byte
-                events, by the address that clients connect to (`ip:port`).
+            conntrack_map: where to find the creation time of a connection whose events do not tell
+                it; None if they do.
+            proxy_name: the `proxy_name` label of events without a proxy id.
+            proxies: labels of the other events, by their proxy id (int); for events of clj-ebpf-lb,
+                by the address that clients connect to (`ip:port`).
         """
         given = [stats_stream] if isinstance(stats_stream, EventStream) else stats_stream
         if (
@@ -151,7 +152,7 @@ class LatencyTracker:
         return check(lib.lbl_tracker_name(self._ptr, encoded, len(encoded)), "naming a proxy")
 
     def stop(self) -> None:
-        """Take what is still in the rings, then record no more. Histograms stay."""
+        """Record the events that are still in the rings, then stop. The histograms stay."""
         lib.lbl_tracker_stop(self._ptr)
 
     def running(self) -> bool:
@@ -173,7 +174,7 @@ class LatencyTracker:
         return backend
 
     def backend(self, proxy_name: str, target_id: str, *, metric: str = LIFETIME) -> Backend:
-        """The backend as an object whose `observe(seconds)` records quickest."""
+        """The backend as an object. Its `observe(seconds)` is the fastest way to record."""
         try:
             return self._bound[proxy_name, target_id, metric]
         except (KeyError, TypeError):
@@ -188,11 +189,11 @@ class LatencyTracker:
             proxy_name: not empty.
             target_id: `ip:port`, IPv6 as `[addr]:port`.
             latency_sec: seconds, 0 or more; at most 2**62 ns, which is 146 years.
-            metric: which of the tracker's latencies it is.
+            metric: which of the tracker's latencies this is.
 
         Raises:
-            TypeError: a name is no string, or the latency no number.
-            ValueError: a name or the latency is not as above.
+            TypeError: a name is not a string, or the latency is not a number.
+            ValueError: an argument is not as described above.
         """
         try:
             backend = self._bound[proxy_name, target_id, metric]
@@ -208,8 +209,8 @@ class LatencyTracker:
         Args:
             proxy_name: not empty.
             target_id: `ip:port`.
-            seconds: `array('d')`, a float64 NumPy array, or whatever else has that buffer.
-            metric: which of the tracker's latencies they are.
+            seconds: an `array('d')`, a float64 NumPy array, or another object with such a buffer.
+            metric: which of the tracker's latencies these are.
 
         Returns:
             How many were recorded.
@@ -250,7 +251,7 @@ class LatencyTracker:
             return self._names.setdefault(number, bytes(ffi.buffer(text, size[0])).decode())
 
     def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[tuple[BackendRow, Any]]:
-        """The rows, each with the C struct that it was read from, for as long as it is at hand."""
+        """The rows, each with its C struct, which is valid until the snapshot is freed."""
         slots = ffi.buffer(snapshot.slots, snapshot.n_pairs * 2) if snapshot.n_pairs else b""
         counts = ffi.buffer(snapshot.counts, snapshot.n_pairs * 8) if snapshot.n_pairs else b""
         for i in range(snapshot.n_rows):
@@ -275,7 +276,7 @@ class LatencyTracker:
             yield row, ffi.addressof(raw)
 
     def read_backends(self, metric: str) -> Iterator[tuple[BackendRow, Any]]:
-        """`backends()`, each with its C struct, which is valid until the next is asked for."""
+        """The rows of `backends()`, each with its C struct, which is valid until the next row."""
         buckets = self._buckets_of(metric)
         out = ffi.new("struct lbl_snapshot **")
         rc = lib.lbl_tracker_snapshot(self._ptr, metric_number(metric), out)
@@ -286,13 +287,13 @@ class LatencyTracker:
                 yield row, raw
 
     def backends(self, *, metric: str = LIFETIME) -> list[BackendRow]:
-        """All backends that anything is known of, in one reading, with that latency's histogram."""
+        """All backends that have any count, read at once, with their histograms of `metric`."""
         return [row for row, _ in self.read_backends(metric)]
 
     def get_histogram(
         self, proxy_name: str, target_id: str, *, metric: str = LIFETIME
     ) -> HistogramSnapshot | None:
-        """The histogram of one backend; None if nothing was recorded for it."""
+        """The histogram of one backend; None if it has no observations."""
         buckets = self._buckets_of(metric)
         overflow = self._overflow, format_target(self._overflow, 0)
         if (proxy_name, target_id) == overflow:
@@ -325,7 +326,7 @@ class LatencyTracker:
     def get_histograms_for_metrics(
         self, *, metric: str = LIFETIME
     ) -> dict[tuple[str, str, str], HistogramSnapshot]:
-        """All histograms by (proxy name, ip, port), all three strings, as metric labels are."""
+        """All histograms by (proxy name, ip, port): three strings, like the labels of a metric."""
         return {
             (row.proxy, row.ip, str(row.port)): row.histogram
             for row in self.backends(metric=metric)
@@ -335,9 +336,9 @@ class LatencyTracker:
     def get_percentiles(
         self, proxy_name: str, target_id: str, *, metric: str = LIFETIME
     ) -> dict[str, float] | None:
-        """`p50`, `p95`, `p99` and `mean` in seconds, and `count`; None if nothing was recorded.
+        """`p50`, `p95`, `p99` and `mean` in seconds, and `count`; None without observations.
 
-        Percentiles are at most 0.55 % off, the mean is exact.
+        Percentiles are at most 0.55 % off; the mean is exact.
         """
         histogram = self.get_histogram(proxy_name, target_id, metric=metric)
         if histogram is None:
@@ -351,15 +352,15 @@ class LatencyTracker:
         }
 
     def raw_stats(self) -> Any:
-        """C's `struct lbl_tracker_stats`: all counts at one moment."""
+        """A C `struct lbl_tracker_stats`: all counts, read at one moment."""
         raw = ffi.new("struct lbl_tracker_stats *")
         check(lib.lbl_tracker_stats(self._ptr, raw), "reading the streams' counters")
         return raw
 
     def event_counts(self) -> dict[str, int | None]:
-        """Where all events went, since the tracker was made.
+        """Where all events went since the tracker was made.
 
-        At any moment, `produced = received + dropped + in_ring`, `received = opened + closed +
+        At any moment `produced = received + dropped + in_ring`, `received = opened + closed +
         periodic + malformed` and `closed = recorded + unmatched + rejected + ignored`. `produced`
         and `dropped` are None if a producer does not count.
         """
@@ -377,12 +378,12 @@ class LatencyTracker:
         } | {name: getattr(raw.outcomes, name) for name in _OUTCOMES}
 
     def get_status(self) -> dict[str, Any]:
-        """How tracking goes.
+        """The state of the tracker, and its counts.
 
         Returns:
-            `running`; `proxy_name`; `histogram_count`; `backends`: per (proxy name, `ip:port`)
-            `count`, `mean` (seconds, None without observations), `opened`, `closed`, `open` and
-            `reasons`; `events`: see `event_counts()`.
+            `running`; `proxy_name`; `histogram_count`; `backends`, which has per (proxy name,
+            `ip:port`) `count` and `mean` of the lifetime (seconds, None without observations),
+            `opened`, `closed`, `open` and `reasons`; `events`, see `event_counts()`.
         """
         rows = self.backends()
         raw = self.raw_stats()
@@ -405,5 +406,5 @@ class LatencyTracker:
         }
 
     def reset_histograms(self) -> None:
-        """Forget all histograms and per-backend counts; `event_counts()` go on."""
+        """Set all histograms and counts per backend to 0. `event_counts()` keeps its counts."""
         lib.lbl_tracker_reset(self._ptr)

@@ -1,4 +1,4 @@
-"""The commands of `lblatency`, a file each."""
+"""The commands of `lblatency`, a file per command."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["Command"]
 
 
 class Command(Protocol):
-    """What a command's module has.
+    """The module of a command.
 
     Attributes:
         HELP: one line for the list of commands.
-        EXAMPLES: lines for the end of the same page.
+        EXAMPLES: lines for the end of the help.
     """
 
     HELP: str
     EXAMPLES: str
 
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
-        """Declare what the command takes."""
+        """Declare the arguments of the command."""
 
     def run(self, options: argparse.Namespace, /) -> int:
-        """Do it; returns the exit code. `cli.main()` prints what this raises."""
+        """Run the command; returns the exit code. `cli.main()` prints what this raises."""

@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _listen(text: str) -> tuple[str, int]:
 
 
 def add_listen(parser: argparse.ArgumentParser, port: int, meaning: str = "") -> None:
-    """Add --listen, which is on this host's own address unless told otherwise."""
+    """Add --listen, with the loopback address as its default."""
     parser.add_argument(
         "--listen",
         type=_listen,

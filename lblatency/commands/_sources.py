@@ -28,10 +28,10 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def open_sources(options: argparse.Namespace, stack: ExitStack) -> list[Source]:
-    """Open the sources that are asked for; `stack` closes them.
+    """Open the sources whose first option is given; `stack` closes them.
 
     Raises:
-        ArgumentError: none is.
+        ArgumentError: no source has its first option.
     """
     wanted = [source for source in SOURCES if getattr(options, source.options[0].name)]
     if not wanted:

@@ -15,11 +15,11 @@ EXAMPLES = """\
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """Add no arguments."""
 
 
 def run(_options: argparse.Namespace) -> int:
-    """Print a line per finding, and what to do about it; 1 if something required is missing."""
+    """Print a line per finding, and advice; returns 1 if something required is missing."""
     findings = check.check_machine()
     for finding in findings:
         mark = "ok" if finding.ok else "NO" if finding.required else "--"

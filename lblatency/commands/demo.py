@@ -1,4 +1,4 @@
-"""`lblatency demo`: real traffic through a balancer of our own, measured."""
+"""`lblatency demo`: measure real traffic through a balancer of our own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _seconds(text: str) -> float:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How long, in which form, and where to serve meanwhile."""
+    """Add the duration, the form of the output, and the address of /metrics."""
     parser.add_argument(
         "--duration",
         type=_seconds,
@@ -40,6 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo."""
-    from ..demo.run import run  # takes longer to import than the other commands to run
+    from ..demo.run import run  # its import takes longer than other commands run
 
     return run(duration=options.duration, json=options.json, listen=options.listen)

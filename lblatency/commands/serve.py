@@ -1,4 +1,4 @@
-"""`lblatency serve`: an exporter beside a running balancer."""
+"""`lblatency serve`: export the metrics of a running balancer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _proxy(text: str) -> tuple[int | str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where events come from, how proxies are called, and where to serve."""
+    """Add the sources' options, the names of proxies, and the address of /metrics."""
     add_sources(parser)
     parser.add_argument(
         "--conntrack",
@@ -45,15 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_proxy,
         default=[],
         metavar="ID=NAME",
-        help="the label for events of another listener, by proxy id or by the ip:port it"
-        " listens on",
+        help="the label for events of another listener, by its proxy id or by the ip:port that"
+        " it listens on",
     )
     add_listen(parser, 10435)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    from .._http import serve_metrics  # prometheus_client takes longer to import than all of this
+    from .._http import serve_metrics  # imports prometheus_client, which takes long
 
     conntrack = ConntrackMap(options.conntrack) if options.conntrack else None
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Where events come from. `SOURCES` is the list of what there is, a line each."""
+"""Where events come from. `SOURCES` lists the sources, a line per source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source is, and how it says what it can be opened with."""
+"""The base of all sources, and how a source declares its options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Option", "Source"]
 
 @dataclass(frozen=True)
 class Option:
-    """An argument of a source, from which every front end makes its own: `--ring` is `ring=`.
+    """A keyword argument of a source. Front ends make their own from it: `--ring` is `ring=`.
 
     Attributes:
-        name: the keyword argument of the source.
+        name: of the keyword argument.
         metavar: what its value is, in a word for the help.
         help: what it is for.
         is_list: whether it may be given several times.
@@ -30,26 +30,26 @@ class Option:
 
 
 class Source(Closing):
-    """Something that produces events into a ring, and what has to be done for it meanwhile.
+    """Something that produces events into rings.
 
-    A subclass is a file of this folder and a line in its `__init__.py`. Its constructor takes its
+    A subclass is a file in this folder and a line in its `__init__.py`. Its constructor takes its
     options by keyword, and opens the stream.
 
     Attributes:
-        options: of the constructor; whoever gives the first one wants this source.
-        stream: for `LatencyTracker.start()` and for `subscribe()`.
+        options: of the constructor. A front end opens the source if its first option is given.
+        stream: pass it to `LatencyTracker.start()`, or call its `subscribe()`.
     """
 
     options: ClassVar[tuple[Option, ...]]
     stream: EventStream
 
     def tick(self) -> None:
-        """Do what has to be done now and then; to be called about once per second."""
+        """Do the source's regular work. Call it about once per second."""
 
     def status(self) -> Mapping[str, Any]:
-        """How it goes, for people: names to plain values."""
+        """The state of the source for people, as names and plain values."""
         return self.stream.stats()._asdict()
 
     def close(self) -> None:
-        """Let go of the kernel's objects. Trackers keep the stream until they stop."""
+        """Release the kernel's objects. Trackers keep the stream until they stop."""
         self.stream.close()

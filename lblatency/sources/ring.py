@@ -1,4 +1,4 @@
-"""The ring buffer of a load balancer that reports its connections by itself."""
+"""The ring buffers of a load balancer that reports its own connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAP = "PATH|ID|NAME"
 
 
 class Ring(Source):
-    """A balancer's ring buffer, or several. See `stats.create_event_stream()`."""
+    """One or more ring buffers of a balancer. See `stats.create_event_stream()`."""
 
     options = (
         Option("ring", _MAP, "a balancer's ring buffer; may be given again", is_list=True),
