@@ -1,4 +1,4 @@
-"""Build the extension: BPF programs to skeletons, then C and skeletons to abi3 modules."""
+"""Build the extensions: BPF programs to skeletons, then C and skeletons to abi3 modules."""
 
 import importlib.util
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from types import ModuleType
 
-import cffi  # noqa: F401  (without it setuptools would quietly build an empty wheel)
+import cffi  # noqa: F401  (without it setuptools silently builds an empty wheel)
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -19,7 +19,7 @@ def fail(what: str, debian: str) -> None:
 
 
 def require_tools() -> None:
-    """Stop with the name of what is missing rather than with a compiler's complaint."""
+    """Stop and name the missing tool, before a compiler fails."""
     for tool, debian in (
         ("pkg-config", "pkg-config"),
         ("clang", "clang"),
@@ -37,7 +37,7 @@ def require_tools() -> None:
 
 
 def build_script(name: str) -> ModuleType:
-    """A module of csrc, which is no package."""
+    """A module of csrc/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "csrc" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -48,7 +48,7 @@ def build_script(name: str) -> ModuleType:
 
 class BuildExt(build_ext):
     def pre_run(self, ext, _ffi) -> None:
-        """Called by cffi when a module is really compiled, so never for metadata or an sdist."""
+        """Called by cffi when it compiles a module, so not for metadata or an sdist."""
         require_tools()
         build_script("build_bpf").build(ROOT / "bpf", ROOT / "csrc" / "demo")
         flags = subprocess.run(

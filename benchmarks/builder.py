@@ -1,4 +1,4 @@
-"""Build what the benchmarks need into benchmarks/build/, if it is older than its sources."""
+"""Build the benchmarks' programs into benchmarks/build/, if they are older than their sources."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _load(path: Path) -> ModuleType:
 
 
 def native() -> ModuleType:
-    """The benchmarks' own C."""
+    """Build and import the benchmarks' own C."""
     BUILD.mkdir(exist_ok=True)
     builder = HERE / "csrc" / "build_bench.py"
     sources = [
@@ -65,7 +65,7 @@ def native() -> ModuleType:
 
 
 def peer(name: str) -> Path:
-    """The agent written in "cpp" or "go"; `MissingError` if its packages are not there."""
+    """Build the agent in "cpp" or "go"; `MissingError` if its packages are missing."""
     BUILD.mkdir(exist_ok=True)
     target = BUILD / f"agent_{name}"
     if not _is_newer(target, [HERE / "contenders" / "peers" / f"agent.{name}"]):

@@ -1,11 +1,11 @@
-"""The drain of this checkout against another's, in one sitting.
+"""Compare the drain of this checkout with that of another, in one sitting.
 
     python -m benchmarks.compare DIRECTORY
 
-Both checkouts are built. Each has a process of its own, and both drain the same events in turn,
-round by round. What disturbs the machine for longer than a round disturbs both, so a round's ratio
-means more than its times. Where a process's memory happens to lie favours one of them for as long
-as it lives: so there are several lives.
+Both checkouts must be built. Each has its own process, and both drain the same events in turn,
+round by round. A disturbance longer than a round affects both, so compare the ratio of a round, not
+its times. The place of a process's memory favours one of them for as long as the process lives, so
+there are several lives.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Checkout:
 
     Args:
         path: the checkout.
-        backends: how many its tracker has room for.
+        backends: how many backends its tracker has room for.
         under: a command that runs the process.
     """
 
@@ -57,7 +57,7 @@ class Checkout:
             raise SystemExit(f"{path}: its Python uses {used}; run `make build` there")
 
     def drain(self, events: bytes) -> tuple[int, int]:
-        """How many events it took, and in how many ns."""
+        """Drain; returns how many events the drain took, and in how many ns."""
         self._in.write(struct.pack("=Q", len(events)))
         self._in.write(events)
         self._in.flush()
@@ -65,7 +65,7 @@ class Checkout:
         return n, ns
 
     def learn(self, traffic: Traffic) -> int:
-        """Show it all backends; how many drains that took."""
+        """Show all backends to the tracker; returns how many drains that took."""
         parts = traffic.each_backend_twice()
         for part in parts:
             self.drain(packed(part))
@@ -87,7 +87,7 @@ def packed(traffic: Traffic) -> bytes:
 
 
 def _turn(checkout: Checkout, batches: Sequence[bytes], n: int) -> Pair | None:
-    """Ns of each state; None if a drain thread took some of the events."""
+    """The ns of each state; None if a drain thread took some of the events."""
     drained = [checkout.drain(batch) for batch in batches]
     if any(taken != n for taken, _ in drained):
         return None
@@ -96,7 +96,7 @@ def _turn(checkout: Checkout, batches: Sequence[bytes], n: int) -> Pair | None:
 
 
 def _rounds(before: Checkout, after: Checkout, traffic: Traffic) -> Iterator[tuple[Pair, Pair]]:
-    """Both checkouts' ns in each round that nothing has disturbed."""
+    """The ns of both checkouts in each round without a disturbance."""
     for number in range(ROUNDS):
         batches = [packed(replace(traffic, seed=2 * number + i)) for i in range(len(STATES))]
         order = (before, after) if number % 2 else (after, before)

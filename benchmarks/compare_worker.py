@@ -1,10 +1,11 @@
-"""The drain of one checkout: compare.py runs this file with that checkout's Python.
+"""Drain with one checkout. compare.py runs this file with the Python of that checkout.
 
     python compare_worker.py PRODUCER_CPU CONSUMER_CPU BACKENDS
 
-It uses lblatency's public interface only, so that any version can be measured. First it prints
-where its lblatency is. Then each message on standard input is a number of bytes (8, native order)
-and so many bytes of events; the answer is how many events the drain took, and in how many ns.
+It uses the public interface of lblatency only, so that it can measure any version. First it prints
+the path of its lblatency. Each message on standard input is a number of bytes (8 bytes, native
+order), then that many bytes of events. It answers how many events the drain took and in how many
+ns.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import lblatency
 from lblatency.stats import MemoryRing, create_event_stream
 
 EVENT_BYTES = 56
-RING_BYTES = 4 << 20  # batches are less than a quarter: who fills that wakes the drain thread
+RING_BYTES = 4 << 20  # more than four batches: a quarter would wake the drain thread
 
 
 def _messages(pipe: BinaryIO) -> list[bytes]:
-    """The next message's events; none at the end."""
+    """The events of the next message; none at the end."""
     head = pipe.read(8)
     data = pipe.read(struct.unpack("=Q", head)[0]) if head else b""
     return [data[at : at + EVENT_BYTES] for at in range(0, len(data), EVENT_BYTES)]
 
 
 def main() -> None:
-    """Fill on one CPU, drain on the other, until there is no more."""
+    """Fill on one CPU and drain on the other, until the input ends."""
     producer, consumer, backends = map(int, sys.argv[1:])
-    os.sched_setaffinity(0, {consumer})  # the drain thread's, too
+    os.sched_setaffinity(0, {consumer})  # also of the drain thread
     ring = MemoryRing(RING_BYTES)
     stream = create_event_stream(ring)
     tracker = lblatency.LatencyTracker(max_backends=backends)

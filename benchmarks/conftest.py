@@ -1,4 +1,4 @@
-"""What all benchmarks share: how long to measure, and where the figures go."""
+"""Fixtures of all benchmarks: how long to measure, and where the figures go."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """Say what filled the rings; the name of the machine is nobody's business."""
+    """Say what filled the rings, and remove the name of the machine."""
     machine_info.pop("node", None)
     machine_info["rings"] = _rings()
 
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
-    """Keep the figures, of a run whose raw samples are kept elsewhere."""
+    """Write the figures; the raw samples are in another file."""
     results.write(replay.published(output_json))
 
 
@@ -33,29 +33,29 @@ def _rings() -> str:
 
 
 def pytest_report_header() -> str:
-    """Whether the figures are those of rings in the kernel."""
+    """Say whether the rings are the kernel's or in memory."""
     return f"rings: {_rings()}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of them were measured side by side before pytest-benchmark sees them one by one."""
+    """Time all benchmarks by the replay clock: their contenders are measured before."""
     for item in items:
         item.add_marker(pytest.mark.benchmark(timer=replay.clock))
 
 
 @pytest.fixture(scope="session")
 def smoke(request: pytest.FixtureRequest) -> bool:
-    """Whether this is only to see that everything works."""
+    """Whether this run only checks that everything works."""
     return bool(request.config.getoption("--smoke"))
 
 
 @pytest.fixture(scope="session")
 def rounds(smoke: bool) -> int:
-    """How often to measure; medians are taken."""
+    """How often to measure; the figure is the median."""
     return 1 if smoke else 41
 
 
 @pytest.fixture
 def publish(benchmark: Any) -> replay.Publish:
-    """Write down what one contender of a case measured: see replay.py."""
+    """Report what one contender of a case measured: see replay.py."""
     return replay.publisher(benchmark)

@@ -1,4 +1,4 @@
-"""How things are measured: pinned, in turn, and repeated if something came between."""
+"""Measure contenders on fixed CPUs, in turn, and again if something disturbed them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Sample = TypeVar("Sample")
 
 
 def pin(cpu: int) -> None:
-    """Run the calling thread, and those it starts, on this CPU."""
+    """Run the calling thread, and the threads that it starts, on this CPU."""
     os.sched_setaffinity(0, {cpu})
 
 
 def interleave(
     contenders: Mapping[Key, Callable[[int], Sample | None]], rounds: int, warmup: int = 2
 ) -> dict[Key, list[Sample]]:
-    """Let each have a turn in every round, in an order that changes.
+    """Give each contender a turn in every round, in an order that changes.
 
     Args:
-        contenders: given the round's number, measure once; None if the measurement was disturbed
-            and has to be repeated.
-        rounds: how many count.
-        warmup: how many do not, before those.
+        contenders: functions that measure once, given the round's number; they return None if
+            the measurement was disturbed and must be repeated.
+        rounds: how many rounds count.
+        warmup: how many rounds before these do not count.
 
     Returns:
-        What each measured, one per round.
+        The measurements of each contender, one per round.
     """
     order = list(contenders)
     samples: dict[Key, list[Sample]] = {key: [] for key in order}
@@ -63,16 +63,16 @@ def _undisturbed(key: Hashable, run: Callable[[int], Sample | None], number: int
 
 
 def same(run: Callable[[], Sample]) -> Callable[[int], Sample]:
-    """A turn that is the same in every round."""
+    """Make a turn that is the same in every round."""
     return lambda _number: run()
 
 
 def threads(name: str) -> set[int]:
-    """This process's threads of that name."""
+    """The threads of this process that have this name."""
     tasks = Path("/proc/self/task").iterdir()
     return {int(task.name) for task in tasks if (task / "comm").read_text().strip() == name}
 
 
 def cpu_ns(thread: int) -> int:
-    """What a thread of this process has used: its CPU-time clock (see clock_getcpuclockid)."""
+    """The CPU-time clock of a thread of this process (see clock_getcpuclockid)."""
     return time.clock_gettime_ns((~thread << 3) | 6)

@@ -1,9 +1,9 @@
-"""How many instructions the drain takes per event, here and in another checkout.
+"""Count the drain's instructions per event, in this and in another checkout.
 
     python -m benchmarks.instructions DIRECTORY
 
-Counted by valgrind, which repeats where time does not. Valgrind knows no AVX-512, so it is the code
-for other processors that is counted.
+Valgrind counts them, and its counts repeat, unlike times. Valgrind has no AVX-512, so it counts the
+code for other processors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BACKENDS, EVENTS, DRAINS = 1_000, 2_560, 40
 
 
 def _count(path: Path, traffic: Traffic) -> Iterator[float]:
-    """Instructions per event of each drain that its thread left all events to."""
+    """Instructions per event of each drain whose thread did not come first."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={folder}/out",
                    f"--toggle-collect={DRAIN}", f"--dump-after={DRAIN}"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Regression limits: what the figures must not get worse than, and where the results have them."""
+"""Regression limits of the figures, and where the results have these figures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ORDERS = {"ids": "lblatency, ids", "hash": "lblatency, hash"}
 
 @dataclass(frozen=True)
 class Limit:
-    """One row: the limits, and as many figures.
+    """One row: limits, and as many figures.
 
     Attributes:
-        text: what is measured.
+        text: what the figures measure.
         sign: "≤" or "≥".
-        limits: what each figure may be at most or must be at least.
-        readers: take one figure out of the results each; KeyError if it was not measured.
+        limits: of each figure, the most or the least.
+        readers: functions that read one figure from the results; KeyError if it is not there.
     """
 
     text: str

@@ -1,9 +1,9 @@
-"""How figures reach pytest-benchmark, and from there results.csv.
+"""Hand measured times to pytest-benchmark, which hands them to results.csv.
 
-pytest-benchmark times one function after the other, so that whatever disturbs the machine disturbs
-one of them. Here all contenders of a case are timed side by side before (see harness.py). What they
-took is replayed: pytest-benchmark is given a clock that shows these durations, and keeps the
-statistics, the raw samples and the comparison between runs as if it had measured them.
+pytest-benchmark times one function after the other, so a disturbance of the machine affects one of
+them alone. We time all contenders of a case side by side (see harness.py), then replay the times:
+pytest-benchmark gets a clock that shows these durations, and keeps the statistics, the raw samples
+and the comparison between runs as if it had measured them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ clock = _Clock()
 
 
 def publisher(benchmark: Any) -> Publish:
-    """What writes down one contender of a case, given pytest-benchmark's fixture.
+    """A function that reports one contender of a case to pytest-benchmark's fixture.
 
     The function takes the topic, the case, the contender, a list of ns for each contender of the
-    case, and whatever other figures belong to it.
+    case, and other figures by name.
     """
 
     def publish(topic: str, case: str, contender: str, samples: Samples, **figures: float) -> None:

@@ -10,7 +10,7 @@ from .results import Result, Results, read
 
 PLOT = Path(__file__).parent / "drain.svg"
 FLOORS = ["memory floor", "counting floor"]
-REFERENCES = {  # topic: contenders that all others of a case are divided by
+REFERENCES = {  # topic: the contenders that all others of a case are compared with
     "drain, after others": [*FLOORS, *ORDERS.values()],
     "drain, back to back": [*FLOORS, *ORDERS.values()],
     "drain, back to back, two decades": [*FLOORS, *ORDERS.values()],
@@ -38,14 +38,14 @@ COLOURS = {
 
 
 def number(value: float | None) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def table(rows: Iterable[list[str]]) -> str:
-    """Aligned, and Markdown; the first row is the head."""
+    """An aligned Markdown table; the first row is the header."""
     rows = list(rows)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
@@ -57,7 +57,7 @@ def table(rows: Iterable[list[str]]) -> str:
 
 
 def topic_table(topic: str, results: Results) -> str:
-    """Every contender of every case: ns, against the references, and what else was counted."""
+    """Every contender of every case: its ns, ratios to the references, other figures."""
     references = REFERENCES.get(topic, [])
     ours = [each for each in results if each.topic == topic]
     figures = list(dict.fromkeys(name for each in ours for name in each.figures))
@@ -71,14 +71,14 @@ def topic_table(topic: str, results: Results) -> str:
 
 
 def ratio(result: Result, other: str, results: Results) -> float | None:
-    """Its time over another contender's; None if that was left out."""
+    """Its time over that of another contender; None if that was not measured."""
     return value_of(
         lambda results: results.ratio(result.topic, result.case, result.contender, other), results
     )
 
 
 def value_of(reader: Reader, results: Results) -> float | None:
-    """A figure; None if it was left out."""
+    """A figure; None if it was not measured."""
     try:
         return reader(results)
     except KeyError:
@@ -86,7 +86,7 @@ def value_of(reader: Reader, results: Results) -> float | None:
 
 
 def limit_table(results: Results) -> str:
-    """The limits, and whether they are kept."""
+    """The table of limits, and whether the figures keep them."""
     rows = [["what", "limit", "measured", "kept"]]
     for limit in LIMITS:
         values = [value_of(reader, results) for reader in limit.readers]
@@ -105,7 +105,7 @@ def limit_table(results: Results) -> str:
 
 
 def plot(results: Results) -> None:
-    """Ns per event against the number of backends, everybody a line: the same file for the same."""
+    """Draw ns per event against the number of backends. Equal figures give an equal file."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -134,7 +134,7 @@ def plot(results: Results) -> None:
 
 
 def main() -> None:
-    """Print all there is."""
+    """Print all tables and draw the plot."""
     results = read()
     for topic in dict.fromkeys(each.topic for each in results):
         print(f"\n## {topic}\n\n{topic_table(topic, results)}")

@@ -1,4 +1,4 @@
-"""The results as they are kept: a line per contender of a case."""
+"""The results in results.csv: a line per contender of a case."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HEAD = ["topic", "case", "contender", "ns", "figures"]
 
 @dataclass(frozen=True)
 class Result:
-    """What one contender needed in one case.
+    """The figures of one contender in one case.
 
     Attributes:
         topic: what was measured.
-        case: under which circumstances.
-        contender: who.
+        case: the circumstances.
+        contender: its name.
         ns: the median over the rounds, mostly per event.
-        figures: whatever else was counted, by name.
+        figures: other figures, by name.
     """
 
     topic: str
@@ -40,20 +40,20 @@ class Results:
         return iter(self._by_name.values())
 
     def ns(self, topic: str, case: str, contender: str) -> float:
-        """What it took; KeyError if it was not measured."""
+        """The ns of a contender; KeyError if it was not measured."""
         return self._by_name[topic, case, contender].ns
 
     def ratio(self, topic: str, case: str, contender: str, other: str) -> float:
-        """How many times as long as another contender of the case; KeyError."""
+        """The ns over those of another contender of the case; KeyError if not measured."""
         return self.ns(topic, case, contender) / self.ns(topic, case, other)
 
     def figure(self, topic: str, case: str, contender: str, name: str) -> float:
-        """One of its other figures; KeyError."""
+        """One of the other figures; KeyError if it was not measured."""
         return self._by_name[topic, case, contender].figures[name]
 
 
 def write(results: Iterable[Result], path: Path = PATH) -> None:
-    """Six digits are more than repeat."""
+    """Write all results with six digits, which is more than a second run repeats."""
     with path.open("w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(_HEAD)

@@ -23,7 +23,7 @@ LIFETIMES = (14, 20)  # 16 us to 17 s
 
 @dataclass(frozen=True)
 class Traffic:
-    """Which events: see struct bench_spec."""
+    """The events to produce: see struct bench_spec."""
 
     backends: int
     with_ids: bool = False
@@ -41,7 +41,7 @@ class Traffic:
         return ffi.new("struct bench_spec *", asdict(self))
 
     def each_backend_twice(self) -> list[Traffic]:
-        """The shortest and the longest lifetime of every backend: after that nothing is new."""
+        """The shortest and the longest lifetime of every backend, after which no counter is new."""
         ends = (self.octave, 0), (self.octave + self.octaves - 1, 0)
         closed = replace(self, in_turn=True, with_opened=False)
         return [
@@ -53,13 +53,13 @@ class Traffic:
 
 
 def our_function(kind: str, name: str) -> Any:
-    """A C function of lblatency's as the benchmarks' C sees it."""
+    """A C function of lblatency, cast for the benchmarks' C."""
     pointer = our_ffi.cast("uintptr_t", our_ffi.addressof(our_lib, name))
     return ffi.cast(kind, int(pointer))
 
 
 def stream_pointer(stream: Any) -> Any:
-    """A stream of lblatency's as the benchmarks' C sees it."""
+    """A stream of lblatency, cast for the benchmarks' C."""
     return ffi.cast("void *", int(our_ffi.cast("uintptr_t", stream)))
 
 
@@ -67,24 +67,24 @@ _PRODUCE = our_function("int (*)(void *, const void *, uint32_t)", "lbl_stream_p
 
 
 class Ring:
-    """A ring buffer that is filled by a BPF program; one in memory where BPF is refused."""
+    """A ring buffer that a BPF program fills, or a ring in memory if the kernel refuses BPF."""
 
     def __init__(self, size: int = RING_BYTES) -> None:
         out = ffi.new("struct bench_ring **")
         self.error = -lib.bench_ring_open(size, out)
         if self.error:
-            # Four times as large: who fills a quarter of it wakes the drain thread.
+            # Four times as large, since a ring that is a quarter full wakes the drain thread.
             lib.bench_ring_memory(4 * size, out)
             self._memory = MemoryRing(4 * size)
         self.ptr = ffi.gc(out[0], lib.bench_ring_free)
 
     @property
     def in_kernel(self) -> bool:
-        """Whether BPF was allowed."""
+        """Whether the ring is the kernel's."""
         return not self.error
 
     def require_kernel(self) -> None:
-        """Raise `MissingError` for what cannot do with a ring in memory."""
+        """Raise `MissingError` if the ring is in memory, for contenders that need the kernel's."""
         if self.error:
             raise builder.MissingError(f"needs BPF: {os.strerror(self.error)}")
 
@@ -100,7 +100,7 @@ class Ring:
         return create_event_stream(self.fd, counters=lib.bench_ring_counters_fd(self.ptr))
 
     def fill(self, traffic: Traffic, *, for_stream: bool = False) -> None:
-        """Produce on the producer's CPU, go on on the consumer's."""
+        """Produce on the producer's CPU, then go back to the consumer's."""
         pin(PRODUCER)
         if for_stream and not self.in_kernel:
             made = lib.bench_produce_by(_PRODUCE, stream_pointer(self._memory.ptr), traffic.spec())
@@ -112,6 +112,6 @@ class Ring:
 
 
 def timed(function: Any, argument: Any) -> tuple[int, int]:
-    """How many events it took, and in how many ns."""
+    """Call a drain; returns how many events it took, and in how many ns."""
     ns = ffi.new("uint64_t *")
     return lib.bench_timed(function, argument, ns), ns[0]

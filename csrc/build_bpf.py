@@ -10,7 +10,7 @@ FLAGS = ("-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3
 
 @functools.cache
 def system_includes(compiler: str) -> tuple[str, ...]:
-    """Where the compiler finds system headers for this host, which it forgets for `-target bpf`."""
+    """The system headers of this host, which the compiler does not search for `-target bpf`."""
     said = subprocess.run(
         [compiler, "-v", "-E", "-x", "c", "/dev/null"], check=True, capture_output=True, text=True
     ).stderr
@@ -20,7 +20,7 @@ def system_includes(compiler: str) -> tuple[str, ...]:
 
 
 def compile_bpf(source: Path, compiled: Path, *options: str, compiler: str = "clang") -> None:
-    """Make an object file of one BPF program."""
+    """Compile one BPF program into an object file."""
     includes = (f"-I{INCLUDE}", *system_includes(compiler))
     files = ("-c", str(source), "-o", str(compiled))
     subprocess.run([compiler, *FLAGS, *includes, *options, *files], check=True)
@@ -44,6 +44,6 @@ def build(bpf: Path, skeletons: Path) -> None:
             check=True,
             capture_output=True,
         )
-        # Warnings about generated code are nobody's to mend.
+        # We cannot fix warnings about generated code.
         skeleton.write_bytes(b"#pragma GCC system_header\n" + generated.stdout)
         compiled.unlink()

@@ -1,4 +1,4 @@
-"""The cffi builder. Its declarations are cut out of the C headers, so they cannot drift."""
+"""The cffi builder. It cuts its declarations out of the C headers, so they cannot differ."""
 
 import os
 import re
@@ -29,7 +29,7 @@ HEADERS = [
     "csrc/demo/nat_lb.h",
 ]
 INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "bpf" / "include")]
-NOT_OURS = {"tests", "python"}  # programs of their own, and the other extension
+NOT_OURS = {"tests", "python"}  # the C tests, and the other extension
 SOURCES = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "csrc").glob("*/*.c")

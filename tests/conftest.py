@@ -1,4 +1,4 @@
-"""Where the tests that need BPF may run."""
+"""Skip or fail the tests that need BPF, where the kernel refuses it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bpf_refusal() -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what BPF is refused to, with the reason, or fail where it must run."""
+    """Skip BPF tests if the kernel refuses BPF, and say why; fail if BPF is required."""
     if item.get_closest_marker("bpf") and (reason := bpf_refusal()):
         if REQUIRE_BPF:
             pytest.fail(f"LBLATENCY_REQUIRE_BPF=1, but {reason}")

@@ -1,4 +1,4 @@
-"""Addresses as people write them, as C has them, and back."""
+"""Addresses as people write them and as C stores them, both ways."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PORTS = st.integers(0, 65535)
 
 @given(st.ip_addresses(v=4), PORTS)
 def test_ipv4_round_trip(address: ipaddress.IPv4Address, port: int) -> None:
-    """IPv4 is ::ffff:a.b.c.d inside and dotted outside."""
+    """IPv4 is ::ffff:a.b.c.d in C, and dotted as text."""
     packed, parsed = parse_target(f"{address}:{port}")
     assert packed == bytes(10) + b"\xff\xff" + address.packed
     assert (format_ip(packed), parsed) == (str(address), port)
@@ -39,21 +39,21 @@ def test_ipv4_round_trip(address: ipaddress.IPv4Address, port: int) -> None:
     ],
 )
 def test_an_address_without_a_port(ip: str, packed: bytes, ipv4: bool) -> None:
-    """The same 16 bytes, which also tell the family."""
+    """`parse_ip()` gives the same 16 bytes, and they tell the family."""
     assert parse_ip(ip) == packed
     assert is_ipv4(packed) is ipv4
 
 
 @pytest.mark.parametrize("ip", ["", "localhost", "10.0.0", "[::1]", "::1%lo", "1.2.3.4:80", "\0"])
 def test_what_is_no_address(ip: str) -> None:
-    """Names, ports and brackets are not part of an address."""
+    """Names, ports and brackets are refused: they are not part of an address."""
     with pytest.raises(ValueError, match="is not an IP address"):
         parse_ip(ip)
 
 
 @given(st.ip_addresses(v=6), PORTS)
 def test_ipv6_round_trip(address: ipaddress.IPv6Address, port: int) -> None:
-    """IPv6 keeps all its 128 bits, and has brackets where a port follows."""
+    """IPv6 keeps all 128 bits, and gets brackets if a port follows."""
     assume(address.ipv4_mapped is None)
     packed, parsed = parse_target(f"[{address}]:{port}")
     assert (packed, parsed) == (address.packed, port)
@@ -62,7 +62,7 @@ def test_ipv6_round_trip(address: ipaddress.IPv6Address, port: int) -> None:
 
 
 def test_every_port_goes_both_ways() -> None:
-    """All 65536 of them, behind an address of either family."""
+    """Each of the 65536 ports comes back, for addresses of both families."""
     for host in ("10.0.0.1", "2001:db8::1"):
         for port in range(65536):
             packed, parsed = parse_target(format_target(host, port))
@@ -70,7 +70,7 @@ def test_every_port_goes_both_ways() -> None:
 
 
 def test_spellings_of_one_address_are_one() -> None:
-    """An address is what it means, not how it is written."""
+    """All spellings of an address give the same 16 bytes."""
     assert parse_target("[2001:db8:0:0::1]:80") == parse_target("[2001:DB8::1]:80")
     assert parse_target("[::ffff:10.0.0.1]:80") == parse_target("10.0.0.1:80")
 
@@ -81,7 +81,7 @@ def test_spellings_of_one_address_are_one() -> None:
      "10.0.0.1:8\u0660", "10.0.0.1: 80", "10.0.0.1:" + "9" * 5000],
 )  # fmt: skip
 def test_a_target_needs_a_port(target: str) -> None:
-    """Without a port from 0 to 65535 it is an error that shows the right form."""
+    """A target without a port from 0 to 65535 is an error that shows the right form."""
     with pytest.raises(ValueError, match=r"has no port: write 'ip:port' or '\[ip6\]:port'"):
         parse_target(target)
 
@@ -99,13 +99,13 @@ def test_a_target_needs_an_address(target: str) -> None:
 
 @pytest.mark.parametrize("target", [None, 80, b"10.0.0.1:80", ("10.0.0.1", 80)])
 def test_a_target_is_a_string(target: object) -> None:
-    """Anything else is a TypeError that says what came instead."""
+    """A target that is not a string is a TypeError that names its type."""
     with pytest.raises(TypeError, match=f"not {type(target).__name__}"):
         parse_target(target)  # type: ignore[arg-type]
 
 
 def test_a_listener_may_be_called_by_name() -> None:
-    """A host is not looked up, and brackets are taken off."""
+    """A host name is not resolved, and brackets are removed."""
     assert split_endpoint("localhost:80") == ("localhost", 80)
     assert split_endpoint("[::]:0") == ("::", 0)
     assert split_endpoint("127.0.0.1:65535") == ("127.0.0.1", 65535)

@@ -1,4 +1,4 @@
-"""The documented names of the module, over one process-wide tracker."""
+"""The documented names of the module, which work on one tracker per process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
-    """Leave the process-wide tracker as it was found."""
+    """Stop and reset the process-wide tracker after each test."""
     yield
     lblatency.stop()
     lblatency.reset_histograms()
 
 
 def test_all_that_is_promised_is_there() -> None:
-    """Every name of __all__ can be had, and nothing else of ours is public."""
+    """Every name of __all__ exists, and nothing else of ours is public."""
     for name in lblatency.__all__:
         assert getattr(lblatency, name) is not None
     ours = {
@@ -42,7 +42,7 @@ def test_all_that_is_promised_is_there() -> None:
 
 
 def test_a_connection_from_start_to_stop() -> None:
-    """The functions of the module work together as those of one tracker."""
+    """The functions of the module work on the same tracker."""
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
     assert lblatency.running() is False
@@ -71,13 +71,13 @@ def test_a_connection_from_start_to_stop() -> None:
 
 
 def test_it_is_the_default_tracker() -> None:
-    """The module's functions and `default_tracker` are the same thing."""
+    """The module's functions are methods of `default_tracker`."""
     lblatency.record_latency("web", TARGET, 1)
     assert lblatency.default_tracker.get_all_histograms().keys() == {("web", TARGET)}
 
 
 def test_status_has_the_documented_keys() -> None:
-    """For a backend that has only opened too, whose mean is unknown."""
+    """The status has all keys, also for a backend that has only opened: its mean is None."""
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
     lblatency.start(stream, None, "web")
@@ -93,7 +93,7 @@ def test_status_has_the_documented_keys() -> None:
 
 
 def test_errors_have_one_base() -> None:
-    """BpfError is a LatencyError and an OSError, with its errno and what to do."""
+    """BpfError is a LatencyError and an OSError; it has the errno and says what to do."""
     error = lblatency.BpfError.from_errno(1, "opening the ring")
     assert isinstance(error, lblatency.LatencyError)
     assert isinstance(error, OSError)
@@ -102,7 +102,7 @@ def test_errors_have_one_base() -> None:
 
 
 def python(code: str, *, kib: int | str = "unlimited") -> str:
-    """Run code in a Python of its own with so much address space; give what it prints."""
+    """Run code in another Python with limited address space; return what it prints."""
     ran = subprocess.run(
         ["/bin/sh", "-c", f'ulimit -v {kib}; exec "$0" -c "$1"', sys.executable, code],
         capture_output=True, text=True, check=False,
@@ -112,7 +112,7 @@ def python(code: str, *, kib: int | str = "unlimited") -> str:
 
 
 def test_importing_takes_little_address_space() -> None:
-    """Only the first use of the default tracker needs its hundreds of MiB, and says so."""
+    """Only the first use of the default tracker needs hundreds of MiB; its error says so."""
     code = """
 import lblatency, lblatency.cli
 small = lblatency.LatencyTracker(max_backends=100)
@@ -126,7 +126,7 @@ except MemoryError as error:
 
 
 def test_a_star_imports_all_names() -> None:
-    """All documented names come with `from lblatency import *`, working on one tracker."""
+    """`from lblatency import *` brings all documented names, which share one tracker."""
     code = """
 from lblatency import *
 import lblatency
@@ -139,7 +139,7 @@ print(default_tracker.get_percentiles("web", "10.0.0.1:80")["count"])
 
 
 def test_names_are_listed_before_their_use() -> None:
-    """`dir()` has them although the tracker is not made yet, and listing does not make it."""
+    """`dir()` has the names before the tracker exists, and does not make it."""
     code = """
 import lblatency
 print(set(lblatency.__all__) <= set(dir(lblatency)), "default_tracker" in vars(lblatency))

@@ -1,4 +1,4 @@
-"""The command line, as far as it needs no privileges."""
+"""The command line, without privileges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROC_STATUS = "Name:\tpython\nCapEff:\t{:016x}\n"
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_version_and_help_answer(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both end well; help has examples."""
+    """Both exit with 0; the help has examples."""
     with pytest.raises(SystemExit) as ended:
         main([option])
     assert ended.value.code == 0
@@ -41,7 +41,7 @@ def test_version_and_help_answer(option: str, capsys: pytest.CaptureFixture[str]
 def test_misuse_is_explained(
     argv: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2 and what is wrong with the arguments."""
+    """Wrong arguments give exit code 2 and say what is wrong."""
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2
@@ -49,7 +49,7 @@ def test_misuse_is_explained(
 
 
 def test_a_missing_ring_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """No traceback for a path that is not there."""
+    """A path that does not exist gives one line, not a traceback."""
     assert main(["serve", "--ring", "/nowhere/ring", "--proxy", "web"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("lblatency: no BPF map is pinned at /nowhere/ring")
@@ -59,7 +59,7 @@ def test_a_missing_ring_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_says_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is required and missing makes the exit code 1; what is optional does not."""
+    """The exit code is 1 if something required is missing, not if something optional is."""
     findings = [
         check.Finding("kernel", True, "6.1", "newer"),
         check.Finding("bpffs", False, "not mounted", "mount it", required=False),
@@ -82,14 +82,14 @@ def test_check_says_what_to_do(
     ],
 )
 def test_missing_capabilities_are_named(effective: int, missing: list[str], tmp_path: Path) -> None:
-    """CAP_SYS_ADMIN stands in for those that were split off from it."""
+    """CAP_SYS_ADMIN includes the capabilities that were split off from it."""
     status = tmp_path / "status"
     status.write_text(PROC_STATUS.format(effective))
     assert check.missing_capabilities(status) == missing
 
 
 def test_the_machine_is_looked_at() -> None:
-    """What is found is what the machine says of itself, and comes with advice."""
+    """The findings are what the machine reports about itself, and have advice."""
     findings = {each.name: each for each in check.check_machine()}
     capabilities = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
     assert list(findings) == ["kernel", "BTF", *capabilities, "bpffs", "libbpf"]

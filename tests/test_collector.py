@@ -1,4 +1,4 @@
-"""The collector, as a registry, a scrape and promtool see it."""
+"""The collector, seen by a registry, a scrape and promtool."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BACKEND = {"proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80"}
 
 
 def registry_of(tracker: LatencyTracker) -> CollectorRegistry:
-    """A registry that describes what it holds, as the default one does."""
+    """A registry that calls describe(), as the default one does."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(LatencyCollector(tracker))
     return registry
@@ -41,7 +41,7 @@ def registry_of(tracker: LatencyTracker) -> CollectorRegistry:
 def samples(
     families: Iterable[Metric],
 ) -> list[tuple[tuple[str, tuple[tuple[str, str], ...]], float]]:
-    """Name and labels of every sample, and its value."""
+    """A mapping from the name and labels of every sample to its value."""
     return [
         ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
         for family in families
@@ -50,7 +50,7 @@ def samples(
 
 
 def busy() -> Rig:
-    """A tracker that has seen something of everything."""
+    """A tracker that has recorded events of all kinds."""
     rig = Rig(proxies={1: HOSTILE[0]}, max_backends=20)
     rig.send(
         stats.Event("opened", TARGET, SECOND).pack(),
@@ -71,7 +71,7 @@ def busy() -> Rig:
 
 
 def test_the_histogram_is_exposed() -> None:
-    """Cumulative buckets at each bound and at +Inf, sum and count, by the documented labels."""
+    """The histogram has cumulative buckets at each bound and +Inf, a sum and a count."""
     tracker = LatencyTracker(buckets=(0.001, 1, 10))
     for seconds in (0.001, 0.5, 1, 11):
         tracker.record_latency("web", TARGET, seconds)
@@ -86,7 +86,7 @@ def test_the_histogram_is_exposed() -> None:
 
 
 def test_its_own_counts_are_exposed() -> None:
-    """Events by type, losses by reason, connections by reason, and the ring."""
+    """It exports events by type, losses and connections by reason, and the ring."""
     registry = registry_of(busy().tracker)
     value = registry.get_sample_value
     for kind, count in (("opened", 2), ("closed", 5), ("periodic", 1), ("malformed", 1)):
@@ -110,7 +110,7 @@ def test_its_own_counts_are_exposed() -> None:
 
 
 def test_no_series_twice() -> None:
-    """Whatever was seen, no two samples have the same name and labels."""
+    """After any events, no two samples have the same name and labels."""
     rig = busy()
     rig.tracker.record_latency("overflow", TARGET, 1)
     found = [series for series, _ in samples(registry_of(rig.tracker).collect())]
@@ -121,7 +121,7 @@ def test_no_series_twice() -> None:
 
 
 def test_ipv6_targets_stay_apart() -> None:
-    """The address is a label without brackets, the port another."""
+    """The address without brackets is one label, the port is another."""
     tracker = LatencyTracker()
     tracker.record_latency("web", "[2001:db8::1]:80", 1)
     tracker.record_latency("web", "[2001:db8::2]:443", 2)
@@ -132,7 +132,7 @@ def test_ipv6_targets_stay_apart() -> None:
 
 
 def test_describe_names_all_families_and_reads_nothing() -> None:
-    """Its families are those of collect(), without a sample of a backend."""
+    """describe() has the families of collect(), without samples of backends."""
     rig = busy()
     collector = LatencyCollector(rig.tracker)
     described = {(family.name, family.type) for family in collector.describe()}
@@ -143,21 +143,21 @@ def test_describe_names_all_families_and_reads_nothing() -> None:
 
 
 def test_two_collectors_in_one_registry_are_refused() -> None:
-    """The registry sees by describe() that their names are the same."""
+    """The registry learns from describe() that their names are the same."""
     registry = registry_of(LatencyTracker())
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         registry.register(LatencyCollector(LatencyTracker()))
 
 
 def test_one_family_can_be_asked_for() -> None:
-    """As `/metrics?name[]=` does."""
+    """A registry can collect one family, as `/metrics?name[]=` does."""
     restricted = registry_of(busy().tracker).restricted_registry([f"{LATENCY}_count"])
     names = {sample.name for family in restricted.collect() for sample in family.samples}
     assert names == {f"{LATENCY}_count"}
 
 
 def test_hostile_names_survive_the_scrape() -> None:
-    """Quotes, backslashes, newlines and UTF-8 come back from the text as they went in."""
+    """Quotes, backslashes, newlines and UTF-8 survive the text format."""
     text = generate_latest(registry_of(busy().tracker)).decode()
     found = {
         sample.labels["proxy_name"]
@@ -169,7 +169,7 @@ def test_hostile_names_survive_the_scrape() -> None:
 
 
 def test_promtool_accepts_it() -> None:
-    """`promtool check metrics` has nothing to say about the output with hostile names."""
+    """`promtool check metrics` accepts the output, with hostile names in it."""
     text = generate_latest(registry_of(busy().tracker))
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
@@ -180,7 +180,7 @@ def test_promtool_accepts_it() -> None:
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text;version=1.0.0"])
 @pytest.mark.parametrize("seen", ["nothing", "everything"])
 def test_both_text_formats_say_what_was_collected(seen: str, accept: str) -> None:
-    """Every sample comes back from the text with its labels and value, and no other does."""
+    """Parsing the text gives every sample with its labels and value, and no other sample."""
     tracker = busy().tracker if seen == "everything" else LatencyTracker()
     tracker.stop()
     registry = registry_of(tracker)

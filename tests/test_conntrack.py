@@ -1,4 +1,4 @@
-"""Conntrack maps that are none; tests/bpf has the real ones."""
+"""What is no conntrack map. tests/bpf has real conntrack maps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from lblatency.conntrack import ConntrackMap
 
 @pytest.mark.parametrize("spec", [None, True, 1.5, b"/sys/fs/bpf/conntrack", object()])
 def test_a_map_is_known_by_fd_path_id_or_name(spec: object) -> None:
-    """Anything else is a TypeError that says so."""
+    """Any other argument is a TypeError that says so."""
     with pytest.raises(TypeError, match="fd, pin path, id or name, not"):
         ConntrackMap(spec)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Events: what each field may be, the three meanings of a short time, lengths and promises."""
+"""Events: the values of each field, the three meanings of a short time, lengths, flags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSED = stats.Event("closed", TARGET, 9 * SECOND, SECOND).pack()
 
 
 def received(*records: bytes) -> list[stats.Event]:
-    """What a subscriber gets of these records."""
+    """The events that a subscriber gets from these records."""
     ring = stats.MemoryRing(1 << 16)
     with stats.create_event_stream(ring) as stream, stream.subscribe() as subscription:
         for record in records:
@@ -26,7 +26,7 @@ def received(*records: bytes) -> list[stats.Event]:
 
 
 def test_names_are_those_of_the_abi() -> None:
-    """Types and reasons, in the order of their numbers in lbl_abi.h."""
+    """Types and reasons have the names and the order of lbl_abi.h."""
     assert TYPES == ("opened", "closed", "periodic")
     assert REASONS == (
         "unknown", "fin", "rst", "timeout", "evicted", "reused", "connect_failed",
@@ -49,7 +49,7 @@ def test_names_are_those_of_the_abi() -> None:
 def test_a_short_time_has_three_meanings(
     field: str, span: float | None, sent: int, comes_back_as: float | None
 ) -> None:
-    """Not measured, never came, and a time that saturates: each field on its own."""
+    """Each field tells apart: not measured, never came, and a time, which saturates."""
     event = stats.Event("closed", TARGET, 9 * SECOND, SECOND, **{field: span})  # type: ignore[arg-type]
     packed = event.pack()
     numbers = {
@@ -64,13 +64,13 @@ def test_a_short_time_has_three_meanings(
 
 @pytest.mark.parametrize("span", [-1, float("nan"), float("-inf")])
 def test_a_short_time_that_cannot_be_is_refused(span: float) -> None:
-    """Negative, or no number."""
+    """A negative time or NaN is a ValueError."""
     with pytest.raises(ValueError, match="None, NEVER, or 0 or more"):
         stats.Event("closed", TARGET, 2, 1, connect_us=span).pack()
 
 
 def test_a_zeroed_event_has_measured_nothing() -> None:
-    """What a producer leaves at 0 is not told, in our events and in those without such fields."""
+    """A field that is 0 is not measured; so are fields that a format does not have."""
     plain, foreign = received(bytes([2]) + bytes(55), foreign64(2, SECOND))
     assert (plain.target, plain.reason, plain.protocol) == ("[::]:0", "unknown", 0)
     for event in (plain, foreign):
@@ -79,7 +79,7 @@ def test_a_zeroed_event_has_measured_nothing() -> None:
 
 
 def test_a_longer_event_is_read_by_its_front() -> None:
-    """56 bytes and any number of 64 more, whatever those hold; no other length is one of ours."""
+    """A record of 56 + 64*k bytes is read by its first 56; no other length is ours."""
     (known,) = received(CLOSED)
     for more in (64, 128, 640):
         assert received(CLOSED + b"\xff" * more) == [known]
@@ -94,7 +94,7 @@ def test_a_longer_event_is_read_by_its_front() -> None:
 
 @pytest.mark.parametrize("at", range(16))
 def test_an_ipv4_event_whose_address_is_none_is_malformed(at: int) -> None:
-    """Each byte of ::ffff: counts, in a longer event too; the four of the address are free."""
+    """With the IPv4 flag, all 12 bytes of ::ffff: must be right, in longer events too."""
     wrong = bytearray(CLOSED)
     assert wrong[FLAGS_AT] == 1
     wrong[ADDR_AT + at] ^= 0x10
@@ -107,7 +107,7 @@ def test_an_ipv4_event_whose_address_is_none_is_malformed(at: int) -> None:
 
 
 def test_a_mapped_address_needs_no_flag() -> None:
-    """The flag is a promise, not part of the address: without it the backend is the same."""
+    """The flag is not part of the address: without it the backend is the same."""
     plain = bytearray(CLOSED)
     plain[FLAGS_AT] = 0
     assert received(bytes(plain)) == received(CLOSED)

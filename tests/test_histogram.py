@@ -1,4 +1,4 @@
-"""Histograms against the model."""
+"""Histograms, compared with the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.model import SECOND, Model, native_index, to_ns
 
 DAY = 86400 * SECOND
 WEB = ("web", "10.0.0.1:80")
-LAYOUT = Buckets.of(DEFAULT_BUCKETS)
+BUCKETS = Buckets.of(DEFAULT_BUCKETS)
 EDGES = [to_ns(bound) + step for bound in DEFAULT_BUCKETS for step in (-1, 0, 1)]
 # Up to 26 days: from 2^22 s, 48 days, on a double of seconds does not tell each ns.
 SPREAD = st.builds(lambda octave, part: int(2**octave * part),
@@ -37,7 +37,7 @@ DURATIONS = st.lists(
 def both(
     values: list[int], buckets: tuple[float, ...] = DEFAULT_BUCKETS
 ) -> tuple[Model, lblatency.HistogramSnapshot]:
-    """The same observations in the model and in a tracker."""
+    """Record the same observations in the model and in a tracker."""
     model, tracker = Model(buckets), lblatency.LatencyTracker(buckets=buckets)
     for ns in values:
         model.record(*WEB, ns)
@@ -49,7 +49,7 @@ def both(
 
 @pytest.mark.parametrize("bound", DEFAULT_BUCKETS)
 def test_bounds_are_inclusive_to_the_nanosecond(bound: float) -> None:
-    """A duration equal to a bound counts there, a nanosecond more does not."""
+    """A duration equal to a bound is in its bucket; one nanosecond more is not."""
     ns = to_ns(bound)
     model, snapshot = both([ns - 1, ns, ns + 1])
     assert snapshot["counts"] == model.counts(*WEB)
@@ -57,7 +57,7 @@ def test_bounds_are_inclusive_to_the_nanosecond(bound: float) -> None:
 
 
 def test_zero_and_the_largest_duration_count() -> None:
-    """Nothing falls out at either end: 0 is in the first bucket, 2**62 ns only in +Inf."""
+    """0 is in the first bucket, and 2**62 ns is in +Inf alone."""
     tracker = lblatency.LatencyTracker()
     tracker.record_latency(*WEB, 0)
     tracker.record_latency(*WEB, 2.0**62 / SECOND)
@@ -84,7 +84,7 @@ def test_counts_sum_and_mean_equal_the_model(values: list[int]) -> None:
 @given(st.lists(st.one_of(SPREAD.map(lambda ns: max(ns, 1000)), st.integers(1000, 30 * DAY)),
                 min_size=1, max_size=60))  # fmt: skip
 def test_percentiles_are_within_half_a_percent(values: list[int]) -> None:
-    """From 1 us to 30 days no percentile is more than 0.6 % from the value at its exact rank."""
+    """From 1 us to 30 days, percentiles are within 0.6 % of the value at the exact rank."""
     model, snapshot = both(values)
     for permille in range(1001):
         exact = model.percentile(*WEB, f"{permille}e-3")
@@ -93,7 +93,7 @@ def test_percentiles_are_within_half_a_percent(values: list[int]) -> None:
 
 
 def test_percentile_ranks_do_not_slip() -> None:
-    """Each of 100 observations an octave apart is found at its own rank, whatever 0.07 * 100 is."""
+    """Of 100 observations an octave apart, each percentile finds the right one."""
     values = [1000 * 2 ** (i // 3) + i % 3 * 300 * 2 ** (i // 3) for i in range(100)]
     model, snapshot = both(sorted(values))
     for hundredth in range(1, 101):
@@ -102,7 +102,7 @@ def test_percentile_ranks_do_not_slip() -> None:
 
 
 def test_ten_connections_of_an_hour() -> None:
-    """Ten one-hour connections have a median of an hour, not of the last bound."""
+    """The median of ten one-hour connections is an hour, not the last bound."""
     _, snapshot = both([3600 * SECOND] * 10)
     assert snapshot.percentile(0.5) == pytest.approx(3600, rel=0.006)
     assert snapshot.percentile(0.99) == pytest.approx(3600, rel=0.006)
@@ -112,7 +112,7 @@ def test_ten_connections_of_an_hour() -> None:
 @settings(max_examples=20)
 @given(values=DURATIONS)
 def test_native_buckets_equal_the_model(values: list[int], schema: int) -> None:
-    """Every native schema is an exact merge."""
+    """Every native schema has exact counts."""
     model, snapshot = both(values)
     native = snapshot.native(schema)
     zero, buckets = model.native(*WEB, schema)
@@ -124,10 +124,11 @@ def test_native_buckets_equal_the_model(values: list[int], schema: int) -> None:
 
 
 def test_native_bounds_are_exact_roots() -> None:
-    """Each of the buckets's native bounds is the last whole nanosecond of its bucket."""
+    """Each native bound is the last whole nanosecond of its bucket."""
     classic = {to_ns(bound) for bound in DEFAULT_BUCKETS}
     bounds = [
-        lib.lbl_buckets_upper(LAYOUT.ptr, slot) for slot in range(lib.lbl_buckets_slots(LAYOUT.ptr))
+        lib.lbl_buckets_upper(BUCKETS.ptr, slot)
+        for slot in range(lib.lbl_buckets_slots(BUCKETS.ptr))
     ]
     assert bounds.pop() == 2**64 - 1
     assert bounds == sorted(set(bounds))
@@ -137,27 +138,27 @@ def test_native_bounds_are_exact_roots() -> None:
 
 
 def test_every_bound_is_the_last_of_its_slot() -> None:
-    """A nanosecond more is in the next slot, for all slots there are."""
-    last = lib.lbl_buckets_slots(LAYOUT.ptr) - 1
+    """One nanosecond above a bound is in the next slot, for all slots."""
+    last = lib.lbl_buckets_slots(BUCKETS.ptr) - 1
     for slot in range(last):
-        upper = lib.lbl_buckets_upper(LAYOUT.ptr, slot)
-        assert lib.lbl_buckets_slot(LAYOUT.ptr, upper) == slot
-        assert lib.lbl_buckets_slot(LAYOUT.ptr, upper + 1) == slot + 1
-    assert lib.lbl_buckets_slot(LAYOUT.ptr, 2**64 - 1) == last
+        upper = lib.lbl_buckets_upper(BUCKETS.ptr, slot)
+        assert lib.lbl_buckets_slot(BUCKETS.ptr, upper) == slot
+        assert lib.lbl_buckets_slot(BUCKETS.ptr, upper + 1) == slot + 1
+    assert lib.lbl_buckets_slot(BUCKETS.ptr, 2**64 - 1) == last
 
 
 @given(st.one_of(SPREAD, st.integers(0, 2**64 - 1)))
 def test_index_agrees_with_the_bounds(ns: int) -> None:
-    """The slot found is the first whose bound is not below the duration."""
-    slot = lib.lbl_buckets_slot(LAYOUT.ptr, ns)
-    assert ns <= lib.lbl_buckets_upper(LAYOUT.ptr, slot)
-    assert slot == 0 or ns > lib.lbl_buckets_upper(LAYOUT.ptr, slot - 1)
+    """A duration is in the first slot whose bound is not below it."""
+    slot = lib.lbl_buckets_slot(BUCKETS.ptr, ns)
+    assert ns <= lib.lbl_buckets_upper(BUCKETS.ptr, slot)
+    assert slot == 0 or ns > lib.lbl_buckets_upper(BUCKETS.ptr, slot - 1)
 
 
 @settings(max_examples=100)
 @given(st.sets(st.integers(1000, 100 * SECOND), max_size=12), DURATIONS)
 def test_any_bounds_that_are_accepted_count_exactly(bounds: set[int], values: list[int]) -> None:
-    """Custom bounds count as the model does, or are refused because they are too close."""
+    """Custom bounds count like the model, or are refused because they are too close."""
     buckets = tuple(sorted({ns / SECOND for ns in bounds}))
     near = [ns + step for ns in sorted(bounds) for step in (-1, 0, 1)]
     try:
@@ -200,7 +201,7 @@ def test_no_bounds_at_all() -> None:
 @settings(max_examples=60)
 @given(DURATIONS, DURATIONS)
 def test_merge_is_exact(one: list[int], other: list[int]) -> None:
-    """A merge equals the histogram of all observations, in every view of it."""
+    """A merge equals the histogram of all observations, in every way to read it."""
     merged = both(one)[1].merge(both(other)[1])
     _, together = both(one + other)
     assert dict(merged) == dict(together)
@@ -219,7 +220,7 @@ def test_merge_of_different_bounds_is_an_error() -> None:
 
 
 def test_a_snapshot_is_an_immutable_mapping_of_four() -> None:
-    """It has the documented keys and no others, and cannot be changed."""
+    """A snapshot has exactly the documented keys, and cannot be changed."""
     _, snapshot = both([SECOND])
     assert isinstance(snapshot, Mapping)
     assert list(snapshot) == ["buckets", "counts", "sum", "count"]
@@ -233,7 +234,7 @@ def test_a_snapshot_is_an_immutable_mapping_of_four() -> None:
 
 
 def test_a_snapshot_does_not_move() -> None:
-    """What is recorded later is not in it."""
+    """A snapshot does not change when more is recorded."""
     tracker = lblatency.LatencyTracker()
     tracker.record_latency(*WEB, 1)
     before = tracker.get_histogram(*WEB)
@@ -243,7 +244,7 @@ def test_a_snapshot_does_not_move() -> None:
 
 
 def test_bad_arguments_of_a_snapshot() -> None:
-    """Percentiles lie in 0 to 1, schemas in -4 to 6."""
+    """A share outside 0 to 1 or a schema outside -4 to 6 is a ValueError."""
     _, snapshot = both([SECOND])
     for q in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
@@ -254,8 +255,8 @@ def test_bad_arguments_of_a_snapshot() -> None:
 
 
 def test_an_empty_snapshot_has_no_percentiles() -> None:
-    """Nothing observed: NaN rather than a guess."""
-    empty = lblatency.HistogramSnapshot(LAYOUT, b"", b"", 0)
+    """Percentiles and mean of an empty histogram are NaN."""
+    empty = lblatency.HistogramSnapshot(BUCKETS, b"", b"", 0)
     assert math.isnan(empty.percentile(0.5))
     assert math.isnan(empty.mean)
     assert empty["counts"] == (0,) * len(DEFAULT_BUCKETS)
@@ -263,7 +264,7 @@ def test_an_empty_snapshot_has_no_percentiles() -> None:
 
 
 def test_snapshots_can_be_pickled() -> None:
-    """An exporter with worker processes hands them around."""
+    """A snapshot survives pickling, as exporters with worker processes need it."""
     tracker = lblatency.LatencyTracker(buckets=(0.5, 2))
     for seconds in (0.1, 1, 3):
         tracker.record_latency("web", "10.0.0.1:80", seconds)
@@ -275,7 +276,7 @@ def test_snapshots_can_be_pickled() -> None:
 
 
 class Wider:
-    """The C library, of which Python believes that it knows more schemas than it does."""
+    """The C library, but with a wider range of schemas for Python to believe in."""
 
     LBL_NATIVE_SCHEMA_MIN = lib.LBL_NATIVE_SCHEMA_MIN - 1
     LBL_NATIVE_SCHEMA = lib.LBL_NATIVE_SCHEMA + 1
@@ -286,8 +287,8 @@ class Wider:
 
 @pytest.mark.parametrize("schema", [Wider.LBL_NATIVE_SCHEMA_MIN, Wider.LBL_NATIVE_SCHEMA])
 def test_what_c_refuses_is_no_empty_histogram(schema: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C has the last word on a schema, and its refusal is an error."""
+    """A schema that C refuses is an error."""
     monkeypatch.setattr(histogram, "lib", Wider())
     with pytest.raises(BpfError, match="making a native histogram") as refused:
-        lblatency.HistogramSnapshot(LAYOUT, b"", b"", 0).native(schema)
+        lblatency.HistogramSnapshot(BUCKETS, b"", b"", 0).native(schema)
     assert refused.value.errno == errno.EINVAL

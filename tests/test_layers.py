@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 Edges = Mapping[str, set[str]]
 
-# Each line may use all lines above it; what shares a line knows nothing of each other.
+# Each line may use all lines above it. The rooms of one line may not use each other.
 C_FLOORS = (
     {"base"},
     {"kernel", "event", "hist"},
@@ -27,7 +27,7 @@ C_FLOORS = (
     {"render"},
     {"python"},
 )
-C_NARROWER = {"demo": {"base", "kernel"}}  # which may use less than what lies below it
+C_NARROWER = {"demo": {"base", "kernel"}}  # may use less than all that lies below
 PYTHON_FLOORS = (
     {"_native", "_observe", "_version", "_address", "_closing", "_signals", "errors"},
     {"_ffi"},
@@ -45,7 +45,7 @@ PYTHON_FLOORS = (
 
 
 def allowed(floors: tuple[set[str], ...], narrower: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """What each room may use."""
+    """The rooms that each room may use."""
     may: dict[str, set[str]] = {}
     below: set[str] = set()
     for floor in floors:
@@ -107,7 +107,7 @@ def c_violations(includes: Edges) -> list[str]:
 
 
 def stems(includes: Edges) -> dict[str, set[str]]:
-    """The same with a .c and its .h as one."""
+    """The same edges, with a .c and its .h as one node."""
     merged: dict[str, set[str]] = {}
     for name, included in includes.items():
         stem = str(PurePosixPath(name).with_suffix(""))
@@ -196,7 +196,7 @@ def python_violations(imports: Edges) -> list[str]:
 
 
 def report(violations: list[str]) -> str:
-    """One per line, under the test's own."""
+    """Print each sentence on a line."""
     return "\n".join(["", *violations])
 
 
@@ -207,19 +207,19 @@ def test_c_includes_go_down() -> None:
 
 
 def test_c_files_have_no_cycle() -> None:
-    """No file includes itself by way of others, a .c and its .h taken as one."""
+    """No file includes itself through others; a .c and its .h count as one."""
     found = cycle(stems(c_includes(c_sources())))
     assert found is None, found
 
 
 def test_python_imports_go_down() -> None:
-    """No module imports one of a floor above it or beside it; in a package all may."""
+    """No module imports from a floor above or beside it, except within its package."""
     violations = python_violations(python_imports(python_sources()))
     assert not violations, report(violations)
 
 
 def test_python_modules_have_no_cycle() -> None:
-    """No module imports itself by way of others, not even late or for types alone."""
+    """No module imports itself through others, not even in a function or for types alone."""
     found = cycle(python_imports(python_sources()))
     assert found is None, found
 
@@ -241,7 +241,7 @@ def test_python_modules_have_no_cycle() -> None:
     ],
 )
 def test_a_forbidden_include_is_found(name: str, include: str, sentence: str) -> None:
-    """The rule has teeth: each way up or sideways is a sentence that says what is allowed."""
+    """Each include upwards or sideways gives a sentence that says what is allowed."""
     sources = {"stream/queue.h": "", name: f'\n#include "{include}"\n'}
     (violation,) = c_violations(c_includes(sources))
     assert violation.startswith(f"csrc/{name}")
@@ -249,7 +249,7 @@ def test_a_forbidden_include_is_found(name: str, include: str, sentence: str) ->
 
 
 def test_allowed_includes_are_not_found() -> None:
-    """Downwards, within a folder, to the ABI and to the system all is well."""
+    """Includes downwards, within a folder, of the ABI and of the system are allowed."""
     always = '#include <errno.h>\n#include "lbl_abi.h"\n#include "../../bpf/nat_lb.h"\n'
     text = always + '#include "base/util.h"\n#include "{}"\n'
     for name, own in (("stream/queue.c", "stream/queue.h"), ("track/tracker.c", "record/shard.h")):
@@ -272,7 +272,7 @@ def test_allowed_includes_are_not_found() -> None:
     ],
 )
 def test_a_forbidden_import_is_found(module: str, statement: str, sentence: str) -> None:
-    """However it is written, and wherever in the file."""
+    """A forbidden import is found in any form, anywhere in the file."""
     others = (
         "__init__",
         "cli",
@@ -290,7 +290,7 @@ def test_a_forbidden_import_is_found(module: str, statement: str, sentence: str)
 
 
 def test_a_cycle_is_found() -> None:
-    """Over a header and its source, as over modules."""
+    """A cycle is found, also one that goes through a header and its source."""
     files = {
         "record/a.c": '#include "record/a.h"\n#include "record/b.h"\n',
         "record/b.c": '#include "record/b.h"\n#include "record/a.h"\n',

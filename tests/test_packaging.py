@@ -1,4 +1,4 @@
-"""What is published: sdist, wheel from it, and that wheel in a clean environment."""
+"""The sdist, the wheel that is built from it, and the wheel in a clean environment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ assert "prometheus_client" not in sys.modules
 
 
 def run(*command: str | Path, **env: str) -> str:
-    """Run a command in an empty folder's view; fail with all that it said."""
+    """Run a command; if it fails, fail with its output."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, **env}
     )
@@ -43,7 +43,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sdist_has_the_sources_and_nothing_generated(built: Path) -> None:
-    """The C and BPF sources are in, skeletons and objects are not."""
+    """The sdist has the C and BPF sources, but no skeletons and objects."""
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -53,7 +53,7 @@ def test_sdist_has_the_sources_and_nothing_generated(built: Path) -> None:
 
 
 def test_wheel_is_abi3_and_typed(built: Path) -> None:
-    """One wheel serves all CPythons from 3.11 on, and brings its types."""
+    """One wheel works with all CPythons from 3.11 on, and has the types."""
     (wheel,) = built.glob("*.whl")
     assert "-cp311-abi3-linux_" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
@@ -64,7 +64,7 @@ def test_wheel_is_abi3_and_typed(built: Path) -> None:
 
 
 def test_wheel_works_in_a_clean_environment(built: Path, tmp_path: Path) -> None:
-    """Installed alone, it records, and the command answers."""
+    """The installed wheel records, and its command answers."""
     (wheel,) = built.glob("*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
@@ -75,7 +75,7 @@ def test_wheel_works_in_a_clean_environment(built: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("module", [_native, _observe])
 def test_extensions_export_nothing_but_their_start(module: ModuleType) -> None:
-    """Our C names cannot meet those of another library in the process."""
+    """The extensions export one symbol each, so no C name can clash with another library's."""
     assert module.__file__ is not None
     exported = run("nm", "-D", "--defined-only", "--format=just-symbols", module.__file__)
     assert exported.split() == [f"PyInit_{module.__name__.rpartition('.')[2]}"]
@@ -83,7 +83,7 @@ def test_extensions_export_nothing_but_their_start(module: ModuleType) -> None:
 
 @pytest.mark.parametrize(("tool", "package"), [("clang", "clang"), ("bpftool", "bpftool")])
 def test_a_missing_tool_is_named(tool: str, package: str, tmp_path: Path) -> None:
-    """The build stops with what is missing and the package that has it."""
+    """The build stops and names the missing tool and its package."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for each in {"pkg-config", "clang", "bpftool", "llvm-strip", "gcc", "cc"} - {tool}:
@@ -100,7 +100,7 @@ def test_a_missing_tool_is_named(tool: str, package: str, tmp_path: Path) -> Non
 
 
 def test_a_too_old_libbpf_is_named(tmp_path: Path) -> None:
-    """The build stops with the version that it needs and the one that is there."""
+    """The build stops and names the version that it needs and the one that it found."""
     (tmp_path / "libbpf.pc").write_text("Name: libbpf\nDescription: old\nVersion: 0.8.1\n")
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", tmp_path / "lib",

@@ -1,4 +1,4 @@
-"""Sources as what events come from, whichever it is."""
+"""What all sources have in common, and `lblatency serve` with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lblatency.commands import _sources, serve
 
 
 class Spoken(sources.Source):
-    """A source that says what it was opened with."""
+    """A source that remembers how it was opened."""
 
     options = (
         sources.Option("say", "WORD", "what to say", is_list=True),
@@ -30,14 +30,14 @@ class Spoken(sources.Source):
         self.given = (say, how_loud)
 
     def close(self) -> None:
-        """Remember it."""
+        """Remember that it was closed."""
         self.closed.append(self.given)
         super().close()
 
 
 @pytest.mark.parametrize("source", sources.SOURCES)
 def test_options_are_what_the_constructor_takes(source: type[sources.Source]) -> None:
-    """Each option is a keyword argument with a default, the first excepted."""
+    """Each option is a keyword argument; all but the first have a default."""
     first, *others = inspect.signature(source).parameters.values()
     assert [first.name, *(each.name for each in others)] == [each.name for each in source.options]
     assert first.default is inspect.Parameter.empty
@@ -46,7 +46,7 @@ def test_options_are_what_the_constructor_takes(source: type[sources.Source]) ->
 
 
 def test_a_ring_is_a_source() -> None:
-    """Its stream is recorded while it is open, and its status says where events are."""
+    """A tracker records a Ring's stream, and its status says where the events are."""
     ring = stats.MemoryRing(4096)
     tracker = LatencyTracker()
     with sources.Ring(ring) as source:
@@ -64,14 +64,14 @@ def test_a_ring_is_a_source() -> None:
 
 
 def parse(*argv: str) -> argparse.Namespace:
-    """A command line of nothing but sources."""
+    """Parse a command line that has the sources' options only."""
     parser = argparse.ArgumentParser()
     _sources.add_sources(parser)
     return parser.parse_args(argv)
 
 
 def test_one_line_makes_a_source_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registered source is opened by its first option, with what was given, and closed after."""
+    """The first option of a registered source opens it; the end of the command closes it."""
     monkeypatch.setattr(_sources, "SOURCES", (*sources.SOURCES, Spoken))
     monkeypatch.setattr(Spoken, "closed", [])
     with ExitStack() as stack:
@@ -88,19 +88,19 @@ def test_one_line_makes_a_source_an_option(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_source_is_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All first options are named; the others choose nothing."""
+    """The error names all first options; other options open no source."""
     monkeypatch.setattr(_sources, "SOURCES", (sources.Ring, Spoken))
     with ExitStack() as stack, pytest.raises(argparse.ArgumentError, match=r"--ring or --say$"):
         _sources.open_sources(parse("--how-loud", "9", "--counters", "x"), stack)
 
 
 class Ending(Spoken):
-    """A source that ends the command which serves it."""
+    """A source whose tick() ends the command."""
 
     ticks: ClassVar[list[object]] = []
 
     def tick(self) -> None:
-        """Send the main thread what systemd would send."""
+        """Send the main thread SIGTERM, as systemd does."""
         self.ticks.append(self.given)
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
@@ -108,7 +108,7 @@ class Ending(Spoken):
 def test_serve_ticks_its_sources_and_closes_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A source may do its work in tick(), and is closed when a signal ends the command."""
+    """`serve` calls tick(), and closes the source when a signal ends the command."""
     monkeypatch.setattr(_sources, "SOURCES", (Ending,))
     monkeypatch.setattr(serve, "_TICK_S", 0.001)
     monkeypatch.setattr(Spoken, "closed", [])

@@ -1,4 +1,4 @@
-"""Event streams: what arrives from the ring, in which form, and that nothing goes missing."""
+"""Event streams: decoded events, accounting without loss, and subscriptions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GOOD = {
 @settings(max_examples=60)
 @given(st.lists(EVENTS, max_size=20))
 def test_events_arrive_as_they_were_sent(events: list[stats.Event]) -> None:
-    """Every field of every event, in order, whatever its value."""
+    """Events arrive in order, with every field as it was sent."""
     ring = stats.MemoryRing(4096)
     with stats.create_event_stream(ring) as stream, stream.subscribe() as subscription:
         assert all(ring.produce(event.pack()) for event in events)
@@ -55,7 +55,7 @@ def test_events_arrive_as_they_were_sent(events: list[stats.Event]) -> None:
 
 @pytest.mark.parametrize("make", [foreign64, foreign72])
 def test_foreign_events_are_decoded(make: type) -> None:
-    """Both foreign layouts tell client, backend and the address that was asked for."""
+    """Both foreign formats tell the client, the backend and the VIP."""
     ring = stats.MemoryRing(4096)
     with stats.create_event_stream(ring) as stream, stream.subscribe() as subscription:
         ring.produce(make(2, 123456789, ("192.0.2.7", 40000), ("198.51.100.1", 443)))
@@ -72,7 +72,7 @@ def test_foreign_events_are_decoded(make: type) -> None:
 
 @pytest.mark.parametrize("make", [foreign64, foreign72])
 def test_foreign_pairs_give_lifetimes(make: type) -> None:
-    """A close is paired with the opening of the same four ends, and only once."""
+    """A closed event is paired once, with the opened event of the same connection."""
     rig = Rig()
     clients = [(f"192.0.2.{i % 5}", 40000 + i) for i in range(50)]
     rig.send(*(make(1, SECOND * (1 + i), client) for i, client in enumerate(clients)))
@@ -87,7 +87,7 @@ def test_foreign_pairs_give_lifetimes(make: type) -> None:
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 5)), max_size=200))
 def test_pairing_equals_a_dictionary(steps: list[tuple[bool, int, int]]) -> None:
-    """Openings and closings in any order, repeated or missing, pair as a dictionary would."""
+    """Opened and closed events in any order pair like keys of a dictionary."""
     rig, known, lifetimes, now = Rig(), {}, [], SECOND
     for opens, client, step in steps:
         now += step * SECOND
@@ -103,7 +103,7 @@ def test_pairing_equals_a_dictionary(steps: list[tuple[bool, int, int]]) -> None
 
 
 def test_proxies_by_the_address_that_clients_ask_for() -> None:
-    """Foreign events carry no proxy id, but their VIP tells which listener it was."""
+    """Foreign events have no proxy id; their VIP tells the listener."""
     rig = Rig(proxies={"198.51.100.1:443": "tls", "198.51.100.1:80": "plain", 65535: "other"})
     for make in (foreign64, foreign72):
         for port in (443, 80, 8080):
@@ -115,7 +115,7 @@ def test_proxies_by_the_address_that_clients_ask_for() -> None:
 
 
 def test_a_close_without_a_creation_time_is_unmatched() -> None:
-    """Nobody knows when it began: it is counted, and no lifetime is made up."""
+    """Such a close is counted as unmatched, and no lifetime is recorded."""
     rig = Rig()
     rig.send(
         stats.Event("closed", TARGET, SECOND).pack(), foreign64(2, SECOND), foreign72(2, SECOND)
@@ -131,7 +131,7 @@ def test_a_close_without_a_creation_time_is_unmatched() -> None:
     ("timestamp", "created"), [(1, 2), (0, 2**64 - 1), (2**64 - 1, 1), (2**58 + 2, 1)]
 )
 def test_an_absurd_lifetime_is_rejected(timestamp: int, created: int) -> None:
-    """Closed before it was created, or nine years after."""
+    """A connection closed before its creation, or nine years later, is rejected."""
     rig = Rig()
     absurd = stats.Event("closed", TARGET, timestamp, created).pack()
     rig.send(absurd, closed(0), closed(SECOND), absurd, absurd)
@@ -144,7 +144,7 @@ def test_an_absurd_lifetime_is_rejected(timestamp: int, created: int) -> None:
 
 
 def test_probes_and_failed_connects_are_ignored() -> None:
-    """They are closed connections, but had no life that could be measured."""
+    """They count as closed connections, but have no lifetime."""
     rig = Rig()
     rig.send(closed(SECOND, probe=True), closed(SECOND, reason="connect_failed"))
     assert rig.counts("closed", "ignored", "recorded") == {"closed": 2, "ignored": 2, "recorded": 0}
@@ -169,7 +169,7 @@ MIXED = st.builds(
 )
 
 
-# All counters that there may be are there from the start: the quickest path is taken.
+# These make all counters exist from the start, so that later events take the fast path.
 WIDE = [
     stats.Event("closed", target, 2**54 + 1, created, proxy_id=proxy_id)
     for target in (TARGET, "10.0.0.2:80", "[::]:0", "0.0.0.0:0")
@@ -179,7 +179,7 @@ WIDE = [
 
 
 def fate(event: stats.Event) -> str:
-    """Where an event has to be counted."""
+    """The counters that an event must increase."""
     if event.type != "closed":
         return event.type
     if event.probe or event.reason == "connect_failed":
@@ -190,7 +190,7 @@ def fate(event: stats.Event) -> str:
 
 
 def test_each_kind_of_event_goes_where_it_belongs() -> None:
-    """Every type, reason and flag, with every kind of creation time, alone and after others."""
+    """Each type, reason, flag and kind of creation time counts correctly, in any company."""
     times = [(9 * SECOND, created) for created in (0, 1, 9 * SECOND, 9 * SECOND + 1)]
     for type_, reason, probe, (timestamp, created) in itertools.product(
         ["opened", "closed", "periodic"], REASONS, [False, True], times
@@ -210,7 +210,7 @@ def test_each_kind_of_event_goes_where_it_belongs() -> None:
 @settings(max_examples=100)
 @given(events=st.lists(MIXED, max_size=300))
 def test_any_events_go_where_they_belong(events: list[stats.Event], one_by_one: bool) -> None:
-    """In long runs or one by one: each is counted once, and where a look at it says."""
+    """In bursts or one by one, each event is counted once, in the right place."""
     rig = Rig(proxies={1: "api"})
     events = WIDE + events
     for event in events:
@@ -239,7 +239,7 @@ def test_any_events_go_where_they_belong(events: list[stats.Event], one_by_one: 
 @pytest.mark.parametrize("ids", ["none", "right", "wrong"])
 @pytest.mark.parametrize("backends", [3, 1000])
 def test_long_runs_to_few_and_many_backends(backends: int, ids: str) -> None:
-    """Counters carry, windows grow and backends come amid runs, and nothing is miscounted."""
+    """Counters carry and new backends come amid bursts, and every count is right."""
     rig, model, randomness = Rig(1 << 20), Model(DEFAULT_BUCKETS), random.Random(backends)
     targets = [f"10.0.{i >> 8}.{i & 255}:80" for i in range(backends)]
     for number in range(30_000):
@@ -261,7 +261,7 @@ def test_long_runs_to_few_and_many_backends(backends: int, ids: str) -> None:
 
 
 def test_an_id_is_only_a_hint() -> None:
-    """A producer may give an id to another backend, or one id to two: addresses decide."""
+    """The address decides, if a producer reuses an id or gives one id to two backends."""
     rig = Rig()
     for i, backend_id in enumerate([5, 5, 0, 2**32 - 1, 2**20, 5, 6, 5]):
         rig.send(closed(SECOND, f"10.0.0.{i % 3}:80", backend_id=backend_id))
@@ -273,7 +273,7 @@ def test_an_id_is_only_a_hint() -> None:
 
 
 def test_a_ring_that_nobody_drains_fills_up() -> None:
-    """What waits and what was dropped is counted without a consumer."""
+    """Waiting and dropped events are counted without a consumer."""
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
     assert [ring.produce(closed(SECOND)) for _ in range(100)] == [True] * 64 + [False] * 36
@@ -285,7 +285,7 @@ def test_a_ring_that_nobody_drains_fills_up() -> None:
 
 @pytest.mark.parametrize("producers", [1, 4])
 def test_a_flood_of_a_small_ring_is_accounted_for(producers: int) -> None:
-    """100,000 closes into 4 KiB: each recorded or known to be dropped, and as long as it was."""
+    """Of 100,000 closes into 4 KiB, each is recorded exactly, or counted as dropped."""
     rig = Rig(4096)
     records = [closed(i * SECOND, f"10.0.0.{i}:80", backend_id=i) for i in range(10)]
     each = 100_000 // producers
@@ -312,7 +312,7 @@ def test_a_flood_of_a_small_ring_is_accounted_for(producers: int) -> None:
 
 
 def test_garbage_of_every_length_is_counted() -> None:
-    """Records of 0 to 4096 random bytes: each is malformed, or an event of some kind."""
+    """A record of 0 to 4096 random bytes is counted as malformed or as an event."""
     rig, randomness = Rig(1 << 16), random.Random(1)
     for length in range(4097):
         rig.send(randomness.randbytes(length))
@@ -327,9 +327,9 @@ def test_garbage_of_every_length_is_counted() -> None:
 
 @pytest.mark.parametrize("length", GOOD)
 def test_every_corrupt_byte_is_counted(length: int) -> None:
-    """A good record with any one byte changed to any value is still accounted for.
+    """A record is accounted for after any one of its bytes has changed to any value.
 
-    Malformed are all types but three, and in our events any change of what ::ffff: stands in.
+    It is malformed if the type changes to none of the three, or, in our events, if ::ffff: changes.
     """
     rig = Rig(1 << 20, max_backends=100)
     record = bytearray(GOOD[length])
@@ -351,7 +351,7 @@ def test_every_corrupt_byte_is_counted(length: int) -> None:
 
 
 def test_a_full_queue_drops_and_counts() -> None:
-    """It keeps the oldest, says how many it missed, and takes nothing from the tracker."""
+    """A full queue keeps the oldest events and counts the others; the tracker misses none."""
     rig = Rig()
     with rig.stream.subscribe(maxsize=10) as slow, rig.stream.subscribe() as quick:
         rig.send(*(closed(i) for i in range(100)))
@@ -368,7 +368,7 @@ def test_a_full_queue_drops_and_counts() -> None:
 
 
 def test_a_closed_subscription_gives_nothing() -> None:
-    """Neither events nor errors, and the stream goes on."""
+    """A closed subscription gives no events and no errors; the stream goes on."""
     rig = Rig()
     subscription = rig.stream.subscribe()
     rig.send(closed(SECOND))
@@ -381,7 +381,7 @@ def test_a_closed_subscription_gives_nothing() -> None:
 
 
 def test_closing_ends_the_wait_of_another_thread() -> None:
-    """Iteration and get() return when the subscription is closed meanwhile."""
+    """Iteration and get() return when another thread closes the subscription."""
     stream = stats.create_event_stream(stats.MemoryRing(4096))
     subscription = stream.subscribe()
     got: list[object] = []
@@ -400,7 +400,7 @@ def test_closing_ends_the_wait_of_another_thread() -> None:
 
 
 def test_waiting_ends_with_the_event() -> None:
-    """A waiting subscriber gets what the drain thread finds, without anybody draining by hand."""
+    """A waiting subscriber gets the events that the drain thread finds."""
     ring = stats.MemoryRing(4096)
     subscription = stats.create_event_stream(ring).subscribe()
     ring.produce(closed(SECOND))
@@ -411,7 +411,7 @@ def test_waiting_ends_with_the_event() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, -1e9, 0.0005])
 def test_short_waits_end(timeout: float) -> None:
-    """No time, and less than none, is no wait."""
+    """A timeout of 0 or less does not wait."""
     subscription = stats.create_event_stream(stats.MemoryRing(4096)).subscribe()
     result: list[object] = []
     thread = threading.Thread(target=lambda: result.append(subscription.get(timeout)), daemon=True)
@@ -421,7 +421,7 @@ def test_short_waits_end(timeout: float) -> None:
 
 
 def test_a_subscription_of_several_rings() -> None:
-    """A balancer with a ring per CPU has one stream, and its subscribers one queue."""
+    """Several rings make one stream, and a subscriber has one queue for all."""
     rings = [stats.MemoryRing(4096) for _ in range(3)]
     stream = stats.EventStream([ring.ptr for ring in rings])
     tracker = LatencyTracker()
@@ -442,13 +442,13 @@ def test_a_subscription_of_several_rings() -> None:
 
 @pytest.mark.parametrize("size", [0, -4096, 1, 2048, 4097, 12288, 1 << 31, 1 << 40])
 def test_a_ring_has_the_size_of_a_power_of_two(size: int) -> None:
-    """Of at least a page; anything else is a ValueError."""
+    """Any size but a power of two of at least a page is a ValueError."""
     with pytest.raises(ValueError, match="power of two of at least a page"):
         stats.MemoryRing(size)
 
 
 def test_a_record_must_fit_the_ring() -> None:
-    """One that never could is an error, not a drop."""
+    """A record that can never fit is an error, not a drop."""
     ring = stats.MemoryRing(4096)
     with pytest.raises(ValueError, match="4096 bytes can never fit"):
         ring.produce(bytes(4096))
@@ -457,13 +457,13 @@ def test_a_record_must_fit_the_ring() -> None:
 
 @pytest.mark.parametrize("maxsize", [0, -1])
 def test_a_queue_holds_at_least_one(maxsize: int) -> None:
-    """Less is a ValueError."""
+    """A size below 1 is a ValueError."""
     with pytest.raises(ValueError, match="maxsize must be at least 1"):
         stats.create_event_stream(stats.MemoryRing(4096)).subscribe(maxsize)
 
 
 def test_a_closed_stream_is_closed() -> None:
-    """Its methods raise ValueError."""
+    """The methods of a closed stream raise ValueError."""
     stream = stats.create_event_stream(stats.MemoryRing(4096))
     stream.close()
     stream.close()
@@ -474,13 +474,13 @@ def test_a_closed_stream_is_closed() -> None:
 
 @pytest.mark.parametrize("ring", [None, True, 1.5, b"/sys/fs/bpf/ring", [None], object()])
 def test_a_ring_is_known_by_fd_path_id_or_name(ring: object) -> None:
-    """Anything else is a TypeError that says so."""
+    """Any other argument is a TypeError that says so."""
     with pytest.raises(TypeError, match="fd, pin path, id or name, not by a"):
         stats.create_event_stream(ring)  # type: ignore[arg-type]
 
 
 def test_there_must_be_a_ring() -> None:
-    """No rings are no stream."""
+    """An empty sequence of rings is a ValueError."""
     with pytest.raises(ValueError, match="at least one ring"):
         stats.create_event_stream([])
 
@@ -494,13 +494,13 @@ def test_there_must_be_a_ring() -> None:
     ],
 )
 def test_an_event_that_does_not_exist_cannot_be_packed(event: stats.Event, text: str) -> None:
-    """The error shows what is wrong and what there is."""
+    """The error shows the wrong value and the possible ones."""
     with pytest.raises(ValueError, match=text):
         event.pack()
 
 
 def test_every_field_of_the_abi_goes_to_c_and_back() -> None:
-    """56 bytes, each field of its own."""
+    """Each field of the 56 bytes comes back from C with its own value."""
     sent = stats.Event(
         "closed", "[2001:db8::7]:8443", timestamp_ns=11, created_ns=5, reason="reused",
         protocol=17, probe=True, proxy_id=513, backend_id=70_000, connect_us=3, first_byte_us=4,

@@ -1,4 +1,4 @@
-"""Many threads, forks, exits and every order of going away: nothing lost, nothing left."""
+"""Threads, forks, exits and every order of destruction lose nothing and leak nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR = 3600 * SECOND
 
 @contextmanager
 def meanwhile(*jobs: Callable[[], object]) -> Iterator[None]:
-    """Run each job over and over in a thread of its own; an error of theirs is ours."""
+    """Run each job repeatedly in its own thread; raise the errors of the jobs."""
     done = threading.Event()
     errors: list[BaseException] = []
 
@@ -52,14 +52,14 @@ def meanwhile(*jobs: Callable[[], object]) -> Iterator[None]:
 
 
 def scraper(tracker: LatencyTracker) -> Callable[[], bytes]:
-    """A scrape of the tracker, to be called."""
+    """A function that scrapes the tracker."""
     registry = CollectorRegistry()
     registry.register(LatencyCollector(tracker))
     return lambda: generate_latest(registry)
 
 
 def test_every_observation_is_counted_once() -> None:
-    """8 threads record, one drains, one scrapes, one resets another tracker."""
+    """Each counts once while 8 threads record, and others drain, scrape and reset."""
     rig, other = Rig(4096), LatencyTracker()
     other.start(rig.stream, None, "other")
     produced = itertools.count()
@@ -89,7 +89,7 @@ def test_every_observation_is_counted_once() -> None:
 
 
 def test_one_is_observed_while_many_are_recorded() -> None:
-    """Who records one waits for who records many, and is not lost."""
+    """An observe() during a record_many() waits, and is not lost."""
     tracker = LatencyTracker()
     backend, many = tracker.backend("web", "10.0.0.1:80"), array("d", [0.5]) * 200_000
     recorded = itertools.count()
@@ -110,7 +110,7 @@ def test_one_is_observed_while_many_are_recorded() -> None:
 
 
 def test_the_sum_closes_while_events_fly() -> None:
-    """Of a ring in memory every reading adds up, not only the last."""
+    """For a ring in memory every reading adds up, not only the last."""
     rig = Rig(4096)
     with meanwhile(lambda: rig.ring.produce(closed(HOUR)), rig.stream.drain):
         for _ in range(2000):
@@ -120,7 +120,7 @@ def test_the_sum_closes_while_events_fly() -> None:
 
 
 def resources() -> dict[str, int]:
-    """What this process holds, memory in pages of 4 KiB."""
+    """The fds, threads, mappings and memory pages (4 KiB) of this process."""
     gc.collect()
     with open("/proc/self/statm") as statm, open("/proc/self/maps") as maps:
         return {
@@ -132,7 +132,7 @@ def resources() -> dict[str, int]:
 
 
 def test_a_thousand_starts_and_stops_leak_nothing() -> None:
-    """No fd, thread, mapping or memory, of streams that stay and of ones that go."""
+    """No fd, thread, mapping or memory leaks, whether streams stay or go."""
     tracker = LatencyTracker()
     rig = Rig()
 
@@ -165,7 +165,7 @@ def test_a_thousand_starts_and_stops_leak_nothing() -> None:
 
 
 def test_a_child_has_the_histograms_but_not_the_stream() -> None:
-    """It can read and record for itself; the ring stays the parent's, who notices nothing."""
+    """The child reads and records its own copy; the ring stays with the parent."""
     rig = Rig()
     subscription = rig.stream.subscribe()
     rig.send(closed(HOUR))
@@ -202,7 +202,7 @@ def test_a_child_has_the_histograms_but_not_the_stream() -> None:
 
 
 def test_forks_while_everything_is_busy() -> None:
-    """Whatever lock some thread holds at that moment, the child does not wait for it."""
+    """A child never waits for a lock that a thread held at the fork."""
     rig = Rig(1 << 20)
     names = itertools.count()
     subscription = rig.stream.subscribe(maxsize=10)
@@ -288,7 +288,7 @@ def flood():
 
 @pytest.mark.parametrize("situation", EXITS)
 def test_the_interpreter_exits_cleanly(situation: str) -> None:
-    """Whatever still runs or waits, the process ends at once, with 0 and without a word."""
+    """The process exits at once with 0 and no output, with threads running or waiting."""
     script = PREAMBLE + EXITS[situation]
     for _ in range(3):
         ran = subprocess.run(
@@ -299,7 +299,7 @@ def test_the_interpreter_exits_cleanly(situation: str) -> None:
 
 @pytest.mark.parametrize("order", [*itertools.permutations(["ring", "stream", "tracker", "queue"])])
 def test_any_order_of_going_away(order: tuple[str, ...]) -> None:
-    """What still is works and misses no event, whatever else was collected before."""
+    """The objects that remain miss no event, in every order of destruction."""
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
     tracker = LatencyTracker()
@@ -334,7 +334,7 @@ def test_any_order_of_going_away(order: tuple[str, ...]) -> None:
 
 
 def test_many_streams_are_too_many_at_some_point() -> None:
-    """A stream has 32 trackers and subscribers; one more is an error and leaves nothing behind."""
+    """A stream takes 32 trackers and subscribers; one more is an error without effect."""
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
     trackers = [LatencyTracker() for _ in range(33)]

@@ -1,4 +1,4 @@
-"""The tracker against the model: recording by hand, reading, starting and stopping."""
+"""The tracker, compared with the model: recording, reading, starting and stopping."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOUR = 3600 * SECOND
 @settings(max_examples=100)
 @given(CALLS)
 def test_every_reading_equals_the_model(calls: list[tuple[str, str, int]]) -> None:
-    """All documented ways to read give what was recorded, and keep backends apart."""
+    """All documented ways to read give what was recorded, per backend."""
     tracker, model = LatencyTracker(), Model(lblatency.DEFAULT_BUCKETS)
     for proxy, target, ns in calls:
         tracker.record_latency(proxy, target, ns / SECOND)
@@ -65,7 +65,7 @@ def test_every_reading_equals_the_model(calls: list[tuple[str, str, int]]) -> No
 
 
 def test_an_unknown_backend_is_none() -> None:
-    """Nothing recorded: None, before and after others were recorded."""
+    """A backend without observations is None, before and after others have some."""
     tracker = LatencyTracker()
     assert tracker.get_histogram("web", TARGET) is None
     assert tracker.get_percentiles("web", TARGET) is None
@@ -76,7 +76,7 @@ def test_an_unknown_backend_is_none() -> None:
 
 
 def test_asking_for_names_does_not_use_them_up() -> None:
-    """Any number of unknown proxies can be asked for; only recording makes a name known."""
+    """Reading unknown proxies uses up no names; only recording does."""
     tracker = LatencyTracker()
     tracker.record_latency("web", TARGET, 1)
     for number in range(65_600):
@@ -87,7 +87,7 @@ def test_asking_for_names_does_not_use_them_up() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, -1e-300, 2.0**63, 10**400])
 def test_a_latency_must_be_finite_and_not_negative(value: float) -> None:
-    """Anything else is a ValueError that shows it, and nothing is recorded."""
+    """Any other number is a ValueError that shows it, and nothing is recorded."""
     tracker = LatencyTracker()
     backend = tracker.backend("web", TARGET)
     text = "latency must be seconds from 0 to 4611686018, not"
@@ -104,14 +104,14 @@ def test_a_latency_must_be_finite_and_not_negative(value: float) -> None:
 
 @pytest.mark.parametrize("value", ["1", None, b"1", [1], 1j])
 def test_a_latency_is_a_number(value: object) -> None:
-    """Anything else is a TypeError."""
+    """A latency that is not a number is a TypeError."""
     with pytest.raises(TypeError, match="number"):
         LatencyTracker().record_latency("web", TARGET, value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, -0.0, 5e-324, False])
 def test_zero_counts(zero: float) -> None:
-    """A connection that took no time is a connection."""
+    """A latency of 0 is recorded."""
     tracker = LatencyTracker()
     tracker.record_latency("web", TARGET, zero)
     snapshot = tracker.get_histogram("web", TARGET)
@@ -121,7 +121,7 @@ def test_zero_counts(zero: float) -> None:
 
 @pytest.mark.parametrize("name", [None, 5, b"web", ["web"]])
 def test_a_proxy_name_is_a_string(name: object) -> None:
-    """Anything else is a TypeError, wherever a name is given."""
+    """A name that is not a string is a TypeError, in every method."""
     tracker, stream = LatencyTracker(), stats.create_event_stream(stats.MemoryRing(4096))
     for call in (
         lambda: tracker.record_latency(name, TARGET, 1),  # type: ignore[arg-type]
@@ -140,13 +140,13 @@ def test_a_proxy_name_is_a_string(name: object) -> None:
 
 @pytest.mark.parametrize(("name", "text"), [("", "empty"), ("\ud800", "Unicode")])
 def test_a_proxy_name_is_not_empty_and_can_be_written(name: str, text: str) -> None:
-    """An empty name, or one that has no UTF-8, is a ValueError."""
+    """An empty name, or one without a UTF-8 form, is a ValueError."""
     with pytest.raises(ValueError, match=text):
         LatencyTracker().record_latency(name, TARGET, 1)
 
 
 def test_record_many_takes_all_or_nothing() -> None:
-    """A buffer of doubles is recorded as if one by one."""
+    """record_many() records a buffer like single calls, or nothing."""
     tracker, model = LatencyTracker(), Model(lblatency.DEFAULT_BUCKETS)
     values = [0.0, 0.001, 2.5, 3600.0, 86400.0 * 30]
     assert tracker.record_many("web", TARGET, array("d", values)) == len(values)
@@ -166,7 +166,7 @@ def test_record_many_takes_all_or_nothing() -> None:
 
 
 def test_record_many_says_which_item_is_bad() -> None:
-    """Also in a buffer of several dimensions."""
+    """The error has the index, also in a buffer of several dimensions."""
     tracker = LatencyTracker()
     grid = memoryview(array("d", [1, 2, 3, math.nan])).cast("B").cast("d", (2, 2))
     with pytest.raises(ValueError, match=r"item 3: .*not nan"):
@@ -177,13 +177,13 @@ def test_record_many_says_which_item_is_bad() -> None:
     "buffer", [array("f", [1]), b"12345678", memoryview(array("d", [1, 2, 3, 4]))[::2], [1.0], 1.0]
 )
 def test_record_many_needs_doubles(buffer: object) -> None:
-    """Other formats, gaps and no buffers at all are a TypeError."""
+    """Other formats, gaps, and objects without a buffer are a TypeError."""
     with pytest.raises(TypeError, match=r"doubles|bytes-like"):
         LatencyTracker().record_many("web", TARGET, buffer)
 
 
 def test_the_sum_of_ten_million_months_is_exact() -> None:
-    """10 million connections of 30 days pass 2**64 ns by far, and not one ns is lost."""
+    """The sum of 10 million connections of 30 days is exact, far beyond 2**64 ns."""
     tracker = LatencyTracker()
     month = 30 * 86400
     chunk = array("d", [month]) * 1_000_000
@@ -198,7 +198,7 @@ def test_the_sum_of_ten_million_months_is_exact() -> None:
 
 
 def test_a_bound_backend_records_for_its_tracker() -> None:
-    """It outlives the handle of its tracker, and goes on after a reset."""
+    """A bound backend keeps its tracker alive, and works after a reset."""
     tracker = LatencyTracker()
     backend = tracker.backend("web", TARGET)
     backend.observe(1)
@@ -210,7 +210,7 @@ def test_a_bound_backend_records_for_its_tracker() -> None:
 
 
 def test_what_a_bound_backend_keeps_is_let_go_with_it() -> None:
-    """Also if its function was taken out of it."""
+    """A backend is freed with the last reference, also to its `observe`."""
     tracker = LatencyTracker()
     pointer = tracker._ptr
     before = sys.getrefcount(pointer)
@@ -223,7 +223,7 @@ def test_what_a_bound_backend_keeps_is_let_go_with_it() -> None:
 
 
 def test_trackers_share_nothing() -> None:
-    """What one records, forgets or is started on is nothing to another."""
+    """Recording and resetting one tracker has no effect on another."""
     one, other = LatencyTracker(), LatencyTracker(buckets=(1,))
     one.record_latency("web", TARGET, 1)
     other.record_latency("web", TARGET, 2)
@@ -233,7 +233,7 @@ def test_trackers_share_nothing() -> None:
 
 
 def test_reset_forgets_histograms_but_not_where_events_went() -> None:
-    """After a reset all starts anew; the accounting of events goes on."""
+    """A reset clears the histograms; the accounting of events goes on."""
     rig = Rig()
     rig.send(closed(HOUR))
     rig.tracker.record_latency("web", TARGET, 1)
@@ -250,13 +250,13 @@ def test_reset_forgets_histograms_but_not_where_events_went() -> None:
 
 @pytest.mark.parametrize("max_backends", [0, -1, 2**24 + 1])
 def test_max_backends_has_limits(max_backends: int) -> None:
-    """Outside of them it is a ValueError."""
+    """Other values are a ValueError."""
     with pytest.raises(ValueError, match="max_backends must be 1 to"):
         LatencyTracker(max_backends=max_backends)
 
 
 def test_more_backends_than_allowed_lose_nothing() -> None:
-    """What has no backend of its own is counted in the overflow one, from both sides."""
+    """The overflow backend counts the rest, of events and of what is recorded by hand."""
     rig = Rig(max_backends=3)
     rig.send(*(closed(HOUR, f"10.0.0.{i}:80", reason="rst") for i in range(10)))
     for i in range(10):
@@ -281,7 +281,7 @@ def test_more_backends_than_allowed_lose_nothing() -> None:
 
 
 def test_start_while_running_does_nothing() -> None:
-    """The first stream and name stay, and events are recorded once."""
+    """A second start changes nothing, and events are recorded once."""
     rig = Rig()
     other = stats.MemoryRing(4096)
     rig.tracker.start(stats.create_event_stream(other), None, "other")
@@ -296,7 +296,7 @@ def test_start_while_running_does_nothing() -> None:
 
 
 def test_stop_takes_what_is_in_the_ring_and_keeps_histograms() -> None:
-    """Nothing produced before is lost, nothing produced after is recorded."""
+    """Events from before the stop are recorded, later ones are not."""
     rig = Rig()
     for _ in range(100):
         assert rig.ring.produce(closed(HOUR))
@@ -309,7 +309,7 @@ def test_stop_takes_what_is_in_the_ring_and_keeps_histograms() -> None:
 
 
 def test_restart_goes_on_where_it_stopped() -> None:
-    """A tracker can be started again, also by another name, and counts on."""
+    """A tracker can start again, also with another name, and keeps its counts."""
     rig = Rig()
     rig.send(closed(HOUR))
     rig.tracker.stop()
@@ -326,7 +326,7 @@ def test_restart_goes_on_where_it_stopped() -> None:
 
 
 def test_several_trackers_on_one_stream() -> None:
-    """Each records all events under its own name, and each its own way."""
+    """Each tracker records all events, under its own name and with its own bounds."""
     rig = Rig()
     other = LatencyTracker(buckets=(1, 7200))
     other.start(rig.stream, None, "other")
@@ -340,7 +340,7 @@ def test_several_trackers_on_one_stream() -> None:
 
 
 def test_several_streams_on_one_tracker() -> None:
-    """Events of all rings meet in one histogram."""
+    """One histogram has the events of all rings."""
     rings = [stats.MemoryRing(4096) for _ in range(3)]
     streams = [stats.create_event_stream(ring) for ring in rings]
     tracker = LatencyTracker()
@@ -359,7 +359,7 @@ def test_several_streams_on_one_tracker() -> None:
 
 
 def test_a_stream_can_be_closed_while_it_is_used() -> None:
-    """The tracker keeps the ring for itself until it stops."""
+    """The tracker keeps the ring until it stops."""
     rig = Rig()
     rig.stream.close()
     rig.ring.produce(closed(HOUR))
@@ -371,13 +371,13 @@ def test_a_stream_can_be_closed_while_it_is_used() -> None:
 
 @pytest.mark.parametrize("stream", [None, 5, "ring", [], [None], stats.MemoryRing(4096)])
 def test_start_needs_streams(stream: object) -> None:
-    """Anything else is a TypeError that says where streams come from."""
+    """Any other argument is a TypeError that says where streams come from."""
     with pytest.raises(TypeError, match=r"must come from lblatency.stats.create_event_stream\(\)"):
         LatencyTracker().start(stream, None, "web")  # type: ignore[arg-type]
 
 
 def test_start_needs_a_conntrack_map_or_none() -> None:
-    """An fd or a path is not one yet."""
+    """An fd or a path is a TypeError: it must be opened first."""
     rig = Rig()
     for conntrack in (5, "/sys/fs/bpf/conntrack"):
         with pytest.raises(TypeError, match=r"ConntrackMap or None"):
@@ -385,7 +385,7 @@ def test_start_needs_a_conntrack_map_or_none() -> None:
 
 
 def test_a_start_that_fails_leaves_it_stopped() -> None:
-    """If the second stream cannot be attached, the first is let go of."""
+    """If the second stream cannot be attached, the first one is released."""
     rig = Rig()
     tracker = LatencyTracker()
     with pytest.raises(ValueError, match="same ring twice"):
@@ -399,7 +399,7 @@ def test_a_start_that_fails_leaves_it_stopped() -> None:
 
 
 def test_proxies_by_id_on_one_ring() -> None:
-    """Events of one ring carry the name of their own listener."""
+    """Events of one ring get the name of their listener."""
     rig = Rig(proxies={1: "api", 2: "admin"})
     for proxy_id in (0, 1, 2, 2, 7):
         rig.send(closed(HOUR, proxy_id=proxy_id))
@@ -412,7 +412,7 @@ def test_proxies_by_id_on_one_ring() -> None:
 
 
 def test_two_ids_of_one_name_are_one_proxy() -> None:
-    """They meet in one histogram, also with what is recorded by hand."""
+    """Two ids with one name share a histogram, also with what is recorded by hand."""
     rig = Rig(proxies={1: "web", 2: "web"})
     for proxy_id in (0, 1, 2):
         rig.send(closed(HOUR, proxy_id=proxy_id))
@@ -434,7 +434,7 @@ def test_proxy_ids_have_limits(key: object) -> None:
 
 
 def test_ipv6_targets_stay_apart() -> None:
-    """From events and by hand, whatever the ports."""
+    """IPv6 backends stay apart, from events and by hand."""
     rig = Rig()
     rig.send(closed(SECOND, V6_ONE), closed(2 * SECOND, V6_TWO), closed(3 * SECOND, V6_TWO))
     rig.tracker.record_latency("web", V6_ONE, 10)
@@ -449,7 +449,7 @@ def test_ipv6_targets_stay_apart() -> None:
 
 
 def test_open_connections_outlive_a_reset_and_end_with_the_stream() -> None:
-    """What is open is known from events alone: neither a reset nor recording by hand changes it."""
+    """Only events change what is open, not a reset and not recording by hand."""
     ring = stats.MemoryRing()
     tracker = LatencyTracker()
     stream = stats.create_event_stream(ring)
@@ -475,7 +475,7 @@ def test_open_connections_outlive_a_reset_and_end_with_the_stream() -> None:
 
 
 def test_reset_forgets_connections_of_streams_that_are_gone() -> None:
-    """Nobody will see them close, so they must not keep a backend alive for ever."""
+    """A reset forgets connections of detached streams, since nothing will see them close."""
     rig = Rig()
     rig.send(stats.Event("opened", TARGET, SECOND).pack())
     rig.tracker.stop()
@@ -485,7 +485,7 @@ def test_reset_forgets_connections_of_streams_that_are_gone() -> None:
 
 
 def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
-    """The kernel's "No space left on device" would send people after their disks."""
+    """The error does not say "No space left on device", as the kernel would."""
     rig = Rig()
     others = [LatencyTracker() for _ in range(31)]
     for other in others:
@@ -512,7 +512,7 @@ def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
 def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Handlers run in the main thread, wherever it is: a lock of its own must not keep it out."""
+    """A signal handler may call stop() while the main thread reads the tracker."""
     rig = Rig()
     rig.send(closed(HOUR))
     read = stats.EventStream.stats
@@ -533,7 +533,7 @@ def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
 
 
 def test_address_space_is_what_the_readme_says() -> None:
-    """600 MB, and 300 more a ring; where that is too much, the error says what to do."""
+    """It is 600 MB, and 300 more per ring; the error says what to do if that is too much."""
     script = """
         import resource
         from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the README's table of metrics, which is C's table of families as Markdown."""
+"""Write C's table of metric families into README.md, as Markdown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _added(metric: Metric) -> Iterator[str]:
 
 
 def table() -> str:
-    """All families that a collector can export: those of C, and what it adds by itself."""
+    """All families that a collector can export: those of C, and its own ones."""
     names = {family.name for family in FAMILIES}
     described = LatencyCollector(LatencyTracker(metrics=METRICS)).describe()
     return "".join(
@@ -54,7 +54,7 @@ def table() -> str:
 
 
 def updated(readme: str) -> str:
-    """The text with the table between its marks."""
+    """The text of README.md with the table between the marks."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""The storm of tests/support/storm.py under AddressSanitizer and ThreadSanitizer. Run as root."""
+"""Run tests/support/storm.py under AddressSanitizer and ThreadSanitizer. Needs root."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ KINDS = {  # gcc's flags, and the libraries to load before Python
 }
 OPTIONS = {
     "PYTHONMALLOC": "malloc",
-    "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+    "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter leaks at exit
     "TSAN_OPTIONS": "die_after_fork=0 second_deadlock_stack=1",
 }
 
 
 def build(flags: str, into: Path) -> None:
-    """The package with a sanitized extension, and the tests beside it."""
+    """Build the package with a sanitized extension, and put the tests beside it."""
     env = os.environ | {"LBLATENCY_CFLAGS": f"{flags} -g -O1", "LBLATENCY_LDFLAGS": flags}
     command = [sys.executable, "setup.py", "-q", "build", "--force", "--build-base",
                str(into / "build"), "--build-lib", str(into)]  # fmt: skip
@@ -36,13 +36,13 @@ def build(flags: str, into: Path) -> None:
 
 
 def library(name: str) -> str:
-    """Where gcc has a library."""
+    """The path of one of gcc's libraries."""
     found = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, check=True)
     return found.stdout.decode().strip()
 
 
 def storm(kind: str) -> int:
-    """Build and run; returns the exit code."""
+    """Build and run the storm; returns its exit code."""
     flags, libraries = KINDS[kind]
     with TemporaryDirectory() as folder, bpf.mounted_bpffs() as bpffs:
         into = Path(folder)
@@ -55,7 +55,7 @@ def storm(kind: str) -> int:
 
 
 def main() -> None:
-    """Run both; fails if one does."""
+    """Run the storm under both sanitizers; fail if one run fails."""
     codes = {kind: storm(kind) for kind in KINDS}
     for kind, code in codes.items():
         print(f"{kind}: {'passed' if code == 0 else f'FAILED with exit code {code}'}", flush=True)

@@ -1,1 +1,1 @@
-"""Who is measured: lblatency, the floors that nobody gets below, and what people use instead."""
+"""The contenders: lblatency, the floors that no drain can beat, and what people use instead."""

@@ -11,7 +11,7 @@ from ..rings import Ring, Traffic
 
 
 class Agent:
-    """A peer in a process of its own, which reads the same ring as the other peers."""
+    """A peer in its own process, which reads the same ring as the other peers."""
 
     def __init__(self, language: str, ring: Ring) -> None:
         ring.require_kernel()
@@ -27,24 +27,24 @@ class Agent:
         )
 
     def ask(self, command: str, table: str, number: int) -> None:
-        """Have it start."""
+        """Send a command to the peer."""
         assert self._process.stdin
         self._process.stdin.write(f"{command} {table} {number}\n")
         self._process.stdin.flush()
 
     def answer(self) -> tuple[int, int]:
-        """What came of it: events, ns."""
+        """Wait for the peer's answer: events, ns."""
         assert self._process.stdout
         events, ns = self._process.stdout.readline().split()
         return int(events), int(ns)
 
     def learn(self, traffic: Traffic) -> None:
-        """Show it all backends."""
+        """Show all backends to the peer."""
         for part in traffic.each_backend_twice():
             self.drain(part)
 
     def drain(self, traffic: Traffic) -> float:
-        """Ns per event; those of as many backends share their histograms."""
+        """Ns per event. Cases with as many backends share the histograms."""
         self._ring.fill(traffic)
         self.ask("drain", str(traffic.backends), traffic.n)
         events, ns = self.answer()

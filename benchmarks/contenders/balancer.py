@@ -1,9 +1,9 @@
-"""What the programs of the demo's balancer cost per packet.
+"""The cost per packet of the demo balancer's programs.
 
-"hot": one packet of an established flow over and over (BPF_PROG_TEST_RUN), all caches warm, the
-VIP being its own backend so that the packet stays what it is. "live": real traffic between
-namespaces, from the kernel's own statistics, less what they give for an empty program that sees
-the same packets at the balancer's other interface.
+"hot": the same packet of an established flow, repeated (BPF_PROG_TEST_RUN), with warm caches. The
+VIP is its own backend, so that the packet stays the same. "live": real traffic between namespaces,
+measured by the kernel's statistics, less their figure for an empty program that sees the same
+packets at the balancer's other interface.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPEAT, ROUNDS = 100_000, 9
 
 @contextlib.contextmanager
 def statistics_on() -> Iterator[None]:
-    """Have the kernel measure every run of every program."""
+    """Make the kernel measure every run of every program."""
     fd = bpf.call(bpf.ENABLE_STATS, struct.pack("=I", 0))
     try:
         yield
@@ -44,7 +44,7 @@ def statistics_on() -> Iterator[None]:
 
 
 def measured(fd: int) -> tuple[int, int]:
-    """Give a program's total of ns and runs."""
+    """The total ns and runs of a program."""
     text = Path(f"/proc/self/fdinfo/{fd}").read_text()
     found = dict(re.findall(r"^(run_time_ns|run_cnt):\s*(\d+)", text, re.MULTILINE))
     return int(found["run_time_ns"]), int(found["run_cnt"])
@@ -79,7 +79,7 @@ def attached_beside(topology: Topology, program: int) -> Iterator[None]:
 
 
 def hot(version: int, tcp: bool) -> list[float]:
-    """Give ns per packet in and out."""
+    """Ns per packet, in and out."""
     where = f"[{VIP[version]}]:80" if version == 6 else f"{VIP[version]}:80"
     medians = []
     with NatBalancer() as balancer:
@@ -114,7 +114,7 @@ def ping_pong(topology: Topology, version: int) -> None:
 
 
 def flood(topology: Topology, version: int) -> None:
-    """Datagrams as fast as they can be sent, over 64 flows in turn; nobody reads them."""
+    """Datagrams as fast as possible, over 64 flows in turn; nothing reads them."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(topology.backend.socket(FAMILY[version], socket.SOCK_DGRAM))
         server.bind((BACKENDS[version][0], 8080))
@@ -130,7 +130,7 @@ def flood(topology: Topology, version: int) -> None:
 
 
 def live(topology: Topology, version: int, load: Load) -> list[float]:
-    """Give ns per packet in and out; 0 where the load sends none."""
+    """Ns per packet, in and out; 0 if the load sends none."""
     where = BACKENDS[version][0]
     where = f"[{where}]:8080" if version == 6 else f"{where}:8080"
     empty = empty_program()
@@ -145,5 +145,5 @@ def live(topology: Topology, version: int, load: Load) -> list[float]:
     os.close(empty)
     *programs, (ns, runs) = totals
     cost = ns / runs
-    # A handful of runs is the neighbours' business, not the load.
+    # A handful of runs comes from other packets, not from the load.
     return [ns / runs - cost if runs > 100 else 0 for ns, runs in programs]

@@ -1,4 +1,4 @@
-"""A ring buffer's events in Python, one by one."""
+"""Handle the events of a ring buffer in Python, one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..rings import Ring, Traffic, ffi, lib
 
 
 class Callback:
-    """Python called by libbpf through cffi for each event."""
+    """libbpf's consumer, which calls Python through cffi for each event."""
 
     def __init__(self, ring: Ring, seen: Any) -> None:
         ring.require_kernel()

@@ -1,4 +1,4 @@
-"""Loops that do no more than they must: nobody's drain takes less."""
+"""Loops that do the least possible: no drain can take less."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemoryFloor:
 
 
 class CountingFloor:
-    """Knows where each event counts: reads its record, and adds 1 to two lines of its backend."""
+    """Knows each event's counters: reads the record, and adds 1 to two lines of its backend."""
 
     def __init__(self, ring: Ring, backends: int) -> None:
         out = ffi.new("struct bench_counting **")

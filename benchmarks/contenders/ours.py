@@ -1,4 +1,4 @@
-"""Lblatency itself."""
+"""lblatency itself."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DRAIN = our_function("int64_t (*)(void *)", "lbl_stream_drain")
 
 
 class Tracked:
-    """Lblatency as `start()` leaves it, drained by hand: its own thread would do so some ms later.
+    """A started tracker that we drain some ms before its own thread would.
 
-    All backends and the range of their lifetimes are known already, unless `known` is false. If
-    the thread comes first, the measurement does not count.
+    It has seen all backends and the range of their lifetimes, unless `known` is false. If the
+    thread comes first, the measurement does not count.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Tracked:
     def drain(
         self, traffic: Traffic, during: AbstractContextManager[object] | None = None
     ) -> float | None:
-        """Ns per event; None if the thread took some of them. `during`: what else goes on."""
+        """Ns per event; None if the thread took some of them. `during` runs meanwhile."""
         self.ring.fill(traffic, for_stream=True)
         with during or nullcontext():
             n, ns = timed(DRAIN, stream_pointer(self.stream.streams[0]))
         return ns / n if n == traffic.n else None
 
     def close(self) -> None:
-        """Stop the thread, and see that all events came to what they should."""
+        """Stop the thread, and check that all events were recorded."""
         self.tracker.stop()
         counts = self.tracker.event_counts()
         if counts["received"] != (counts["recorded"] or 0) + (counts["opened"] or 0):

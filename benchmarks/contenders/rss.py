@@ -1,10 +1,10 @@
-"""Fill a tracker in a process of its own and print what memory it took, as JSON.
+"""Fill a tracker in its own process and print the memory that it took, as JSON.
 
     python -m benchmarks.contenders.rss BACKENDS OBSERVATIONS OCTAVE OCTAVES
     python -m benchmarks.contenders.rss BACKENDS
 
-Lifetimes are from 2^OCTAVE ns to 2^(OCTAVE + OCTAVES). Without any, every counter that there can be
-is counted beyond its first byte: no backend takes more.
+Lifetimes are from 2^OCTAVE ns to 2^(OCTAVE + OCTAVES). Without these
+arguments, every counter grows beyond its first byte: no backend takes more memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .ours import Tracked
 
 
 def rss() -> int:
-    """Bytes of this process that are in memory."""
+    """The resident memory of this process, bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def fill(tracked: Tracked, traffic: Traffic, events: int) -> None:
-    """As time goes by, with a scrape every now and then."""
+    """Fill as time goes by, with a scrape now and then."""
     for first in range(0, events, RING_EVENTS):
         part = Traffic(
             traffic.backends, octave=traffic.octave, octaves=traffic.octaves, first=first
@@ -44,7 +44,7 @@ def report(taken: int, backends: int) -> None:
 
 
 def fill_all(backends: int) -> None:
-    """By hand, since that is quickest: 257 times a value in each slot."""
+    """Record 257 times a value in each slot, by hand, since that is the fastest."""
     seconds = array("d", (2.0 ** (step / 64) for step in range(-20 * 64, 24 * 64 + 2)))
     tracker = LatencyTracker()
     empty = rss()
@@ -55,7 +55,7 @@ def fill_all(backends: int) -> None:
 
 
 def main() -> None:
-    """Fill as the arguments say, and report."""
+    """Fill as the arguments say, and print the memory."""
     backends, *rest = (int(argument) for argument in sys.argv[1:])
     if not rest:
         fill_all(backends)

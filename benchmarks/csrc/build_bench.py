@@ -27,8 +27,8 @@ def load(path: Path) -> ModuleType:
 
 
 def build(into: Path) -> Path:
-    """Compile the BPF programs and the extension; give where it is."""
-    (HERE / "csrc" / "filler.skel.h").unlink(missing_ok=True)  # older than headers unknown to it
+    """Compile the BPF programs and the extension; returns its path."""
+    (HERE / "csrc" / "filler.skel.h").unlink(missing_ok=True)  # may be stale
     load(ROOT / "csrc" / "build_bpf.py").build(HERE / "bpf", HERE / "csrc")
     native = load(ROOT / "csrc" / "build_native.py")
     builder = FFI()

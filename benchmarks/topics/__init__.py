@@ -1,1 +1,1 @@
-"""What is measured: a file per topic."""
+"""The benchmarks: a file per topic."""

@@ -57,7 +57,7 @@ def _turn(fill: Callable[[], object]) -> Callable[[int], float]:
 
 @pytest.fixture(scope="module")
 def samples(rounds: int) -> Mapping[str, list[float]]:
-    """Everybody's ns per value."""
+    """The ns per value of all contenders."""
     pin(CONSUMER)
     values = 2.0 ** np.random.default_rng(1).uniform(-16, 4, MILLION)  # 15 us to 16 s
     turns = {OURS: _turn(_ours(values)), NUMPY: _turn(_numpy(values))}
@@ -68,7 +68,7 @@ def samples(rounds: int) -> Mapping[str, list[float]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bulk(name: str, samples: Mapping[str, list[float]], publish: Publish) -> None:
-    """A float64 array, log-uniform over six decades."""
+    """A million durations of a float64 array, log-uniform over six decades."""
     if name not in samples:
         pytest.skip(f"{name} left out: pip install {name.split()[0]}")
     publish("bulk", "1 M doubles", name, samples)

@@ -47,7 +47,7 @@ def _twice(run: Run, traffic: Traffic) -> Turn:
 
 
 class Drains:
-    """Everybody's ns per event: measured for each traffic when it is asked for."""
+    """The ns per event of all contenders; each traffic is measured when a test needs it."""
 
     def __init__(self, rounds: int, ring: Ring, agents: Mapping[str, Agent]) -> None:
         self._rounds, self._ring, self._agents = rounds, ring, agents
@@ -75,7 +75,7 @@ class Drains:
             return interleave(contenders, self._rounds)
 
     def _closed_only(self, traffic: Traffic) -> dict[str, Turn]:
-        """Those who know no event of an opened connection."""
+        """The contenders that cannot read opened events."""
         counting = CountingFloor(self._ring, traffic.backends)
         contenders = {COUNTING: _twice(counting.drain, traffic)}
         for name, agent in self._agents.items():
@@ -86,13 +86,13 @@ class Drains:
 
 @pytest.fixture(scope="module")
 def left_out() -> dict[str, str]:
-    """Peers that cannot be had here, and why."""
+    """The peers that cannot be built here, and why."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def drains(rounds: int, left_out: dict[str, str]) -> Iterator[Drains]:
-    """All that are measured, with whatever peers there are."""
+    """All contenders, with the peers that could be built."""
     ring = Ring()
     agents = {}
     with contextlib.ExitStack() as stack:
@@ -116,7 +116,7 @@ def test_drain(
     left_out: dict[str, str],
     publish: Publish,
 ) -> None:
-    """Drain and record, against the floors and the agents that people build."""
+    """Drain and record, compared with the floors and the agents that people write."""
     if smoke and backends > 1_000:
         pytest.skip("too many backends for a smoke test")
     if state == OPENED and contender in (COUNTING, *PEERS):
@@ -126,7 +126,7 @@ def test_drain(
     publish(f"drain, {state}", f"{backends} backends", contender, drains.of(backends, state))
 
 
-# ---- what is measured above is what start() runs ----
+# ---- start() runs what is measured above ----
 
 BY_HAND, BY_THREAD = "lbl_stream_drain()", "drain thread, CPU time"
 
@@ -160,5 +160,5 @@ def both_ways(rounds: int) -> Iterator[Samples]:
 
 @pytest.mark.parametrize("way", [BY_HAND, BY_THREAD])
 def test_thread(way: str, both_ways: Samples, publish: Publish) -> None:
-    """The thread takes as long, but for a wakeup every 12,000 events."""
+    """The thread takes as long, except for one wakeup per 12,000 events."""
     publish("drain thread", "1000 backends, ids", way, both_ways)

@@ -1,4 +1,4 @@
-"""What `import lblatency` adds to the start of a program."""
+"""The time that `import lblatency` adds to the start of a program."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def _start(code: str) -> float:
 
 @pytest.fixture(scope="module")
 def samples(rounds: int) -> Mapping[str, list[float]]:
-    """Everybody's ns from start to end."""
+    """The ns of all contenders, from start to end."""
     pin(CONSUMER)
     return interleave({name: same(partial(_start, code)) for name, code in CODE.items()}, rounds)
 
 
 @pytest.mark.parametrize("name", CODE)
 def test_import(name: str, samples: Mapping[str, list[float]], publish: Publish) -> None:
-    """From start to end of an interpreter, files cached."""
+    """The time from start to end of an interpreter, with files cached."""
     over = (median(samples[name]) - median(samples[BARE])) / 1e6
     publish("import", "an interpreter's life", name, samples, ms_over_bare=over)

@@ -1,4 +1,4 @@
-"""What the BPF side adds to a packet."""
+"""The time that the BPF side adds to a packet."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _empty_ns() -> float:
 
 @pytest.fixture(scope="module")
 def hot(smoke: bool) -> Mapping[str, float]:
-    """Ns per packet, by flow and way; "empty" is a program that does nothing."""
+    """Ns per packet, by flow and direction; "empty" is a program that does nothing."""
     found = {"empty": _empty_ns()}
     for flow, which in FLOWS.items():
         if smoke and flow != "TCP, IPv4":
@@ -85,7 +85,7 @@ def hot(smoke: bool) -> Mapping[str, float]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("flow", FLOWS)
 def test_balancer_hot(flow: str, way: str, hot: Mapping[str, float], publish: Publish) -> None:
-    """A packet of an established flow again and again, all caches warm."""
+    """The same packet of an established flow, repeated, with warm caches."""
     name = f"{flow}, {way}"
     if name not in hot:
         pytest.skip("one flow is enough for a smoke test")
@@ -95,7 +95,7 @@ def test_balancer_hot(flow: str, way: str, hot: Mapping[str, float], publish: Pu
 
 @pytest.fixture(scope="module")
 def live(smoke: bool) -> Iterator[Mapping[str, float]]:
-    """Ns per packet of real traffic, from bpf_stats; what they cost themselves is subtracted."""
+    """Ns per packet of real traffic, from bpf_stats, less the cost of bpf_stats."""
     if smoke:
         pytest.skip("real traffic takes too long for a smoke test")
     with Topology() as topology:
@@ -109,7 +109,7 @@ def live(smoke: bool) -> Iterator[Mapping[str, float]]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("load", LOADS)
 def test_balancer_live(load: str, way: str, live: Mapping[str, float], publish: Publish) -> None:
-    """Real packets between namespaces, the rest of the kernel between one and the next."""
+    """Real packets between namespaces; the rest of the kernel runs between them."""
     name = f"{load}, {way}"
     if not live[name]:
         pytest.skip("nothing goes that way")

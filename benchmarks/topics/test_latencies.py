@@ -23,7 +23,7 @@ Samples = Mapping[str, list[float]]
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def traffic(request: pytest.FixtureRequest, smoke: bool) -> Traffic:
-    """The same for both: with ids, and all latencies told."""
+    """Events with ids and with all latencies, for both trackers."""
     if smoke and request.param > 1_000:
         pytest.skip("too many backends for a smoke test")
     return Traffic(request.param, with_ids=True, all_latencies=True)
@@ -31,7 +31,7 @@ def traffic(request: pytest.FixtureRequest, smoke: bool) -> Traffic:
 
 @pytest.fixture(scope="module")
 def samples(traffic: Traffic, rounds: int) -> Iterator[Samples]:
-    """Both trackers' ns per event."""
+    """The ns per event of both trackers."""
     with contextlib.ExitStack() as stack:
         trackers = {name: Tracked(traffic, metrics=each) for name, each in RECORDED.items()}
         for tracked in trackers.values():
@@ -47,5 +47,5 @@ def _turn(tracked: Tracked, traffic: Traffic) -> Callable[[int], float | None]:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_latencies(name: str, traffic: Traffic, samples: Samples, publish: Publish) -> None:
-    """Three more counters and sums per event."""
+    """Recording four latencies adds three counters and sums per event."""
     publish("latencies", f"{traffic.backends} backends", name, samples)

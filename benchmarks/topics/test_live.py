@@ -1,4 +1,4 @@
-"""A producer and the drain thread at the same time, each on a CPU of its own."""
+"""A producer and the drain thread at the same time, each on its own CPU."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Live:
         (self._thread,) = threads("lbl-drain") - others
 
     def stats(self) -> StreamStats:
-        """The stream's."""
+        """The counters of the stream."""
         return self.tracked.stream.stats()
 
     def cpu(self, work: Callable[[], object]) -> tuple[int, int]:
-        """Do something, until the ring is empty; the drain thread's CPU time, and all time."""
+        """Run `work` until the ring is empty; returns the drain thread's CPU time, and all time."""
         cpu, start = cpu_ns(self._thread), time.perf_counter_ns()
         work()
         while self.stats().in_ring:
@@ -45,13 +45,13 @@ class Live:
         return cpu_ns(self._thread) - cpu, time.perf_counter_ns() - start
 
     def waited_ms(self) -> float:
-        """How long the drain thread was kept from its CPU by others, so far."""
+        """How long others have kept the drain thread from its CPU so far."""
         return int(Path(f"/proc/self/task/{self._thread}/schedstat").read_text().split()[1]) / 1e6
 
 
 @contextlib.contextmanager
 def live(size: int) -> Iterator[Live]:
-    """One that ends with the block; the test is skipped where BPF is refused."""
+    """A live tracker, which ends with the block. Skips the test if the kernel refuses BPF."""
     started = Live(size)
     try:
         started.tracked.ring.require_kernel()
@@ -63,7 +63,7 @@ def live(size: int) -> Iterator[Live]:
 
 
 def pace(ring: Ring, how: int, per_second: float, seconds: float, burst: int) -> tuple[int, float]:
-    """Produce at a steady rate; how many events, and the producer's ns for each."""
+    """Produce at a steady rate; returns how many events, and the producer's ns per event."""
     spec = ffi.new("struct bench_spec *", {"backends": 1_000, "with_ids": 1, "n": burst,
                                            "octave": 14, "octaves": 20})  # fmt: skip
     pin(PRODUCER)
@@ -104,7 +104,7 @@ OURS, DEFAULT = "lblatency", "C++ stack, default wakeups"
 
 
 def _overhead(ring: Ring) -> float:
-    """What the clock and making an event take of the producer's time."""
+    """How much of the producer's time goes into its clock and into making an event."""
     return pace(ring, lib.BENCH_NOWHERE, ORDINARY, 0.2, 1)[1]
 
 
@@ -148,7 +148,7 @@ def ordinary(smoke: bool) -> Iterator[dict[str, tuple[float, float]]]:
 
 @pytest.mark.parametrize("name", [OURS, DEFAULT])
 def test_ordinary(name: str, ordinary: dict[str, tuple[float, float]], publish: Publish) -> None:
-    """One event at a time, where it is the wakeups that cost."""
+    """One event at a time: the wakeups take most of the time."""
     if name not in ordinary:
         pytest.skip(f"{name} left out: it does not build")
     publish(
@@ -162,10 +162,10 @@ def test_ordinary(name: str, ordinary: dict[str, tuple[float, float]], publish: 
 
 
 def test_idle(smoke: bool, publish: Publish) -> None:
-    """Nothing to do."""
+    """An idle drain thread takes little CPU time."""
     seconds = 1 if smoke else 60
     with live(1 << 20) as ours:
-        time.sleep(0.5)  # until it has slowed down
+        time.sleep(0.5)  # until the thread's timer has slowed down
         cpu, wall = ours.cpu(lambda: time.sleep(seconds))
     publish(
         "idle",

@@ -1,4 +1,4 @@
-"""What a tracker with 10,000 backends occupies."""
+"""The memory of a tracker with 10,000 backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drain beside Python that handles events one by one."""
+"""The drain, compared with Python that handles events one by one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _nothing(_ctx: object, _data: object, _size: int) -> int:
 
 
 def _observing(children: list[Any]) -> Callable[[object, Any, int], int]:
-    """What one would write: decode, look up, observe."""
+    """A callback as one would write it: decode, look up, observe."""
 
     def seen(_ctx: object, data: Any, _size: int) -> int:
         event = ffi.cast("struct lbl_event *", data)
@@ -70,13 +70,13 @@ def _turn(
 
 @pytest.fixture(scope="module")
 def left_out() -> dict[str, str]:
-    """Peers that cannot be had here, and why."""
+    """The peers that cannot be built here, and why."""
     return {}
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def traffic(request: pytest.FixtureRequest) -> Traffic:
-    """With ids, which help Python too."""
+    """Events with ids, which help Python too."""
     return Traffic(request.param, with_ids=True)
 
 
@@ -84,7 +84,7 @@ def traffic(request: pytest.FixtureRequest) -> Traffic:
 def samples(
     traffic: Traffic, rounds: int, left_out: dict[str, str]
 ) -> Iterator[Mapping[str, list[float]]]:
-    """Everybody's ns per event."""
+    """The ns per event of all contenders."""
     tracked, ring, children = Tracked(traffic), Ring(), _children(traffic.backends)
     runs: dict[str, Callable[[Traffic], float | None]] = {
         OURS: tracked.drain,
@@ -107,7 +107,7 @@ def test_python(
     left_out: dict[str, str],
     publish: Publish,
 ) -> None:
-    """An event in C against an event in Python."""
+    """An event in C, compared with an event in Python."""
     if name in left_out:
         pytest.skip(f"{name} left out: {left_out[name]}")
     publish("python per event", f"{traffic.backends} backends", name, samples)

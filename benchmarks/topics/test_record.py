@@ -31,7 +31,7 @@ Loop = Callable[[], float]
 
 
 def _loop(call: Callable[[Any], Any], value: Any = SECONDS) -> Loop:
-    """Calls in a loop; gives ns per call, the loop included."""
+    """Ns per call in a loop, including the loop."""
 
     def loop() -> float:
         start = time.perf_counter_ns()
@@ -99,7 +99,7 @@ def _ddsketch() -> dict[str, Loop]:
 
 @pytest.fixture(scope="module")
 def samples(rounds: int) -> Mapping[str, list[float]]:
-    """Everybody's ns per call."""
+    """The ns per call of all contenders."""
     pin(CONSUMER)
     loops: dict[str, Loop] = {}
     for make in (_ours, _prometheus, _hdr, _ddsketch):
@@ -112,7 +112,7 @@ def samples(rounds: int) -> Mapping[str, list[float]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_record(name: str, samples: Mapping[str, list[float]], publish: Publish) -> None:
-    """One call after the other, names looked up or not."""
+    """One call after the other, with and without looking names up."""
     if name not in samples:
         pytest.skip(f"{name} left out: pip install {name.split()[0]}")
     publish("record", "one call", name, samples)

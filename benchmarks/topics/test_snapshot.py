@@ -1,4 +1,4 @@
-"""Reading 10,000 backends out while their events are drained."""
+"""Reading 10,000 backends while their events are drained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALONE, WATCHED = "drain alone", "drain during snapshots"
 
 
 class Reader:
-    """A thread on the producer's CPU that takes one snapshot after the other while it may."""
+    """A thread on the producer's CPU that takes one snapshot after the other."""
 
     def __init__(self, tracker: LatencyTracker) -> None:
         self._tracker = tracker
@@ -63,7 +63,7 @@ def _drain(tracked: Tracked, reader: Reader | None, number: int) -> float | None
 
 
 def _calls(tracked: Tracked, n: int) -> list[int]:
-    """How long each of many small drains takes, ns."""
+    """The ns of each of many small drains."""
     took = ffi.new("uint64_t[]", n)
     pin(CONSUMER)
     lib.bench_timed_each(
@@ -106,7 +106,7 @@ def measured(rounds: int, smoke: bool) -> Iterator[Measured]:
 
 @pytest.mark.parametrize("name", [ALONE, WATCHED])
 def test_snapshot(name: str, measured: Measured, publish: Publish) -> None:
-    """A reader stops nobody: it shares the memory bus at most."""
+    """A reader stops no drain; it only shares the memory bus."""
     samples, calls = measured
     publish(
         "snapshot",

@@ -1,1 +1,1 @@
-"""What is tested for real: BPF programs and maps, network namespaces, TCP."""
+"""Tests with real BPF programs and maps, network namespaces and TCP."""

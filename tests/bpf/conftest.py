@@ -23,7 +23,7 @@ def topology() -> Iterator[Topology]:
 
 @pytest.fixture
 def unattached() -> Iterator[Watched]:
-    """A balancer for packets made by hand: TCP and UDP port 80, one backend."""
+    """A balancer for hand-made packets: TCP and UDP port 80, one backend."""
     with watch() as watched:
         for version in (4, 6):
             for protocol in ("tcp", "udp"):
@@ -35,13 +35,13 @@ def unattached() -> Iterator[Watched]:
 
 @pytest.fixture
 def attached(topology: Topology, unattached: Watched) -> Watched:
-    """The same, facing the client."""
+    """The same balancer, attached to the interface that faces the client."""
     unattached.balancer.attach("c1", topology.balancer.fd)
     return unattached
 
 
 @pytest.fixture
 def bpffs() -> Iterator[bpf.Bpffs]:
-    """A BPF file system mounted nowhere."""
+    """A BPF file system without a mount point."""
     with bpf.mounted_bpffs() as mounted:
         yield mounted

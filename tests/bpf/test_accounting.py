@@ -1,4 +1,4 @@
-"""The sums of each tracker while the kernel produces and signals arrive."""
+"""The sums of each tracker, while the kernel produces events and signals arrive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUNDS = 1000
 
 
 def test_every_sum_is_exact_in_a_storm_of_signals(bpffs: bpf.Bpffs, tmp_path: PathType) -> None:
-    """1,000 starts and stops, and a signal per ms that raises, starts, stops, forks or makes."""
+    """All sums are exact after 1,000 starts and stops, with a signal per ms."""
     bpf.load(compiled("filler", tmp_path), bpffs)
     ran = subprocess.run(
         [sys.executable, "-X", "dev", "-m", "tests.support.storm", bpffs.path, str(ROUNDS)],

@@ -1,4 +1,4 @@
-"""Conntrack maps for real: every kind of hash, both key layouts."""
+"""Real conntrack maps: every kind of hash, both key formats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUMBERS = (CREATED, 7 * SECOND, 10, 20, 3000, 4000)
 
 
 def address(text: str, unified: bool) -> bytes:
-    """As the key holds it: IPv4 alone, or behind 12 zero bytes."""
+    """An address in the form of the key: IPv4 alone, or after 12 zero bytes."""
     if ":" in text:
         return socket.inet_pton(socket.AF_INET6, text)
     return bytes(12 if unified else 0) + socket.inet_pton(socket.AF_INET, text)
@@ -49,14 +49,14 @@ def key(client: tuple[str, int], backend: tuple[str, int], protocol: int, unifie
 
 
 def value(numbers: tuple[int, ...], unified: bool) -> bytes:
-    """One CPU's value: addresses that do not matter, the six numbers, and junk behind."""
+    """The value of one CPU: any addresses, the six numbers, and junk at the end."""
     front = b"\xee" * (40 if unified else 16)
     numbered = front + struct.pack("=6Q", *numbers)
     return numbered + b"\xdd" * (VALUE_BYTES - len(numbered))
 
 
 class Table:
-    """A conntrack map of some kind and layout, and how to fill it."""
+    """A conntrack map of any kind and key format, which the test fills."""
 
     def __init__(self, kind: int, unified: bool) -> None:
         self.per_cpu, self.unified = kind in PER_CPU, unified
@@ -70,7 +70,7 @@ class Table:
         protocol: int = 6,
         per_cpu: Sequence[tuple[int, ...]] = (NUMBERS,),
     ) -> None:
-        """An entry; `per_cpu` has the numbers of the first CPUs, those of the rest are 0."""
+        """Put an entry; `per_cpu` has the numbers of the first CPUs, the others have 0."""
         rows = [*per_cpu]
         if self.per_cpu:
             rows = (rows + [(0,) * 6] * self.cpus)[: self.cpus]
@@ -80,20 +80,20 @@ class Table:
 
 @pytest.fixture(params=[16, 40])
 def unified(request: pytest.FixtureRequest) -> bool:
-    """Whether keys are of the unified layout."""
+    """Whether keys are of the unified key format."""
     return bool(request.param == 40)
 
 
 @pytest.fixture(params=KINDS)
 def table(request: pytest.FixtureRequest, unified: bool) -> Iterator[Table]:
-    """An empty map of each kind and layout."""
+    """An empty map of each kind and key format."""
     made = Table(KINDS[request.param], unified)
     yield made
     os.close(made.fd)
 
 
 def test_an_entry_is_read(table: Table) -> None:
-    """By its ends and protocol, and in the list of all."""
+    """An entry is found by its ends and protocol, and in the list of all entries."""
     table.put()
     table.put(protocol=17, per_cpu=[(1, 2, 3, 4, 5, 6)])
     found = Connection("192.0.2.7:40000", "10.0.0.1:80", 6, *NUMBERS)
@@ -109,7 +109,7 @@ def test_an_entry_is_read(table: Table) -> None:
 @pytest.mark.parametrize("kind", sorted(PER_CPU))
 @pytest.mark.parametrize("created", [(9, 7), (7, 9), (0, 9), (9, 0), (9, 7, 0, 8)])
 def test_values_of_cpus_are_combined(kind: int, unified: bool, created: tuple[int, ...]) -> None:
-    """The earliest creation that is not 0, the last seen, and the sums of the rest."""
+    """The earliest creation that is not 0, the latest packet, and the sums of the counts."""
     table = Table(kind, unified)
     rows = [(ns, 30 - ns, i + 1, 10 * i, 100 * i, 1000 * i) for i, ns in enumerate(created)]
     rows = rows[: table.cpus]
@@ -126,7 +126,7 @@ def test_values_of_cpus_are_combined(kind: int, unified: bool, created: tuple[in
 
 @pytest.mark.parametrize("make", [foreign64, foreign72])
 def test_a_close_finds_its_creation_in_the_map(table: Table, make: type) -> None:
-    """For events that say nothing and were not seen to open; any other is unmatched."""
+    """The map is used if neither the event nor an opened event tells the creation time."""
     table.put()
     table.put(("192.0.2.8", 50000), protocol=17, per_cpu=[(6 * SECOND, 0, 0, 0, 0, 0)])
     table.put(("192.0.2.9", 50000), per_cpu=[(0,) * 6])
@@ -149,7 +149,7 @@ def test_a_close_finds_its_creation_in_the_map(table: Table, make: type) -> None
 
 
 def test_a_seen_opening_is_believed_before_the_map(table: Table) -> None:
-    """An opening that was seen is believed before the map."""
+    """The opened event is used before the map."""
     table.put()
     ring = stats.MemoryRing(4096)
     tracker = LatencyTracker()
@@ -160,8 +160,8 @@ def test_a_seen_opening_is_believed_before_the_map(table: Table) -> None:
     assert tracker.get_all_histograms()["web", "10.0.0.1:80"]["sum"] == 2
 
 
-def test_the_unified_layout_holds_both_families() -> None:
-    """The unified layout holds both families, and tells them apart."""
+def test_the_unified_key_holds_both_families() -> None:
+    """The unified key format holds both families, and tells them apart."""
     table = Table(bpf.HASH, unified=True)
     table.put(("2001:db8::7", 40000), ("2001:db8::1", 443))
     table.put()
@@ -174,7 +174,7 @@ def test_the_unified_layout_holds_both_families() -> None:
 
 
 def test_all_entries_come_once(table: Table) -> None:
-    """Each comes once while nobody changes the map; an empty one has none."""
+    """Each entry comes once if nothing changes the map; an empty map has none."""
     conntrack = ConntrackMap(table.fd)
     assert list(conntrack) == []
     clients = [("192.0.2.1", 1024 + i) for i in range(500)]
@@ -198,7 +198,7 @@ def test_all_entries_come_once(table: Table) -> None:
     ],
 )
 def test_other_maps_are_refused(kind: int, key_bytes: int, value_bytes: int) -> None:
-    """With an error that says what a conntrack map looks like."""
+    """The error says what a conntrack map looks like."""
     fd = bpf.create_map(kind, key_bytes, value_bytes, 10)
     with pytest.raises(lblatency.LatencyError, match="must be a hash, plain or per-CPU"):
         ConntrackMap(fd)
@@ -206,7 +206,7 @@ def test_other_maps_are_refused(kind: int, key_bytes: int, value_bytes: int) -> 
 
 
 def test_what_is_no_map_is_refused() -> None:
-    """An fd of something else, or of nothing."""
+    """An fd of something else, or a closed one, is an error."""
     with open("/dev/null") as null, pytest.raises(lblatency.LatencyError, match="no conntrack map"):
         ConntrackMap(null)
     with pytest.raises(lblatency.BpfError, match="opening the conntrack map -1"):
@@ -214,7 +214,7 @@ def test_what_is_no_map_is_refused() -> None:
 
 
 def test_a_closed_map_is_closed() -> None:
-    """Reading it, or starting with it, is a ValueError."""
+    """Reading a closed map, or starting with it, is a ValueError."""
     fd = bpf.create_map(bpf.HASH, 16, 128, 10)
     conntrack = ConntrackMap(fd)
     os.close(fd)

@@ -1,4 +1,4 @@
-"""The header for load-balancer authors, as an author would use it."""
+"""The header for load-balancer authors, used as an author would."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.bpf
 
 
 def build(compiler: str, name: str, out: Path, *options: str) -> Path:
-    """Compile a source of this folder without warnings; gives the object's path."""
+    """Compile a source of this folder without warnings; returns the path of the object."""
     assert compiler in COMPILERS, "no clang found"
     return compiled(name, out, *options, compiler=compiler)
 
@@ -40,7 +40,7 @@ def link(out: Path, *objects: Path) -> subprocess.CompletedProcess[str]:
 
 
 def load(program: Path, bpffs: bpf.Bpffs, *others: str) -> str:
-    """Load the programs and pin all in the bpffs; gives the path of that."""
+    """Load the programs and pin everything in the bpffs; returns its path."""
     bpf.load(program, bpffs)
     known = ["from_tc", "from_tp_btf", "from_xdp"]
     assert sorted(os.listdir(f"{bpffs.path}/programs")) == sorted([*known, *others])
@@ -51,7 +51,7 @@ def load(program: Path, bpffs: bpf.Bpffs, *others: str) -> str:
 def test_every_kind_of_program_sends_events(
     compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
 ) -> None:
-    """XDP, TC and tracing programs compile without warnings, load, and send what they were told."""
+    """XDP, TC and tracing programs compile without warnings, load, and send their events."""
     at = load(build(compiler, "producers", tmp_path), bpffs)
     fds = [
         bpf.open_pinned(f"{at}/{name}")
@@ -80,7 +80,7 @@ def test_every_kind_of_program_sends_events(
 def test_the_rings_of_all_cpus_are_one_stream(
     compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
 ) -> None:
-    """Each CPU's events go to its own ring, all are one stream, and a missing ring is counted."""
+    """Each CPU has its own ring in one stream; events without a ring count as dropped."""
     cpus = os.cpu_count() or 1
     at = load(build(compiler, "producers", tmp_path, f"-DLBL_RINGS={cpus}"), bpffs)
     array, program = (
@@ -115,7 +115,7 @@ def test_the_rings_of_all_cpus_are_one_stream(
 def test_two_objects_of_one_program_share_the_maps(
     compiler: str, bpffs: bpf.Bpffs, tmp_path: Path
 ) -> None:
-    """Both include the header, are linked, and report into one ring with one count."""
+    """Two linked objects that include the header share one ring and one count."""
     linked = link(tmp_path, *(build(compiler, name, tmp_path) for name in ("producers", "linked")))
     assert linked.returncode == 0, linked.stderr
     at = load(tmp_path / "all.o", bpffs, "from_linked")
@@ -149,7 +149,7 @@ def test_two_objects_of_one_program_share_the_maps(
 
 @pytest.mark.parametrize("compiler", COMPILERS or ["none"])
 def test_two_objects_with_a_ring_for_each_cpu_link(compiler: str, tmp_path: Path) -> None:
-    """An array of rings is shared like a ring, but not with an object that defines another."""
+    """Linked objects share an array of rings, if both define it alike."""
     ours = build(compiler, "producers", tmp_path, "-DLBL_RINGS=4")
     linked = link(tmp_path, ours, build(compiler, "linked", tmp_path, "-DLBL_RINGS=4"))
     assert linked.returncode == 0, linked.stderr
@@ -170,7 +170,7 @@ done
 
 @pytest.mark.parametrize("rings", [[], ["-DLBL_RINGS=4"]])
 def test_maps_are_pinned_by_name_if_asked_for(rings: list[str], tmp_path: Path) -> None:
-    """Both maps are pinned by libbpf itself, and a program that is loaded again takes them over."""
+    """Both maps are pinned by libbpf, and a program that is loaded again reuses them."""
     program = build(COMPILERS[0], "producers", tmp_path, "-DLBL_PIN_BY_NAME", *rings)
     shown = subprocess.run(
         ["unshare", "--mount", "sh", "-euc", PIN_AND_SHOW, "sh", program],
@@ -185,7 +185,7 @@ def test_maps_are_pinned_by_name_if_asked_for(rings: list[str], tmp_path: Path) 
 
 
 def check_events(events: list[Event], before: int, after: int) -> None:
-    """Hold what arrived against what report() in producers.bpf.c sends."""
+    """Compare the events with those that report() in producers.bpf.c sends."""
     assert [(event.backend_id, event.type, event.reason) for event in events] == [
         (1, 1, 0),
         (1, 2, 1),

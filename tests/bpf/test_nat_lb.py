@@ -1,4 +1,4 @@
-"""The balancer with real connections, between a client and backends in namespaces of their own."""
+"""The balancer with real connections between a client and backends, each in a namespace."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Pair:
-    """A connection from the client through the balancer to a backend, and when it was made."""
+    """A connection from the client through the balancer to a backend, and its creation time."""
 
     def __init__(self, topology: Topology, version: int = 4, port: int = 8080) -> None:
-        """Connect it; both ends are blocking sockets."""
+        """Connect; both ends are blocking sockets."""
         with topology.listen(BACKENDS[version][0], port) as server:
             self.before_ns = monotonic_ns()
             self.client = topology.connect(VIP[version], 80)
@@ -53,7 +53,7 @@ class Pair:
         self.server.settimeout(10)
 
     def exchange(self) -> None:
-        """One byte each way."""
+        """Send one byte each way."""
         self.client.sendall(b"?")
         assert self.server.recv(1) == b"?"
         self.server.sendall(b"!")
@@ -65,7 +65,7 @@ class Pair:
         self.server.close()
 
     def __enter__(self) -> Pair:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +80,7 @@ def reset(end: socket.socket) -> None:
 
 
 def assert_ended(event: Event, pair: Pair, since_ns: int) -> None:
-    """Hold an event against the client's own clock: created at connect, ended after `since_ns`."""
+    """Compare an event with the client's clock: created at connect, ended after `since_ns`."""
     assert pair.before_ns <= event.created_ns <= pair.connected_ns
     assert since_ns <= event.timestamp_ns <= monotonic_ns()
     assert event.connect_us <= (pair.connected_ns - pair.before_ns) // 1000
@@ -115,7 +115,7 @@ def test_megabytes_arrive_whole_both_ways(
             thread.join(30)
             assert into == [digest]
             for value in attached.entries().values():
-                # Packets of the wire's size are counted, not those that are handed over.
+                # This counts packets of the wire's size, not the larger ones of the interface.
                 assert struct.unpack("=Q", value[56:64])[0] > len(sent) // 1500
     assert attached.only().reason == lib.LBL_REASON_FIN
     assert packets() - before < 2 * len(sent) // 1500, "no segmentation offload was at work"
@@ -126,7 +126,7 @@ def test_megabytes_arrive_whole_both_ways(
 def test_checksums_made_in_software_are_right(
     topology: Topology, attached: Watched, version: int, where: str
 ) -> None:
-    """They are made before the packet reaches the balancer, or after; with offload, nowhere."""
+    """Checksums are right if software computes them before or after the balancer, or not at all."""
     ends = [(topology.client, "c0"), (topology.backend, "b0")]
     if where == "after":
         ends = [(topology.balancer, "c1"), (topology.balancer, "b1")]
@@ -185,7 +185,7 @@ def test_a_flow_of_datagrams_lasts_from_its_first_to_its_last(
 
 
 def test_connections_are_shared_out_by_weight(topology: Topology) -> None:
-    """New connections are shared out by weight; none goes to a backend of weight 0."""
+    """New connections are spread by weight; a backend of weight 0 gets none."""
     with watch() as watched, contextlib.ExitStack() as stack:
         backends = [(i + 1, target(4, i), weight) for i, weight in enumerate((1, 3, 0))]
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", backends)
@@ -201,7 +201,7 @@ def test_connections_are_shared_out_by_weight(topology: Topology) -> None:
 
 
 def test_connections_stay_where_they_are(topology: Topology, attached: Watched) -> None:
-    """A change of backends, even of the address behind an id, moves new connections only."""
+    """A change of backends moves new connections only, even if an id gets another address."""
     with Pair(topology) as old:
         attached.balancer.add_listener(4, VIP[4], 80, "tcp", [(4, target(4, 1), 1)])
         old.exchange()
@@ -243,7 +243,7 @@ def test_a_connection_lives_until_both_ends_have_closed(
 
 
 def test_a_half_closed_connection_lives_on(topology: Topology, attached: Watched) -> None:
-    """A client that has said all it has to say goes on listening, and the connection lives."""
+    """The connection lives while a client that has sent its FIN still receives."""
     with Pair(topology) as pair:
         pair.client.shutdown(socket.SHUT_WR)
         assert pair.server.recv(1) == b""
@@ -281,7 +281,7 @@ def test_a_reset_by_either_end_ends_the_connection(
 def test_a_refused_connection_has_failed(
     topology: Topology, attached: Watched, version: int
 ) -> None:
-    """A connection to a closed port failed, and the client is told so."""
+    """A connection to a closed port counts as failed, and the client gets the reset."""
     with pytest.raises(ConnectionRefusedError):
         topology.connect(VIP[version], 80)
     event = attached.only()
@@ -290,7 +290,7 @@ def test_a_refused_connection_has_failed(
 
 
 def test_a_health_check_is_told_apart(topology: Topology, attached: Watched) -> None:
-    """A health check, connected and reset without a byte, is told apart."""
+    """A connection that is reset without a byte is marked as a health check."""
     with Pair(topology) as pair:
         reset(pair.client)
         event = attached.only()
@@ -310,7 +310,7 @@ def losing(namespace: Namespace, hook: str, what: str) -> Iterator[None]:
 
 
 def test_a_lost_syn_counts(topology: Topology, attached: Watched) -> None:
-    """A lost SYN counts: creation is the first one, the second creates nothing."""
+    """The first SYN is the creation, even if it is lost; the second creates nothing."""
     every_other_syn = "tcp flags & (syn|ack) == syn numgen inc mod 2 == 0"
     with losing(topology.balancer, "forward", every_other_syn), Pair(topology) as pair:
         syn_by_ns = pair.before_ns + 500_000_000
@@ -322,7 +322,7 @@ def test_a_lost_syn_counts(topology: Topology, attached: Watched) -> None:
 
 
 def test_a_forgotten_connection_is_reset(topology: Topology, attached: Watched) -> None:
-    """A client whose connection the balancer has given up learns of it when it next speaks."""
+    """A client whose connection the balancer has dropped gets a reset when it next sends."""
     with Pair(topology) as pair:
         pair.exchange()
         assert attached.balancer.sweep(idle_s=0) == 1
@@ -336,7 +336,7 @@ def test_a_forgotten_connection_is_reset(topology: Topology, attached: Watched) 
 
 
 def test_a_reused_source_port_is_a_new_connection(topology: Topology, attached: Watched) -> None:
-    """A client that comes back from the same port after a reset unseen starts anew."""
+    """A client that reuses its port after an unseen reset opens a new connection."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(topology.listen(BACKENDS[4][0], 8080))
         first = topology.connect(VIP[4], 80, 33333)
@@ -362,7 +362,7 @@ def test_a_reused_source_port_is_a_new_connection(topology: Topology, attached: 
 
 
 def test_a_thousand_connections_end_once_each(topology: Topology, attached: Watched) -> None:
-    """Open all at once, close in any order: each is there once, and no event is lost."""
+    """Of a thousand connections that close in any order, each has one event; none is lost."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     before_ns = monotonic_ns()
@@ -394,7 +394,7 @@ def test_a_thousand_connections_end_once_each(topology: Topology, attached: Watc
 
 
 def test_closing_detaches(topology: Topology) -> None:
-    """A closed balancer leaves no program on the interface, and may be closed again."""
+    """A closed balancer leaves no program on the interface, and can be closed again."""
 
     def filters() -> str:
         return "".join(
@@ -412,7 +412,7 @@ def test_closing_detaches(topology: Topology) -> None:
 
 
 def test_attaching_again_replaces(topology: Topology, attached: Watched) -> None:
-    """A successor on the interface takes over from what a killed balancer left there."""
+    """A new balancer on the interface replaces the programs of a killed one."""
     with watch() as successor:
         successor.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
         successor.balancer.attach("c1", topology.balancer.fd)
@@ -423,7 +423,7 @@ def test_attaching_again_replaces(topology: Topology, attached: Watched) -> None
 
 
 def test_attach_stays_at_home(topology: Topology) -> None:
-    """Attaching in another namespace leaves the thread in its own, also when it fails."""
+    """Attaching in another namespace leaves the thread in its own, also after a failure."""
     home = os.stat("/proc/thread-self/ns/net").st_ino
     with NatBalancer() as balancer:
         balancer.attach("c1", topology.balancer.fd)
@@ -437,7 +437,7 @@ def test_attach_stays_at_home(topology: Topology) -> None:
 
 
 def test_a_balancer_survives_its_interface() -> None:
-    """An interface that goes away with its namespace is no error at the end."""
+    """It is no error if the interface disappears with its namespace."""
     namespace = Namespace()
     namespace.run("ip link add c0 type veth peer name c1")
     with NatBalancer() as balancer:
@@ -474,14 +474,14 @@ def test_pins_last_as_long_as_the_balancer(bpffs: bpf.Bpffs) -> None:
 
 
 def test_pinning_elsewhere_is_explained(tmp_path: os.PathLike[str]) -> None:
-    """A directory of an ordinary file system is refused with a word about what it must be."""
+    """A directory of another file system is an error that says what it must be."""
     with NatBalancer() as balancer, pytest.raises(BpfError, match="BPF file system") as caught:
         balancer.pin(os.path.join(tmp_path, "lb"))
     assert caught.value.errno == errno.EINVAL
 
 
 def test_the_text_of_libbpf_is_ours_only_during_our_calls(tmp_path: os.PathLike[str]) -> None:
-    """Its words for our call are in our error; all others go where they went before."""
+    """Our error has libbpf's text about our call; other texts go where they went before."""
     libbpf = ctypes.CDLL("libbpf.so.1")
     libbpf.libbpf_set_print.restype = libbpf.bpf_object__open_file.restype = ctypes.c_void_p
     heard: list[bytes] = []
@@ -525,13 +525,13 @@ def test_the_text_of_libbpf_is_ours_only_during_our_calls(tmp_path: os.PathLike[
 def test_bad_listeners_are_refused(
     unattached: Watched, arguments: tuple[Any, ...], text: str
 ) -> None:
-    """What cannot be balanced is a ValueError that says why, before the kernel hears of it."""
+    """A bad listener is a ValueError that says why, before any system call."""
     with pytest.raises(ValueError, match=re.escape(text)):
         unattached.balancer.add_listener(*arguments)
 
 
 def test_the_configuration_has_limits() -> None:
-    """64 listeners and 256 backends a listener are taken, and no more."""
+    """64 listeners and 256 backends per listener are accepted, and no more."""
     many = [(i, f"10.2.{i // 256}.{i % 256}:80", 1) for i in range(1, 258)]
     with NatBalancer() as balancer:
         balancer.add_listener(1, VIP[4], 1, "tcp", many[:256])
@@ -547,13 +547,13 @@ def test_the_configuration_has_limits() -> None:
 
 @pytest.mark.parametrize("sizes", [{"ring_bytes": 5000}, {"ring_bytes": 0}, {"max_connections": 0}])
 def test_impossible_sizes_are_refused(sizes: dict[str, int]) -> None:
-    """Sizes that the kernel could not make are a ValueError."""
+    """A size that the kernel cannot make is a ValueError."""
     with pytest.raises(ValueError, match=next(iter(sizes))):
         NatBalancer(**sizes)
 
 
 def test_the_kernels_words_are_passed_on() -> None:
-    """A failure to load says what the kernel said and what is needed, and prints nothing."""
+    """A load error has the kernel's text and says what is needed; nothing is printed."""
     script = "from lblatency.demo.balancer import NatBalancer; NatBalancer()"
     caps = "-bpf,-perfmon,-net_admin,-sys_admin"
     command = ["setpriv", f"--bounding-set={caps}", sys.executable, "-c", script]

@@ -1,4 +1,4 @@
-"""The balancer's programs, packet by packet: every byte that comes out, every state of TCP."""
+"""The balancer's programs, packet by packet: every output byte, every state of TCP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATIENT = {"half_open_s": 1e6, "closing_s": 1e6, "idle_s": 1e6, "udp_idle_s": 1e
 
 
 def established(watched: Watched, version: int = 4) -> Flow:
-    """Give a flow whose handshake is complete: ISNs 1000 and 5000."""
+    """A flow whose handshake is complete: ISNs 1000 and 5000."""
     flow = Flow(watched.balancer, version)
     flow.handshake()
     return flow
@@ -42,7 +42,7 @@ def established(watched: Watched, version: int = 4) -> Flow:
 
 @both
 def test_packets_are_translated_both_ways(unattached: Watched, version: int) -> None:
-    """The client's packets reach the backend and its replies come from the VIP, sums right."""
+    """The client's packets reach the backend, replies come from the VIP, checksums are right."""
     flow = established(unattached, version)
     assert flow.backend == (BACKENDS[version][0], 8080)
     assert flow.sends(ACK | PSH, seq=1001, ack=5001, payload=b"odd") == VERDICT_PASS
@@ -55,7 +55,7 @@ def test_packets_are_translated_both_ways(unattached: Watched, version: int) -> 
 def test_any_checksum_is_that_of_a_packet_made_afresh(
     unattached: Watched, version: int, data: st.DataObject
 ) -> None:
-    """Whatever is sent, the checksum after translation is that of a packet made afresh."""
+    """For any packet, the checksum after translation equals that of a new packet."""
     port = data.draw(st.integers(1, 65535))
     payload = data.draw(st.binary(max_size=200))
     tcp = Flow(unattached.balancer, version, port=port)
@@ -68,7 +68,7 @@ def test_any_checksum_is_that_of_a_packet_made_afresh(
 
 @both
 def test_udp_checksum_never_becomes_zero(unattached: Watched, version: int) -> None:
-    """A sum that comes out as 0 is sent as 0xffff, for 0 means that there is none."""
+    """A checksum of 0 is sent as 0xffff, since 0 means that there is none."""
     flow = Flow(unattached.balancer, version, tcp=False)
     flow.sends(payload=b"\0\0")
     at = 14 + (20 if version == 4 else 40) + 6
@@ -86,7 +86,7 @@ def test_udp_without_checksum_stays_so(unattached: Watched) -> None:
 
 
 def test_ip_options_are_skipped(unattached: Watched) -> None:
-    """The longest IPv4 header is translated as the shortest."""
+    """The longest IPv4 header is translated like the shortest."""
     options = bytes([1]) * 40
     flow = Flow(unattached.balancer)
     assert flow.sends(SYN, seq=1, ip_options=options) == VERDICT_PASS
@@ -106,7 +106,7 @@ def test_padding_is_no_payload(unattached: Watched) -> None:
 
 
 def fragment(data: bytes, bits: int) -> bytes:
-    """Set an IPv4 frame's fragment field (its checksum is then wrong, but nobody looks)."""
+    """Set the fragment field of an IPv4 frame. Its checksum is wrong then; nothing checks it."""
     return data[:20] + struct.pack("!H", bits) + data[22:]
 
 
@@ -118,7 +118,7 @@ def with_extension(data: bytes, kind: int) -> bytes:
 
 
 def odd_frames() -> dict[str, bytes]:
-    """Give frames to a listener that must neither be balanced nor changed."""
+    """Frames to a listener that must be neither balanced nor changed."""
     four = frame(("10.1.0.2", 40000), (VIP[4], 80), flags=SYN, seq=1)
     six = frame(("fd01::2", 40000), (VIP[6], 80), flags=SYN, seq=1)
     return {
@@ -140,7 +140,7 @@ def odd_frames() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", odd_frames())
 def test_unsupported_passes_untouched(unattached: Watched, name: str) -> None:
-    """What the balancer does not understand goes on as it came, is counted and reports nothing."""
+    """An unsupported packet passes unchanged, is counted, and makes no event."""
     flow = Flow(unattached.balancer)
     sent = odd_frames()[name]
     for program in (flow.ingress, flow.egress):
@@ -151,7 +151,7 @@ def test_unsupported_passes_untouched(unattached: Watched, name: str) -> None:
 
 
 def test_other_traffic_is_left_alone(unattached: Watched) -> None:
-    """Another port, another address, ARP and ICMP pass untouched and uncounted."""
+    """Packets to another port or address, ARP and ICMP pass unchanged and uncounted."""
     flow = Flow(unattached.balancer)
     four = frame(("10.1.0.2", 40000), (VIP[4], 80), flags=SYN, seq=1)
     others = [
@@ -168,7 +168,7 @@ def test_other_traffic_is_left_alone(unattached: Watched) -> None:
 
 
 def test_a_stray_segment_passes_untouched(unattached: Watched) -> None:
-    """A segment of no known connection is left to the host, whose reset tells the client."""
+    """A segment of an unknown connection passes to the host, which resets it."""
     flow = Flow(unattached.balancer)
     for flags in (ACK, SYN | ACK, RST, FIN | ACK, SYN | FIN):
         assert flow.sends(flags, seq=1, ack=1) == VERDICT_PASS
@@ -179,7 +179,7 @@ def test_a_stray_segment_passes_untouched(unattached: Watched) -> None:
 
 @both
 def test_an_entry_has_the_tuple_after_nat(unattached: Watched, version: int) -> None:
-    """The entry has the tuple after NAT as its key, and begins as lbl_ct_value says."""
+    """The key of an entry is the tuple after NAT; its value begins like lbl_ct_value."""
     before = monotonic_ns()
     flow = established(unattached, version)
     flow.gets(ACK, seq=5001, ack=1001, payload=b"x" * 10)
@@ -201,7 +201,7 @@ def test_an_entry_has_the_tuple_after_nat(unattached: Watched, version: int) -> 
 
 @both
 def test_events_name_backend_listener_and_times(unattached: Watched, version: int) -> None:
-    """Both events name backend, listener and times, in the form of the ABI."""
+    """Both events have the backend, the listener and the times, as in lbl_abi.h."""
     before = monotonic_ns()
     flow = established(unattached, version)
     flow.gets(ACK, seq=5001, ack=1001, payload=b"x")
@@ -233,7 +233,7 @@ def test_both_fins_acknowledged_end_a_connection(unattached: Watched) -> None:
 
 
 def test_the_backend_may_close_first(unattached: Watched) -> None:
-    """The same from the other side, the second FIN bearing the first one's acknowledgement."""
+    """The backend closes first; the second FIN carries the acknowledgement of the first."""
     flow = established(unattached)
     flow.gets(FIN | ACK, seq=5001, ack=1001)
     flow.sends(FIN | ACK, seq=1001, ack=5002)
@@ -243,7 +243,7 @@ def test_the_backend_may_close_first(unattached: Watched) -> None:
 
 
 def test_crossing_fins_are_each_waited_for(unattached: Watched) -> None:
-    """FINs that cross each other are each waited for."""
+    """If FINs cross each other, the connection ends with the last acknowledgement."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
     flow.gets(FIN | ACK, seq=5001, ack=1001)
@@ -254,7 +254,7 @@ def test_crossing_fins_are_each_waited_for(unattached: Watched) -> None:
 
 
 def test_a_fin_with_data_is_acknowledged_at_its_end(unattached: Watched) -> None:
-    """An acknowledgement of some of the data before a FIN is not that of the FIN."""
+    """An acknowledgement of data before the FIN does not count for the FIN."""
     flow = established(unattached)
     flow.gets(FIN | ACK, seq=5001, ack=1001, payload=b"last words")
     flow.sends(FIN | ACK, seq=1001, ack=5006)
@@ -266,7 +266,7 @@ def test_a_fin_with_data_is_acknowledged_at_its_end(unattached: Watched) -> None
 
 
 def test_sequence_numbers_wrap(unattached: Watched) -> None:
-    """A FIN whose acknowledgement is past the wrap at 2**32 is recognised."""
+    """The acknowledgement of a FIN is recognised after the wrap at 2**32."""
     flow = Flow(unattached.balancer)
     flow.handshake(0xFFFFFFFD, 0xFFFFFFFE)
     flow.sends(FIN | ACK, seq=0xFFFFFFFE, ack=0xFFFFFFFF, payload=b"over")
@@ -278,7 +278,7 @@ def test_sequence_numbers_wrap(unattached: Watched) -> None:
 
 
 def test_a_repeated_fin_changes_nothing(unattached: Watched) -> None:
-    """A FIN sent again neither ends the connection nor restarts the closing time."""
+    """A repeated FIN neither ends the connection nor restarts the closing time."""
     flow = established(unattached)
     first = monotonic_ns()
     flow.sends(FIN | ACK, seq=1001, ack=5001)
@@ -305,7 +305,7 @@ def test_a_rst_before_the_syn_ack_is_a_failed_connect(unattached: Watched) -> No
 
 
 def spans(watched: Watched) -> tuple[str, str, str]:
-    """What the only closed event says of connect, first byte and closing, in words."""
+    """The short times of the only closed event, in words."""
     (event,) = watched.closed()
     words = {0: "not measured", NONE_SEEN: "never"}
     times = event.connect_us, event.first_byte_us, event.closing_us
@@ -313,7 +313,7 @@ def spans(watched: Watched) -> tuple[str, str, str]:
 
 
 def by_fins(flow: Flow) -> None:
-    """End a connection that is established and got no data."""
+    """End an established connection that got no data."""
     flow.sends(FIN | ACK, seq=1001, ack=5001)
     flow.gets(FIN | ACK, seq=5001, ack=1002)
     flow.sends(ACK, seq=1002, ack=5002)
@@ -341,7 +341,7 @@ ENDINGS: dict[str, tuple[Callable[[Flow], object], tuple[str, str, str]]] = {
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_short_times_of_tcp(unattached: Watched, name: str) -> None:
-    """Each is a time, or never came; when the connection opens, nothing was measured."""
+    """Each short time of a close is a time or never; an opened event has none."""
     end, expected = ENDINGS[name]
     flow = established(unattached)
     (opened,) = unattached.poll()
@@ -354,7 +354,7 @@ def test_short_times_of_tcp(unattached: Watched, name: str) -> None:
 
 @pytest.mark.parametrize("answers", [False, True])
 def test_short_times_of_a_syn_that_nobody_answers(unattached: Watched, answers: bool) -> None:
-    """Silence instead of a SYN-ACK, and of the acknowledgement that completes the handshake."""
+    """The SYN-ACK never comes, or the acknowledgement of it never comes."""
     flow = Flow(unattached.balancer)
     flow.sends(SYN, seq=1000)
     if answers:
@@ -365,7 +365,7 @@ def test_short_times_of_a_syn_that_nobody_answers(unattached: Watched, answers: 
 
 @pytest.mark.parametrize("answers", [False, True])
 def test_short_times_of_udp(unattached: Watched, answers: bool) -> None:
-    """Only the first byte can be measured."""
+    """For UDP, only the first byte is measured."""
     flow = Flow(unattached.balancer, tcp=False)
     flow.sends(payload=b"x")
     if answers:
@@ -394,7 +394,7 @@ def test_only_a_clients_reset_without_data_is_a_probe(
 
 
 def test_a_repeated_syn_keeps_the_creation_time(unattached: Watched) -> None:
-    """The first SYN creates; the second is only sent on, to the same backend."""
+    """The first SYN creates the connection; the second is only forwarded to its backend."""
     flow = Flow(unattached.balancer)
     flow.sends(SYN, seq=1000)
     (opened,) = unattached.poll()
@@ -409,7 +409,7 @@ def test_a_repeated_syn_keeps_the_creation_time(unattached: Watched) -> None:
 
 
 def test_a_new_isn_is_a_new_connection(unattached: Watched) -> None:
-    """A tuple that comes back ends its predecessor at that one's last packet."""
+    """A reused tuple ends the old connection at that connection's last packet."""
     flow = established(unattached)
     flow.sends(FIN | ACK, seq=1001, ack=5001)
     last = monotonic_ns()
@@ -431,7 +431,7 @@ def half_open(watched: Watched) -> None:
 
 
 def half_shaken(watched: Watched) -> None:
-    """Leave out the last acknowledgement, as if the client did not hear the backend's answer."""
+    """Omit the last acknowledgement, as if the SYN-ACK were lost."""
     flow = Flow(watched.balancer)
     flow.sends(SYN, seq=1000)
     flow.gets(SYN | ACK, seq=5000, ack=1001)
@@ -439,7 +439,7 @@ def half_shaken(watched: Watched) -> None:
 
 
 def half_closed(watched: Watched) -> None:
-    """Send a FIN and no more."""
+    """Send one FIN."""
     established(watched).sends(FIN | ACK, seq=1001, ack=5001)
 
 
@@ -463,7 +463,7 @@ def datagrams(watched: Watched) -> None:
 def test_each_kind_of_silence_has_its_own_timeout(
     unattached: Watched, setup: Callable[[Watched], object], timeout: str, reason: int
 ) -> None:
-    """Each kind of silence has its own timeout, and the connection ended at its last packet."""
+    """Each state has its own timeout, and the connection ends at its last packet."""
     setup(unattached)
     last = monotonic_ns()
     others = {name: 0 for name in PATIENT if name != timeout}
@@ -478,7 +478,7 @@ def test_each_kind_of_silence_has_its_own_timeout(
 
 
 def test_one_sweep_closes_all(unattached: Watched) -> None:
-    """One sweep closes any number of connections, each exactly once."""
+    """One sweep closes all connections, each exactly once."""
     for port in range(1000, 2000):
         Flow(unattached.balancer, port=port).sends(SYN, seq=1)
     assert unattached.balancer.sweep(**{**PATIENT, "half_open_s": 0}) == 1000
@@ -488,7 +488,7 @@ def test_one_sweep_closes_all(unattached: Watched) -> None:
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_a_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
-    """A timeout that is no span of time is an error, and nothing is closed."""
+    """A timeout that is not a duration is an error, and nothing is closed."""
     established(unattached)
     with pytest.raises(OSError, match="sweep"):
         unattached.balancer.sweep(idle_s=seconds)
@@ -496,7 +496,7 @@ def test_a_sweep_refuses_nonsense(unattached: Watched, seconds: float) -> None:
 
 
 def test_a_full_map_refuses_and_counts() -> None:
-    """With no entry left a new connection is dropped and counted; the others go on."""
+    """If the map is full, a new connection is dropped and counted; the others go on."""
     with watch(max_connections=8) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
         flows = [Flow(watched.balancer, port=port) for port in range(1, 10)]
@@ -509,7 +509,7 @@ def test_a_full_map_refuses_and_counts() -> None:
 
 
 def test_what_a_full_ring_drops_is_counted() -> None:
-    """Events that the ring has no room for are counted as dropped; connections do not suffer."""
+    """Events without room in the ring count as dropped; the connections go on."""
     with watch(ring_bytes=4096) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
         for port in range(1, 101):
@@ -521,7 +521,7 @@ def test_what_a_full_ring_drops_is_counted() -> None:
 
 
 def test_a_deleted_entry_is_no_leak() -> None:
-    """A connection whose entry somebody else deletes leaves nothing after the next sweep."""
+    """If someone else deletes an entry, the next sweep removes the rest of the connection."""
     with watch(max_connections=4) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
         for port in range(1, 21):
@@ -535,7 +535,7 @@ def test_a_deleted_entry_is_no_leak() -> None:
 
 
 def at_once(*jobs: Callable[[], Any]) -> list[Any]:
-    """Run each in a thread of its own, started together; give what they return, as it comes."""
+    """Run each call in a thread, all started together; returns their results."""
     barrier = threading.Barrier(len(jobs))
     returned: list[Any] = []
 
@@ -553,9 +553,9 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
 
 @pytest.mark.parametrize("kinds", [(SYN, SYN), (SYN, RST), (SYN, SYN, RST)])
 def test_racing_packets_open_and_close_once(kinds: tuple[int, ...]) -> None:
-    """However packets of one tuple race each other, what was opened is closed once."""
+    """Packets of one tuple race each other; each opened connection closes once."""
     with watch(ring_bytes=1 << 25) as watched:
-        # The VIP is its own backend, so that a packet run again is still to the VIP.
+        # The VIP is its own backend, so that a repeated packet still goes to the VIP.
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, f"{VIP[4]}:80", 1)])
         flow = Flow(watched.balancer)
         frames = [
@@ -565,7 +565,7 @@ def test_racing_packets_open_and_close_once(kinds: tuple[int, ...]) -> None:
         wait_until(
             lambda: at_once(*jobs) and len(watched.opened()) > 100, "the threads to meet each other"
         )
-        # The tuple is not left in a state from which only a sweep would free it.
+        # The tuple is free again without a sweep.
         for flags in (RST, SYN):
             sent = frame(flow.client, flow.vip, flags=flags, seq=99)
             assert bpf.run_on_frame(flow.ingress, sent)[0] == VERDICT_PASS
@@ -577,7 +577,7 @@ def test_racing_packets_open_and_close_once(kinds: tuple[int, ...]) -> None:
 
 
 def test_two_sweeps_close_each_connection_once() -> None:
-    """Two sweeps share the connections out between them: each is reported once."""
+    """Two sweeps at once report each connection once."""
     many = 20_000
     with watch(ring_bytes=1 << 22, max_connections=many) as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "udp", [(1, target(4), 1)])
@@ -590,7 +590,7 @@ def test_two_sweeps_close_each_connection_once() -> None:
 
 
 def test_a_reader_is_woken_at_a_quarter() -> None:
-    """A sleeping reader is left in peace until the ring is a quarter full, whatever its size."""
+    """A reader is woken when the ring is a quarter full, for any size of ring."""
     with watch(ring_bytes=4096) as watched, select.epoll() as epoll:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 1)])
         epoll.register(watched.balancer.ring_fd, select.EPOLLIN)
@@ -609,7 +609,7 @@ def test_a_reader_is_woken_at_a_quarter() -> None:
 
 
 def test_a_connection_without_backend_is_counted() -> None:
-    """A listener whose backends all have weight 0 refuses."""
+    """A listener refuses and counts, if all its backends have weight 0."""
     with watch() as watched:
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", [(1, target(4), 0)])
         assert Flow(watched.balancer).sends(SYN, seq=1) == VERDICT_DROP
@@ -618,7 +618,7 @@ def test_a_connection_without_backend_is_counted() -> None:
 
 
 def test_one_port_to_two_vips_reaches_two_backends() -> None:
-    """Two connections that would be one at the same backend go to two."""
+    """Two connections that would have one tuple at a backend go to two backends."""
     with watch() as watched:
         backends = [(1, target(4, 0), 1), (2, target(4, 1), 1)]
         watched.balancer.add_listener(1, VIP[4], 80, "tcp", backends)
@@ -632,7 +632,7 @@ def test_one_port_to_two_vips_reaches_two_backends() -> None:
                 refused += 1
                 continue
             assert first.backend != second.backend
-            # Each reply finds its own VIP: gets() looks at every byte.
+            # Each reply comes from its own VIP: gets() checks every byte.
             assert first.gets(SYN | ACK, seq=1, ack=2) == VERDICT_PASS
             assert second.gets(SYN | ACK, seq=1, ack=3) == VERDICT_PASS
         # Four random tries each: one in sixteen finds no other backend.

@@ -32,7 +32,7 @@ QUANTILE = (
 
 @contextmanager
 def ended(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a process for the length of a block."""
+    """Run a process during the block."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -42,7 +42,7 @@ def ended(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def first_match(process: subprocess.Popen[str], pattern: str) -> str:
-    """What the pattern's group is in the first line of stderr that has it."""
+    """The group of the first match of the pattern in stderr."""
     assert process.stderr is not None
     for line in process.stderr:
         if found := re.search(pattern, line):
@@ -51,7 +51,7 @@ def first_match(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def ask(address: str, query: str) -> list[dict[str, Any]]:
-    """The samples that a query gives now; none while Prometheus is not up yet."""
+    """The samples of a query; none while Prometheus is not up yet."""
     url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     try:
         with urllib.request.urlopen(url, timeout=5) as reply:
@@ -61,7 +61,7 @@ def ask(address: str, query: str) -> list[dict[str, Any]]:
 
 
 def test_prometheus_scrapes_the_demo_and_answers(tmp_path: Path) -> None:
-    """histogram_quantile gives each backend a median between its quickest and slowest."""
+    """`histogram_quantile` gives each backend a median between its fastest and slowest."""
     demo = [sys.executable, "-m", "lblatency.cli", "demo", "--duration", "60", "--json"]
     with ended(demo) as running:
         target = first_match(running, r"metrics at http://([^/]+)/")

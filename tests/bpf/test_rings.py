@@ -1,4 +1,4 @@
-"""BPF ring buffers for real: opening them, sharing none, and libbpf's own consumer beside ours."""
+"""Real BPF ring buffers: how to open them, one consumer each, and libbpf's own consumer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Filler(NamedTuple):
         bpf.run(self.prog, struct.pack("=III", first, n, odd))
 
     def open(self, name: str) -> int:
-        """An fd of one of its maps."""
+        """Open one of its maps; returns an fd."""
         return bpf.open_pinned(f"{self.at}/maps/{name}")
 
 
@@ -50,7 +50,7 @@ def filler_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filler(filler_object: Path, bpffs: bpf.Bpffs) -> Iterator[Filler]:
-    """Loaded anew, with empty rings."""
+    """The program, loaded again, with empty rings."""
     bpf.load(filler_object, bpffs)
     prog = bpf.open_pinned(f"{bpffs.path}/programs/fill")
     yield Filler(bpffs.path, prog)
@@ -69,7 +69,7 @@ def ring() -> Iterator[int]:
 
 
 def test_a_ring_is_found_by_fd_path_id_and_name(ring: int, bpffs: bpf.Bpffs) -> None:
-    """All four lead to the same ring."""
+    """All four open the same ring."""
     path = f"{bpffs.path}/ring"
     bpf.pin(ring, path)
     with open(os.dup(ring), closefd=True) as file:
@@ -80,7 +80,7 @@ def test_a_ring_is_found_by_fd_path_id_and_name(ring: int, bpffs: bpf.Bpffs) -> 
 
 @pytest.mark.usefixtures("ring")
 def test_two_maps_of_one_name_are_an_error() -> None:
-    """Which one is meant cannot be known."""
+    """A name that two maps have is an error."""
     other = bpf.create_map(bpf.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
     with pytest.raises(BpfError, match="several maps have this name"):
         stats.create_event_stream(f"lbl_t{os.getpid()}")
@@ -99,13 +99,13 @@ def test_two_maps_of_one_name_are_an_error() -> None:
     ],
 )
 def test_a_ring_that_is_not_there_is_explained(spec: int | str, text: str) -> None:
-    """The error says what was looked for, where, and how to see what there is."""
+    """The error says what was searched, where, and how to list what exists."""
     with pytest.raises(LatencyError, match=text):
         stats.create_event_stream(spec)
 
 
 def test_paths_that_are_no_pins_are_refused(bpffs: bpf.Bpffs, tmp_path: Path) -> None:
-    """A path in a bpffs that is not there, and files and directories that are no maps."""
+    """Missing paths, and files and directories that are no maps, are errors."""
     with pytest.raises(LatencyError, match="no BPF map is pinned at"):
         stats.create_event_stream(f"{bpffs.path}/ring")
     file = tmp_path / "ring"
@@ -132,7 +132,7 @@ def test_a_program_is_refused(filler: Filler) -> None:
 
 @pytest.mark.parametrize(("kind", "value"), [(bpf.ARRAY, 16), (bpf.PERCPU_ARRAY, 8)])
 def test_other_counters_are_refused(ring: int, kind: int, value: int) -> None:
-    """Counters are a per-CPU array of two numbers; after the error the ring is free again."""
+    """Counters must be a per-CPU array of two numbers; the error frees the ring."""
     fd = bpf.create_map(kind, 4, value, 1)
     with pytest.raises(LatencyError, match="its counters map is not one"):
         stats.create_event_stream(ring, counters=fd)
@@ -141,7 +141,7 @@ def test_other_counters_are_refused(ring: int, kind: int, value: int) -> None:
 
 
 def test_a_second_consumer_is_refused(ring: int) -> None:
-    """Two would split the events between them: here, and from another process."""
+    """A ring has one consumer, in this process and across processes."""
     stream = stats.create_event_stream(ring)
 
     def refused() -> None:
@@ -156,7 +156,7 @@ def test_a_second_consumer_is_refused(ring: int) -> None:
 
 
 def test_the_last_user_frees_the_ring(ring: int) -> None:
-    """A tracker keeps the ring when its stream is closed; when that stops, it is free."""
+    """A tracker keeps the ring after its stream is closed, until it stops."""
     stream = stats.create_event_stream(ring)
     tracker = LatencyTracker()
     tracker.start(stream, None, "web")
@@ -168,7 +168,7 @@ def test_the_last_user_frees_the_ring(ring: int) -> None:
 
 
 def test_a_child_does_not_keep_the_ring(ring: int) -> None:
-    """When the parent lets go, a child that still lives is no obstacle."""
+    """The ring is free after the parent releases it, even while a child lives."""
     stream = stats.create_event_stream(ring)
     ours, its = socket.socketpair()
     with warnings.catch_warnings():
@@ -191,7 +191,7 @@ def test_a_child_does_not_keep_the_ring(ring: int) -> None:
 
 
 def test_events_and_the_producers_counts_add_up(filler: Filler) -> None:
-    """By the pin path alone the counters are found too, and the accounting closes."""
+    """The pin path is enough to find the counters too, and the accounting adds up."""
     with stats.create_event_stream(f"{filler.at}/maps/lbl_events") as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
@@ -204,7 +204,7 @@ def test_events_and_the_producers_counts_add_up(filler: Filler) -> None:
 
 
 def test_the_drain_thread_comes_by_itself(filler: Filler) -> None:
-    """Without a wakeup from the producer, and with many."""
+    """The drain thread takes the events, with few wakeups and with many."""
     with stats.create_event_stream(filler.open("lbl_events")) as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
@@ -219,7 +219,7 @@ def test_the_drain_thread_comes_by_itself(filler: Filler) -> None:
 
 
 def test_a_full_ring_drops_and_counts(filler: Filler) -> None:
-    """What had no room is counted by the producer; the rest waits for us."""
+    """The producer counts the events without room; the others wait in the ring."""
     for first in range(0, 10_000, 5000):
         filler.fill(first, 5000)
     tracker = LatencyTracker()
@@ -231,7 +231,7 @@ def test_a_full_ring_drops_and_counts(filler: Filler) -> None:
         now = stream.stats()
     assert tracker.event_counts()["recorded"] == RING_BYTES // 64 - 1
     assert (now.received, now.in_ring) == (RING_BYTES // 64 - 1, 10)
-    # The stream counts from its creation on, and what was in the ring then is yet to come.
+    # The stream counts from its creation on; the events that were in the ring then still come.
     assert (now.produced, now.dropped) == (RING_BYTES // 64 - 1 + 10, 0)
 
 
@@ -250,7 +250,7 @@ SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes
 
 
 def consume_with_libbpf(fd: int) -> list[bytes]:
-    """All records that ring_buffer__consume() finds."""
+    """Consume all records with ring_buffer__consume()."""
     libbpf = ctypes.CDLL("libbpf.so.1")
     libbpf.ring_buffer__new.restype = ctypes.c_void_p
     libbpf.ring_buffer__new.argtypes = [ctypes.c_int, SAMPLE, ctypes.c_void_p, ctypes.c_void_p]
@@ -272,7 +272,7 @@ def consume_with_libbpf(fd: int) -> list[bytes]:
 
 @pytest.mark.parametrize("odd", [0, 1, 17])
 def test_libbpf_finds_the_same(filler: Filler, odd: int) -> None:
-    """Two rings filled alike: the same events in the same order, and the same totals."""
+    """Both libbpf and we find the same events in the same order, and the same totals."""
     ours: list[stats.Event | None] = []
     theirs: list[bytes] = []
     tracker = LatencyTracker()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.bpf
 
 @pytest.fixture
 def balancer() -> Iterator[NatBalancer]:
-    """One listener and one backend for each IP version, and no reader of the ring."""
+    """A balancer with a listener and a backend per IP version, and no reader of the ring."""
     with NatBalancer() as made:
         for version in (4, 6):
             made.add_listener(version, VIP[version], 80, "tcp", [(version, target(version), 1)])
@@ -32,7 +32,7 @@ def balancer() -> Iterator[NatBalancer]:
 
 
 def scrape(url: str) -> dict[tuple[str, str, str], float]:
-    """(sample, proxy, target ip) to value."""
+    """A mapping from (sample, proxy, target ip) to value."""
     with urllib.request.urlopen(url, timeout=5) as reply:
         text = reply.read().decode()
     return {
@@ -44,7 +44,7 @@ def scrape(url: str) -> dict[tuple[str, str, str], float]:
 
 
 def connect_and_close(flow: Flow) -> None:
-    """A whole connection, of hand-made packets."""
+    """Run a whole connection of hand-made packets."""
     flow.handshake()
     flow.sends(ACK | FIN, seq=1001, ack=5001)
     flow.gets(ACK | FIN, seq=5001, ack=1002)
@@ -52,14 +52,14 @@ def connect_and_close(flow: Flow) -> None:
 
 
 def serve(fd: int, *more: str) -> subprocess.Popen[str]:
-    """Start the command on the maps pinned in the bpffs that `fd` stands for."""
+    """Start the command on the pinned maps of the bpffs behind `fd`."""
     ring = f"/proc/self/fd/{fd}/lb/lbl_events"
     command = [sys.executable, "-m", "lblatency.cli", "serve", "--ring", ring, *more]
     return subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True)
 
 
 def test_a_pinned_ring_is_served(balancer: NatBalancer, bpffs: Bpffs) -> None:
-    """Connections show under their proxies' names, counters are found, SIGTERM ends it well."""
+    """It exports the connections by proxy name, finds the counters, and exits on SIGTERM."""
     fd, path = bpffs
     balancer.pin(f"{path}/lb")
     options = ["--proxy", "web", "--proxy-id", "6=api", "--listen", "127.0.0.1:0"]

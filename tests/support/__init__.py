@@ -1,1 +1,1 @@
-"""What tests and benchmarks share, one subject per module."""
+"""Code that tests and benchmarks share, one subject per module."""

@@ -1,4 +1,4 @@
-"""The balancer, loaded, with an eye on its events, and connections of frames made by hand."""
+"""The loaded balancer with its events, and connections of hand-made frames."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RING_BYTES = 1 << 20
 
 
 class Watched:
-    """A balancer whose events are read and kept, and none of which may get lost unseen."""
+    """A balancer whose events are read and kept."""
 
     def __init__(self, balancer: NatBalancer, ring_bytes: int) -> None:
-        """Watch a balancer with a ring of that size."""
+        """Watch a balancer with a ring of this size."""
         self.balancer = balancer
         self.ring = Ring(balancer.ring_fd, ring_bytes)
         self.events: list[Event] = []
@@ -37,7 +37,7 @@ class Watched:
         return [event for event in self.poll() if event.type == 1]
 
     def closed(self, count: int = 1) -> list[Event]:
-        """All closed events, as soon as there are `count`."""
+        """Wait for `count` closed events; returns all closed events."""
         found = wait_until(
             lambda: (
                 (got := [event for event in self.poll() if event.type == 2])[count - 1 :] and got
@@ -48,7 +48,7 @@ class Watched:
         return list(found)
 
     def only(self) -> Event:
-        """The closed event of the only connection, once it is there."""
+        """Wait for the closed event of the only connection."""
         (event,) = self.closed()
         assert len(self.opened()) == 1
         return event
@@ -58,7 +58,7 @@ class Watched:
         return bpf.entries(self.balancer.conntrack_fd, 40, 128)
 
     def balance(self) -> tuple[int, int]:
-        """Events produced, and those accounted for."""
+        """How many events were produced, and how many are accounted for."""
         counters = self.balancer.counters()
         pending = self.ring.pending()
         return counters["produced"], len(self.events) + counters["dropped"] + pending
@@ -76,18 +76,18 @@ def watch(*, ring_bytes: int = RING_BYTES, max_connections: int = 4096) -> Itera
 
 
 def target(version: int, which: int = 0, port: int = 8080) -> str:
-    """A backend as the balancer wants it written."""
+    """A backend in the form that the balancer takes."""
     address = BACKENDS[version][which]
     return f"[{address}]:{port}" if version == 6 else f"{address}:{port}"
 
 
 class Flow:
-    """A connection of frames made by hand, to hand to the balancer's programs one by one."""
+    """A connection of hand-made frames that the balancer's programs get one by one."""
 
     def __init__(
         self, balancer: NatBalancer, version: int = 4, *, port: int = 40000, tcp: bool = True
     ) -> None:
-        """From the client's `port` to port 80 of the VIP."""
+        """A connection from the client's `port` to port 80 of the VIP."""
         self.ingress, self.egress = balancer.ingress_fd, balancer.egress_fd
         self.client = (CLIENT[version], port)
         self.vip = (VIP[version], 80)
@@ -95,7 +95,7 @@ class Flow:
         self.backend = ("", 0)
 
     def sends(self, flags: int | None = None, **rest: Any) -> int:
-        """The client sends; returns the verdict, having checked every byte of what came out."""
+        """The client sends a frame. Check every byte of the result; returns the verdict."""
         sent = frame(self.client, self.vip, flags=flags, **rest)
         verdict, out, _ = bpf.run_on_frame(self.ingress, sent)
         if out != sent:
@@ -104,7 +104,7 @@ class Flow:
         return verdict
 
     def gets(self, flags: int | None = None, **rest: Any) -> int:
-        """The backend sends; returns the verdict, having checked every byte of what came out."""
+        """The backend sends a frame. Check every byte of the result; returns the verdict."""
         sent = frame(self.backend, self.client, flags=flags, **rest)
         verdict, out, _ = bpf.run_on_frame(self.egress, sent)
         if out != sent:
@@ -112,7 +112,7 @@ class Flow:
         return verdict
 
     def handshake(self, isn: int = 1000, backend_isn: int = 5000) -> None:
-        """SYN, SYN-ACK, ACK."""
+        """Send SYN, SYN-ACK and ACK."""
         self.sends(SYN, seq=isn)
         self.gets(SYN | ACK, seq=backend_isn, ack=isn + 1)
         self.sends(ACK, seq=isn + 1, ack=backend_isn + 1)

@@ -1,4 +1,4 @@
-"""The bpf() system call as far as tests need it: maps, pins, and runs of programs."""
+"""The bpf() system call for tests: maps, pins, and runs of programs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _syscall(number: int, *arguments: object) -> int:
 
 
 def call(command: int, attr: bytes | Buffer) -> int:
-    """Make the system call; the kernel writes its answers into attributes that are a buffer."""
+    """Make the system call. The kernel writes its answers into a buffer of attributes."""
     buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES) if isinstance(attr, bytes) else attr
     return _syscall(_NUMBER[platform.machine()], command, buffer, len(buffer))
 
@@ -64,19 +64,19 @@ def create_map(kind: int, key: int, value: int, entries: int, name: str = "") ->
 
 
 def lookup(fd: int, key: bytes, value_bytes: int) -> bytes:
-    """The value of an entry; of a per-CPU map, `value_bytes` counts all CPUs'."""
+    """The value of an entry; for a per-CPU map, `value_bytes` is for all CPUs."""
     value = ctypes.create_string_buffer(value_bytes)
     _map_call(MAP_LOOKUP, fd, _copy(key), value)
     return value.raw
 
 
 def update(fd: int, key: bytes, value: bytes) -> None:
-    """Put an entry; of a per-CPU map, `value` holds all CPUs' in a row."""
+    """Put an entry; for a per-CPU map, `value` has the values of all CPUs in a row."""
     _map_call(MAP_UPDATE, fd, _copy(key), _copy(value))
 
 
 def delete(fd: int, key: bytes) -> None:
-    """Take an entry out."""
+    """Delete an entry."""
     _map_call(MAP_DELETE, fd, _copy(key))
 
 
@@ -119,7 +119,7 @@ class Bpffs(NamedTuple):
 
 @contextmanager
 def mounted_bpffs() -> Iterator[Bpffs]:
-    """Mount a BPF file system nowhere: a descriptor of it, and the path that this gives."""
+    """A BPF file system without a mount point: its descriptor, and a path through that."""
     context = _syscall(_FSOPEN, b"bpf", 1)  # close-on-exec
     try:
         _syscall(_FSCONFIG, context, 6, None, None, 0)  # create
@@ -164,7 +164,7 @@ def run(prog: int, context: bytes) -> None:
 
 
 class Run(NamedTuple):
-    """What a TC or XDP program did with a frame."""
+    """The result of a TC or XDP program on a frame."""
 
     verdict: int
     frame: bytes
@@ -172,7 +172,7 @@ class Run(NamedTuple):
 
 
 def run_on_frame(prog: int, frame: bytes, repeat: int = 1) -> Run:
-    """Hand a frame to a TC or XDP program, `repeat` times; gives the mean of the times taken."""
+    """Run a TC or XDP program on a frame `repeat` times; the result has the mean time."""
     given, out = _copy(frame), ctypes.create_string_buffer(len(frame) + 256)
     places = ctypes.addressof(given), ctypes.addressof(out)
     packed = struct.pack("=IIIIQQI", prog, 0, len(frame), len(out), *places, repeat)

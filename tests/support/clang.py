@@ -1,4 +1,4 @@
-"""BPF programs of the tests, compiled as our own are."""
+"""Compile BPF programs of the tests as our own are compiled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SOURCES = Path(__file__).parents[1] / "bpf"
 
 
 def compiled(name: str, folder: Path, *options: str, compiler: str = "clang") -> Path:
-    """The object file, in `folder`, of tests/bpf/`name`.bpf.c."""
+    """Compile tests/bpf/`name`.bpf.c into `folder`; returns the object file."""
     out = folder / f"{name}.o"
     compile_bpf(_SOURCES / f"{name}.bpf.c", out, *options, compiler=compiler)
     return out

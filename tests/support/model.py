@@ -1,4 +1,4 @@
-"""A second model of the documented API: slow and obvious, and sharing nothing with the first.
+"""A model of the documented API: slow, obvious, and independent of the implementation.
 
 It keeps every observation as whole nanoseconds and does all arithmetic on integers and fractions.
 """
@@ -18,7 +18,7 @@ def to_ns(seconds: float) -> int:
 
 
 def native_index(ns: int, schema: int) -> int:
-    """The i with 2**((i-1) / 2**schema) s < ns <= 2**(i / 2**schema) s, by integers alone."""
+    """The i with 2**((i-1) / 2**schema) s < ns <= 2**(i / 2**schema) s, in integers."""
     power = 1 << max(schema, 0)
     widen = 1 << max(-schema, 0)
 
@@ -39,7 +39,7 @@ def native_index(ns: int, schema: int) -> int:
 
 
 class Model:
-    """The API as it is documented."""
+    """The documented API."""
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self.buckets = buckets
@@ -56,7 +56,7 @@ class Model:
         self.seen.setdefault((proxy, target_id), []).append(ns)
 
     def counts(self, proxy: str, target_id: str) -> tuple[int, ...]:
-        """How many took at most each bound."""
+        """How many connections took at most each bound."""
         values = self.seen[proxy, target_id]
         return tuple(
             sum(1 for ns in values if ns <= Fraction(str(bound)) * SECOND) for bound in self.buckets
@@ -78,7 +78,7 @@ class Model:
         return Fraction(values[rank - 1], SECOND)
 
     def native(self, proxy: str, target_id: str, schema: int) -> tuple[int, dict[int, int]]:
-        """The zero bucket's count, and count by index of the others."""
+        """The count of the zero bucket, and the counts of the others by index."""
         zero = 0
         buckets: dict[int, int] = {}
         for ns in self.seen[proxy, target_id]:

@@ -27,33 +27,33 @@ _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 
 
 class Namespace:
-    """A network namespace without a name: it ends with its last descriptor."""
+    """A network namespace without a name. It ends with its last descriptor."""
 
     def __init__(self) -> None:
-        """Make one, with its loopback up."""
+        """Make a namespace with its loopback up."""
         with _back_home():
             if _libc.unshare(_CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
             self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.run("ip link set lo up")
         for scope in ("all", "default"):
-            # Without it a new address may not be used for a second or two.
+            # Without it, a new address is unusable for a second or two.
             self.run(f"sysctl -qw net.ipv6.conf.{scope}.accept_dad=0")
 
     @property
     def path(self) -> str:
-        """What a command that `run` starts may call it."""
+        """The path of the namespace, for commands that `run` starts."""
         return f"/proc/self/fd/{self.fd}"
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Take this thread into it; sockets made there stay there."""
+        """Move this thread into the namespace; sockets that it opens there stay there."""
         with _back_home():
             _setns(self.fd)
             yield
 
     def run(self, command: str, *, also: tuple[Namespace, ...] = (), stdin: str = "") -> str:
-        """Run a command in it, which may name the namespaces in `also` by their path."""
+        """Run a command in the namespace; it may name the namespaces in `also` by path."""
         fds = [self.fd, *(other.fd for other in also)]
         done = subprocess.run(
             ["nsenter", f"--net={self.path}", *command.split()],
@@ -66,21 +66,21 @@ class Namespace:
         return done.stdout
 
     def socket(self, family: int, kind: int) -> socket.socket:
-        """Make a socket in it."""
+        """Make a socket in the namespace."""
         with self.inside():
             made = socket.socket(family, kind)
         made.settimeout(10)
         return made
 
     def set_offload(self, device: str, *, on: bool) -> None:
-        """Switch a device's transmit checksumming, and with it segmentation."""
+        """Switch the transmit checksum offload of a device, and with it segmentation."""
         value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_STXCSUM, on), 8)
         request = struct.pack("16sQ16x", device.encode(), ctypes.addressof(value))
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             fcntl.ioctl(control, _SIOCETHTOOL, request)
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the namespace."""
         os.close(self.fd)
 
 
@@ -184,7 +184,7 @@ class Topology(Closing):
         return made
 
     def close(self) -> None:
-        """Let everything go."""
+        """Close all namespaces."""
         for namespace in (self.client, self.balancer, self.backend):
             namespace.close()
 

@@ -1,4 +1,4 @@
-"""Frames made by hand, with checksums written the slow obvious way."""
+"""Hand-made frames, with checksums computed in the slow obvious way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum, written the slow obvious way."""
+    """The Internet checksum, computed in the slow obvious way."""
     if len(data) % 2:
         data += b"\0"
     total = sum(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
@@ -42,7 +42,7 @@ def frame(
     udp_checksum: bool = True,
     padding: bytes = b"",
 ) -> bytes:
-    """Make an Ethernet frame with right checksums: TCP if it has `flags`, otherwise UDP."""
+    """Make an Ethernet frame with right checksums: TCP if it has `flags`, else UDP."""
     if flags is None:
         protocol, at = 17, 6
         l4 = struct.pack("!HHHH", source[1], target[1], 8 + len(payload), 0)

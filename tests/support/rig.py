@@ -1,4 +1,4 @@
-"""A tracker on a ring in memory, events by the handful, and waiting without sleeping."""
+"""A tracker on a ring in memory, its events, and waiting without sleeping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECOND = 10**9
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
-    """Return the first true value of `condition`, or fail saying `what` did not come about."""
+    """Return the first true value of `condition`, or fail and say that `what` is missing."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {timeout} s in vain: {what}"
@@ -29,9 +29,9 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> 
 
 
 def in_child(check: Callable[[], object], timeout: float = 20) -> None:
-    """Fork, let the child check, and fail if it finds something wrong or never ends."""
+    """Fork and check in the child; fail if the check fails or the child never ends."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of what is tested here
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks in threads
         pid = os.fork()
     if pid == 0:
         code = 1
@@ -59,7 +59,7 @@ def in_child(check: Callable[[], object], timeout: float = 20) -> None:
 
 
 def closed(lifetime_ns: int, target: str = TARGET, **fields: Any) -> bytes:
-    """A closed event of a connection that lived this long."""
+    """A closed event of a connection with this lifetime."""
     return stats.Event("closed", target, SECOND + lifetime_ns, SECOND, **fields).pack()
 
 
@@ -114,7 +114,7 @@ class Rig:
         self.tracker.start(self.stream, None, "web", proxies=proxies)
 
     def send(self, *records: bytes) -> None:
-        """Produce records, none of which may be dropped, and have them recorded."""
+        """Produce records without a drop, and drain them."""
         for record in records:
             if not self.ring.produce(record):
                 self.stream.drain()
@@ -122,7 +122,7 @@ class Rig:
         self.stream.drain()
 
     def counts(self, *names: str) -> dict[str, int | None]:
-        """The event counts that are not 0, or those asked for."""
+        """The event counts that are not 0, or those with these names."""
         counts = self.tracker.event_counts()
         if names:
             return {name: counts[name] for name in names}
@@ -130,7 +130,7 @@ class Rig:
 
 
 def assert_accounted(tracker: LatencyTracker) -> dict[str, int]:
-    """Hold the three sums of the loss accounting against each other; give back the counts."""
+    """Check the three sums of the loss accounting; returns the counts."""
     n = {name: count for name, count in tracker.event_counts().items() if count is not None}
     assert n["produced"] == n["received"] + n["dropped"] + n["in_ring"], n
     assert n["received"] == n["opened"] + n["closed"] + n["periodic"] + n["malformed"], n

@@ -1,4 +1,4 @@
-"""A BPF ring buffer, read in the slow obvious way."""
+"""A reader of BPF ring buffers, slow and obvious."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Event:
 
     @property
     def lifetime_ns(self) -> int:
-        """How long the connection lived."""
+        """The connection's lifetime."""
         return self.timestamp_ns - self.created_ns
 
 
 class Ring:
-    """The slow obvious reader of a BPF ring buffer."""
+    """Reads a BPF ring buffer in the slow obvious way."""
 
     def __init__(self, fd: int, ring_bytes: int) -> None:
-        """Map it; `ring_bytes` is its max_entries."""
+        """Map the ring; `ring_bytes` is its max_entries."""
         page = mmap.PAGESIZE
         self._bytes = ring_bytes
         self._consumer = mmap.mmap(fd, page)
@@ -46,12 +46,12 @@ class Ring:
         return consumer, struct.unpack_from("=Q", self._producer)[0]
 
     def pending(self) -> int:
-        """How many events of ours are in it, unread."""
+        """How many unread events of ours are in the ring."""
         consumer, producer = self._positions()
         return int(producer - consumer) // 64
 
     def read(self) -> list[Event]:
-        """Take out all that is complete."""
+        """Consume all complete records."""
         events = []
         consumer, producer = self._positions()
         while consumer < producer:
@@ -69,6 +69,6 @@ class Ring:
         return events
 
     def close(self) -> None:
-        """Unmap it."""
+        """Unmap the ring."""
         self._consumer.close()
         self._producer.close()

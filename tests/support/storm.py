@@ -1,7 +1,7 @@
 """Starts, stops and reads under kernel traffic and a storm of signals.
 
-A program of its own, so that it can also run with an extension that a sanitizer watches. It takes
-the path of a bpffs with the program and maps of filler.bpf.c, and how many starts to make.
+This is a program, so that it can also run with a sanitized extension. Its arguments are the path of
+a bpffs with the program and maps of filler.bpf.c, and how many starts to make.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ BURST = 200
 
 
 class SignalledError(Exception):
-    """Raised by the signal handler, wherever the main thread happens to be."""
+    """The signal handler raises this anywhere in the main thread."""
 
 
 def produce(program: int) -> int:
-    """Fork a producer of kernel events, which ends with its parent's kill; its pid."""
+    """Fork a producer of kernel events, which its parent kills; returns its pid."""
     pid = os.fork()
     while pid == 0:
         for first in range(0, 1 << 30, BURST):
@@ -40,7 +40,7 @@ def produce(program: int) -> int:
 
 
 class Storm:
-    """Two trackers and a subscriber on one stream, and what the signals do to them."""
+    """Two trackers and a subscriber on one stream, and the signal handler."""
 
     def __init__(self, ring: str) -> None:
         self.stream = stats.create_event_stream(ring)
@@ -55,7 +55,7 @@ class Storm:
         )
 
     def check(self, when: str) -> None:
-        """All three sums of each tracker, from one reading each."""
+        """Check the three sums of each tracker, from one reading per tracker."""
         for number, tracker in enumerate(self.trackers):
             n = {name: count or 0 for name, count in tracker.event_counts().items()}
             sums = (
@@ -67,20 +67,20 @@ class Storm:
                 self.failures.append(f"{when}: tracker {number} is off by {sums}: {n}")
 
     def start(self) -> None:
-        """Start what may be running already."""
+        """Start the trackers, which may be running already."""
         for tracker in self.trackers:
             tracker.start(self.stream, None, "web")
 
     def stop(self) -> None:
-        """Stop one that may not be running."""
+        """Stop the second tracker, which may not be running."""
         self.trackers[1].stop()
 
     def interrupt(self) -> None:
-        """Leave whatever is under way."""
+        """Raise out of the call that is under way."""
         raise SignalledError
 
     def fork(self) -> None:
-        """What a child finds must add up too; it starts and stops nothing of the parent's."""
+        """Fork. The sums in the child must add up; the parent's trackers go on."""
         pid = os.fork()
         if pid == 0:
             self.failures.clear()
@@ -92,18 +92,18 @@ class Storm:
             self.failures.append("a child found something wrong")
 
     def make(self) -> None:
-        """A tracker that comes, runs and goes."""
+        """Make a tracker, start it and stop it."""
         tracker = LatencyTracker(max_backends=100)
         tracker.start(self.stream, None, "web")
         tracker.stop()
 
     def read(self) -> None:
-        """Look at everything."""
+        """Read everything."""
         self.check("in a handler")
         self.trackers[0].get_status()
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Do the next thing, unless the last one is still under way."""
+        """Do the next action, unless the last one is still under way."""
         if self._busy:
             return
         self._busy = True
@@ -115,12 +115,12 @@ class Storm:
             self._busy = False
 
     def pop(self) -> None:
-        """The subscriber's thread."""
+        """Read events, in the subscriber's thread."""
         for _ in self.subscription:
             self.popped += 1
 
     def run(self, rounds: int, producer: int) -> None:
-        """Start and stop that often, while the producer sends and signals arrive."""
+        """Start and stop `rounds` times, while the producer sends and signals arrive."""
         reader = threading.Thread(target=self.pop)
         reader.start()
         signal.signal(signal.SIGALRM, self.handle)
@@ -144,7 +144,7 @@ class Storm:
             reader.join()
 
     def finish(self) -> None:
-        """Stop all; then the sums must be exact, the stream's and the subscriber's too."""
+        """Stop everything and check that all sums are exact."""
         for tracker in self.trackers:
             tracker.stop()
         self.check("at the end")
@@ -160,7 +160,7 @@ class Storm:
 
 
 def main(path: str, rounds: int) -> int:
-    """Run; returns the exit code."""
+    """Run the storm; returns the exit code."""
     producer = produce(bpf.open_pinned(f"{path}/programs/fill"))
     storm = Storm(f"{path}/maps/lbl_events")
     storm.run(rounds, producer)
