@@ -1,4 +1,4 @@
-"""The four latencies: which events tell them, and that each is counted by itself."""
+"""The four latencies: which events tell them, and their separate counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EVENTS = st.builds(
 
 
 def told(event: stats.Event) -> dict[str, int]:
-    """What an event tells, in ns, by the documentation."""
+    """The latencies that an event tells, in ns, according to the documentation."""
     if event.probe or event.reason == "connect_failed":
         return {}
     found: dict[str, int] = {}
@@ -57,7 +57,7 @@ def told(event: stats.Event) -> dict[str, int]:
 @settings(max_examples=200)
 @given(st.lists(EVENTS, max_size=200), st.booleans())
 def test_every_bank_equals_the_model(events: list[stats.Event], stopped: bool) -> None:
-    """Classic counts, sums and native buckets of each latency, on the fast path and the slow."""
+    """Each latency has the model's counts, sum and native buckets, on both paths."""
     rig = Rig(1 << 16, metrics=METRICS)
     models = {
         name: Model(SHORT_BUCKETS if name in ("connect", "first_byte") else DEFAULT_BUCKETS)
@@ -83,7 +83,7 @@ def test_every_bank_equals_the_model(events: list[stats.Event], stopped: bool) -
 
 @pytest.mark.parametrize("metric", OTHERS)
 def test_what_is_not_told_is_left_alone(metric: str) -> None:
-    """Not measured and never came: the bank has nothing, the lifetime has both."""
+    """A time not measured, or that never came, is not counted; the lifetimes are."""
     rig = Rig(metrics=METRICS)
     nothing: dict[str, Any] = {"connect_us": None, "first_byte_us": None, "closing_us": None}
     never: dict[str, Any] = dict.fromkeys(nothing, NEVER)
@@ -96,7 +96,7 @@ def test_what_is_not_told_is_left_alone(metric: str) -> None:
 
 
 def test_events_of_other_formats_tell_lifetimes_only() -> None:
-    """A 64-byte event has no short times."""
+    """A 64-byte event, which has no short times, tells only a lifetime."""
     rig = Rig(metrics=METRICS)
     rig.send(foreign64(1, SECOND), foreign64(2, 3 * SECOND))
     assert rig.counts("recorded") == {"recorded": 1}
@@ -104,7 +104,7 @@ def test_events_of_other_formats_tell_lifetimes_only() -> None:
 
 
 def test_a_connection_without_a_creation_time_still_tells_the_others() -> None:
-    """It is unmatched, but its connect time was measured; its active time is not known."""
+    """An unmatched connection counts in connect and first byte, but not in active."""
     rig = Rig(metrics=METRICS)
     event = stats.Event(
         "closed", TARGET, SECOND, connect_us=500, first_byte_us=900, closing_us=10, reason="fin"
@@ -118,7 +118,7 @@ def test_a_connection_without_a_creation_time_still_tells_the_others() -> None:
 
 
 def test_a_tracker_records_lifetimes_alone_by_default() -> None:
-    """What was not asked for costs nothing and cannot be asked of it."""
+    """Every method refuses a latency that the tracker does not record."""
     rig = Rig()
     rig.send(closed(SECOND, connect_us=100))
     assert rig.tracker.metrics == ("lifetime",)
@@ -139,11 +139,11 @@ def test_a_tracker_records_lifetimes_alone_by_default() -> None:
 
 @pytest.mark.parametrize("metric", [None, 1, [], "", "latency", "Lifetime"])
 def test_no_such_metric_is_refused(metric: Any) -> None:
-    """Whatever is given for its name."""
+    """A name that is no metric is a ValueError, for readers and for a new tracker."""
     tracker = LatencyTracker(metrics=METRICS)
     with pytest.raises(ValueError, match="is not one that this tracker records"):
         tracker.get_histogram("web", TARGET, metric=metric)
-    with pytest.raises(ValueError, match="is none of lifetime, connect, first_byte, active"):
+    with pytest.raises(ValueError, match="must be one of lifetime, connect, first_byte, active"):
         LatencyTracker(metrics=("lifetime", metric))
 
 
@@ -160,13 +160,13 @@ def test_no_such_metric_is_refused(metric: Any) -> None:
 def test_bad_choices_are_explained(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """A tracker says what is wrong with what it was to record."""
+    """The error says what is wrong with the metrics or the buckets."""
     with pytest.raises(error, match=text):
         LatencyTracker(**options)
 
 
 def test_bounds_of_each_latency_can_be_given() -> None:
-    """Those that are not given are the defaults: short times have bounds from 100 µs to 60 s."""
+    """Latencies without given bounds have their defaults: short ones 100 µs to 60 s."""
     assert (SHORT_BUCKETS[0], SHORT_BUCKETS[-1]) == (0.0001, 60)
     tracker = LatencyTracker(metrics=METRICS, buckets={"connect": (0.001, 0.01), "active": (1,)})
     bounds = {}
@@ -186,7 +186,7 @@ def test_bounds_of_each_latency_can_be_given() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_recording_by_hand_reaches_one_bank(metric: str) -> None:
-    """Only a lifetime is a connection that closed."""
+    """One latency gets the observation; only a lifetime counts as a closed connection."""
     tracker = LatencyTracker(metrics=METRICS)
     tracker.record_latency("web", TARGET, 0.5, metric=metric)
     tracker.backend("web", TARGET, metric=metric).observe(0.5)
@@ -200,7 +200,7 @@ def test_recording_by_hand_reaches_one_bank(metric: str) -> None:
 
 
 def test_a_reset_forgets_all_latencies() -> None:
-    """Of streams and of recording by hand."""
+    """A reset clears every latency, from streams and by hand."""
     rig = Rig(metrics=METRICS)
     event = closed(SECOND, connect_us=1, first_byte_us=2, closing_us=3)
     rig.send(*[event] * 300)
@@ -215,7 +215,7 @@ def test_a_reset_forgets_all_latencies() -> None:
 
 
 def test_more_backends_than_fit_share_the_overflow_in_all_banks() -> None:
-    """Nothing that they tell is lost."""
+    """The overflow backend counts every latency of the backends without room."""
     rig = Rig(metrics=METRICS, max_backends=2)
     for i in range(50):
         rig.send(closed(SECOND, f"10.0.0.{i}:80", connect_us=7, first_byte_us=8, closing_us=9))
@@ -227,7 +227,7 @@ def test_more_backends_than_fit_share_the_overflow_in_all_banks() -> None:
 
 
 def test_the_collector_exports_each_latency_that_is_recorded() -> None:
-    """As lb_backend_<metric>_seconds, the lifetime under its documented name."""
+    """It exports lb_backend_<metric>_seconds; the lifetime has its documented name."""
     rig = Rig(metrics=("lifetime", "connect"))
     rig.send(closed(SECOND, connect_us=200))
     registry = CollectorRegistry()
