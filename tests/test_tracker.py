@@ -7,8 +7,8 @@ import subprocess
 import sys
 import textwrap
 from array import array
-from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import lblatency
 from lblatency import LatencyTracker, stats
+from lblatency._ffi import lib
 from tests.support.model import Model
-from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, closed, in_child
+from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, closed
 
 V6_ONE, V6_TWO = "[2001:db8::1]:80", "[2001:db8::2]:443"
 PROXIES = st.sampled_from(["web", "api", "a:b", 'q"\\\n', "\N{SNOWMAN}", "overflow", "x\0y"])
@@ -512,24 +513,29 @@ def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
 def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A signal handler may call stop() while the main thread reads the tracker."""
+    """Each reading is one call into C: what stops the tracker right after it changes nothing."""
     rig = Rig()
     rig.send(closed(HOUR))
-    read = stats.EventStream.stats
+    read = lib.lbl_tracker_stats
+    stopped = []
 
-    def interrupted(stream: stats.EventStream) -> stats.StreamStats:
-        monkeypatch.setattr(stats.EventStream, "stats", read)
-        rig.tracker.stop()
-        return read(stream)
+    class Interrupted:
+        """The C library, with a handler that runs as soon as the tracker is read."""
 
-    def interrupt(call: Callable[[], object]) -> None:
-        monkeypatch.setattr(stats.EventStream, "stats", interrupted)
-        call()
-        assert not rig.tracker.running()
-        assert_accounted(rig.tracker)
-        assert rig.counts("received") == {"received": 1}
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lib, name)
 
-    in_child(lambda: interrupt(rig.tracker.event_counts))
+        def lbl_tracker_stats(self, *arguments: Any) -> int:
+            code = int(read(*arguments))
+            rig.tracker.stop()
+            stopped.append(not rig.tracker.running())
+            return code
+
+    monkeypatch.setattr("lblatency.tracker.lib", Interrupted())
+    assert rig.tracker.event_counts()["received"] == 1
+    assert stopped == [True]
+    monkeypatch.undo()
+    assert assert_accounted(rig.tracker)["received"] == 1
 
 
 def test_address_space_is_what_the_readme_says() -> None:
