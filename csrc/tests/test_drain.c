@@ -86,10 +86,10 @@ static void tear_down(uint64_t taken)
 
 static void produce(uint64_t n, uint32_t len)
 {
-	struct lbl_event event = { 0 };
+	struct lbl_event events[3] = { 0 }; /* as much as the longest record */
 
-	for (; event.timestamp_ns < n; event.timestamp_ns++)
-		REQUIRE(!lbl_ring_produce(&ring, &event, len));
+	for (; events[0].timestamp_ns < n; events[0].timestamp_ns++)
+		REQUIRE(!lbl_ring_produce(&ring, events, len));
 }
 
 static bool drain_batch(void)
