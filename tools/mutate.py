@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-C_SECONDS, PYTHON_SECONDS = 40, 300  # a mutant that takes longer hangs
+C_SECONDS, SECONDS = 40, 300  # what takes longer hangs: the C tests, all else
 FOLDERS = ("base", "event", "hist", "stream", "record", "track", "source")
 
 # What is found in a line of code, and what is put in its place.
@@ -97,13 +97,13 @@ def run(command: list[str], tree: Path, seconds: float) -> bool:
 def judge(tree: Path, pytest: list[str]) -> str:
     """What becomes of the mutant in this tree."""
     make = ["make", "-C", "csrc/tests", "-j2", "VARIANT=plain"]
-    if not run([*make, "build"], tree, C_SECONDS):
+    if not run([*make, "build"], tree, SECONDS):
         return "does not compile"
     if not run([*make, "check"], tree, C_SECONDS):
         return "killed by C"
     python = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *pytest]
     build = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    if pytest and not (run(build, tree, PYTHON_SECONDS) and run(python, tree, PYTHON_SECONDS)):
+    if pytest and not (run(build, tree, SECONDS) and run(python, tree, SECONDS)):
         return "killed by Python"
     return "survived"
 
@@ -111,7 +111,7 @@ def judge(tree: Path, pytest: list[str]) -> str:
 def judge_all(mutants: list[Mutant], tree: Path, pytest: list[str]) -> list[Mutant]:
     """Print what becomes of each, and what share is killed; return those that survive."""
     if judge(tree, pytest) != "survived":
-        sys.exit("mutate: the tests fail, or take too long, without a mutant")
+        sys.exit("mutate: the tests fail without a mutant, or take too long")
     survivors = []
     verdicts: Counter[str] = Counter()
     for mutant in mutants:
