@@ -115,6 +115,24 @@ static void test_counters_do_not_mix(void)
 	subject_free(&subject);
 }
 
+/* Also where what is carried has no low bits. */
+static void test_every_power_of_two(void)
+{
+	static struct lbl_totals totals;
+	struct lbl_shard *shard = make_shard(1, false);
+	struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
+	uint32_t i;
+
+	for (i = 0; i < 64; i++)
+		REQUIRE(!lbl_bank_add(bank, 0, 3 * i, 1ULL << i));
+	lbl_totals_clear(&totals);
+	lbl_bank_read(bank, 0, &totals);
+	for (i = 0; i < 3 * 64; i++)
+		CHECK(totals.slots[i] == (i % 3 ? 0 : 1ULL << i / 3));
+	CHECK(totals.first == 0 && totals.end == 3 * 64 && totals.sum == 0);
+	free_shard(shard);
+}
+
 static void test_merging_keeps_all_128_bits(void)
 {
 	struct lbl_event event = closed_event(1ULL << 57, 1);
@@ -226,6 +244,7 @@ int main(void)
 {
 	RUN(test_counters_carry_past_32_bits);
 	RUN(test_counters_do_not_mix);
+	RUN(test_every_power_of_two);
 	RUN(test_merging_keeps_all_128_bits);
 	RUN(test_readers_never_see_half_a_carry);
 	RUN(test_readers_survive_growth);

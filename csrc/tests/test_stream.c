@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The drain thread: when it drains, when it starts and ends, and whom it feeds. */
 #include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common.h"
 
@@ -236,6 +238,39 @@ static void test_a_full_ring_drops_and_counts(void)
 	lbl_stream_free(stream);
 }
 
+/* A stream needs three descriptors, and leaves none behind if it does not get them. */
+static void test_no_descriptors(void)
+{
+	struct rlimit before, scarce;
+	struct lbl_stream *stream;
+	int first = dup(STDOUT_FILENO), i;
+
+	REQUIRE(first >= 0 && !close(first) && !getrlimit(RLIMIT_NOFILE, &before));
+	scarce = before;
+	for (i = 0; i <= 3; i++) {
+		scarce.rlim_cur = (rlim_t)(first + i);
+		REQUIRE(!setrlimit(RLIMIT_NOFILE, &scarce));
+		CHECK(lbl_stream_memory(4096, &stream) == (i < 3 ? -EMFILE : 0));
+	}
+	REQUIRE(!setrlimit(RLIMIT_NOFILE, &before));
+	lbl_stream_free(stream);
+	CHECK(dup(STDOUT_FILENO) == first && !close(first));
+}
+
+static void test_sizes_of_rings(void)
+{
+	struct lbl_stream *stream;
+
+	CHECK(lbl_stream_memory(0, &stream) == -EINVAL);
+	CHECK(lbl_stream_memory(2048, &stream) == -EINVAL);
+	CHECK(lbl_stream_memory(4097, &stream) == -EINVAL);
+	CHECK(lbl_stream_memory(3 << 12, &stream) == -EINVAL);
+	no_memory = true;
+	CHECK(lbl_stream_memory(4096, &stream) == -ENOMEM);
+	no_memory = false;
+	lbl_stream_free(NULL);
+}
+
 int main(void)
 {
 	RUN(test_an_idle_thread_waits_longer_up_to_a_quarter_second);
@@ -246,5 +281,7 @@ int main(void)
 	RUN(test_sinks_are_kept_by_serial);
 	RUN(test_a_drain_says_how_many);
 	RUN(test_a_full_ring_drops_and_counts);
+	RUN(test_no_descriptors);
+	RUN(test_sizes_of_rings);
 	return checks_done();
 }
