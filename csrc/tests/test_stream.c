@@ -89,6 +89,7 @@ static void test_an_idle_thread_waits_longer_up_to_a_quarter_second(void)
 static int wait_for_ever(int timeout_ms)
 {
 	(void)timeout_ms;
+	__atomic_store_n(&n_waits, n_waits + 1, __ATOMIC_RELEASE);
 	return -1;
 }
 
@@ -99,10 +100,12 @@ static void test_a_ring_that_fills_up_wakes_the_thread(void)
 	uint32_t quarter = (1 << 16) / 4 / LBL_EVENT_STRIDE, round;
 	struct counter counter = { 0 };
 
+	n_waits = 0;
 	choose_wait = wait_for_ever;
 	lbl_sink_init(&counter.sink, &counter_ops);
 	REQUIRE(!lbl_stream_attach(stream, &counter.sink, &unused));
 	for (round = 1; round <= 5; round++) {
+		REQUIRE(comes_to(&n_waits, round));
 		produce(stream, quarter);
 		CHECK(comes_to(&counter.n, round * quarter));
 	}
