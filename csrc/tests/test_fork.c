@@ -14,8 +14,8 @@ struct intern_front {
 static struct lbl_stream *stream;
 static struct lbl_tracker *tracker;
 static struct lbl_queue *queue;
-static pthread_mutex_t *locks[16];
-static uint32_t n_locks;
+static pthread_mutex_t *locks[16]; /* by rank */
+static uint32_t n_locks, n_of_rank[LBL_FORK_INTERN + 1];
 
 static void set_up(void)
 {
@@ -26,13 +26,17 @@ static void set_up(void)
 	REQUIRE(!start_on(tracker, &stream, 1, "web"));
 	n_locks = 0;
 	locks[n_locks++] = &tracker->lock;
+	n_of_rank[LBL_FORK_TRACKER] = 1;
 	locks[n_locks++] = &stream->control;
 	locks[n_locks++] = &stream->producing;
 	locks[n_locks++] = &stream->lock;
+	n_of_rank[LBL_FORK_STREAM] = 3;
 	locks[n_locks++] = &tracker->own->sink.lock;
 	locks[n_locks++] = &tracker->attached[0].shard->sink.lock;
 	locks[n_locks++] = &((struct lbl_sink *)queue)->lock;
+	n_of_rank[LBL_FORK_SINK] = 3;
 	locks[n_locks++] = &((struct intern_front *)tracker->names)->lock;
+	n_of_rank[LBL_FORK_INTERN] = 1;
 }
 
 static void tear_down(void)
@@ -42,27 +46,23 @@ static void tear_down(void)
 	lbl_stream_free(stream);
 }
 
-/* The number of locks that somebody holds. */
-static uint32_t held(void)
+static bool is_held(pthread_mutex_t *lock)
 {
-	uint32_t n = 0, i;
-
-	for (i = 0; i < n_locks; i++) {
-		if (pthread_mutex_trylock(locks[i]))
-			n++;
-		else
-			pthread_mutex_unlock(locks[i]);
-	}
-	return n;
+	if (pthread_mutex_trylock(lock))
+		return true;
+	pthread_mutex_unlock(lock);
+	return false;
 }
 
+/* Locks of this rank and lower ones have had their turn, others have not. */
 static void check_locks(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
-	(void)entry;
-	if (phase == LBL_FORK_PREPARE)
-		CHECK(held() == n_locks);
-	else
-		CHECK(held() == 0);
+	uint32_t turned = 0, i;
+
+	for (i = 0; i <= entry->rank; i++)
+		turned += n_of_rank[i];
+	for (i = 0; i < n_locks; i++)
+		CHECK(is_held(locks[i]) == ((i < turned) == (phase == LBL_FORK_PREPARE)));
 }
 
 /* The child's checks are the parent's, too. */
@@ -84,15 +84,46 @@ static void fork_and_check(void)
 
 static void test_every_lock_is_held_over_a_fork(void)
 {
-	/* The last of the last rank, so that its turn is when all others have had theirs. */
-	struct lbl_fork_entry last = { .rank = LBL_FORK_INTERN, .handle = check_locks };
+	struct lbl_fork_entry last[LBL_FORK_INTERN + 1]; /* of each rank */
+	uint32_t i;
 
 	set_up();
 	lbl_stream_stop(stream); /* so that nobody else takes them */
-	lbl_fork_register(&last);
+	for (i = 0; i <= LBL_FORK_INTERN; i++) {
+		last[i] = (struct lbl_fork_entry){ .rank = i, .handle = check_locks };
+		lbl_fork_register(&last[i]);
+	}
 	fork_and_check();
-	lbl_fork_unregister(&last);
+	for (i = 0; i <= LBL_FORK_INTERN; i++)
+		lbl_fork_unregister(&last[i]);
 	tear_down();
+}
+
+static uint32_t forked;
+
+static void note_fork(struct lbl_sink *sink)
+{
+	(void)sink;
+	forked++;
+}
+
+/* Only the child's sinks are told. */
+static void test_sinks_are_told_in_the_child(void)
+{
+	static const struct lbl_sink_ops ops = { .forked = note_fork };
+	struct lbl_sink sink;
+	int status;
+	pid_t pid;
+
+	lbl_sink_init(&sink, &ops);
+	fflush(stdout);
+	pid = fork();
+	REQUIRE(pid >= 0);
+	if (!pid)
+		_exit(forked != 1);
+	REQUIRE(waitpid(pid, &status, 0) == pid);
+	CHECK(WIFEXITED(status) && !WEXITSTATUS(status) && !forked);
+	lbl_sink_destroy(&sink);
 }
 
 /* ---- the list ---- */
@@ -150,7 +181,11 @@ static void check_child(void)
 	struct lbl_event event = closed_event(SECOND, 1);
 	struct lbl_drain_counts unused;
 	struct lbl_decoded_event popped;
+	struct lbl_stream_stats stats;
 
+	CHECK(!lbl_stream_stats(&stream, 1, &stats) && stats.counted && !stats.in_ring);
+	CHECK(stats.produced == 2 && stats.received == 1 && stats.dropped == 1);
+	CHECK(stats.size_bytes == 4096 && !stats.fill_bytes);
 	CHECK(!lbl_stream_alive(stream) && !stream->running && stream->claim_fd == -1);
 	CHECK(lbl_stream_drain(stream) == -ECHILD);
 	CHECK(lbl_stream_produce(stream, &event, sizeof(event)) == -ECHILD);
@@ -182,6 +217,8 @@ static void test_a_child_is_on_its_own(void)
 	set_up();
 	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
 	CHECK(lbl_stream_drain(stream) >= 0);
+	stream->produced.produced++; /* as of one that the ring had no room for */
+	stream->produced.dropped++;
 	fflush(stdout);
 	pid = fork();
 	REQUIRE(pid >= 0);
@@ -199,6 +236,7 @@ static void test_a_child_is_on_its_own(void)
 int main(void)
 {
 	RUN(test_every_lock_is_held_over_a_fork);
+	RUN(test_sinks_are_told_in_the_child);
 	RUN(test_lower_ranks_come_first);
 	RUN(test_a_child_is_on_its_own);
 	return checks_done();

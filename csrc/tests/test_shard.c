@@ -201,7 +201,7 @@ static void test_counts_and_sums_carry_event_by_event(void)
 		check_carry(i & 1, i & 2);
 }
 
-/* Proxies that nobody named, or that the events' VIP tells, or that is the overflow's. */
+/* Proxies that nobody named are called by their number; the overflow's key is no backend's. */
 static void test_proxies_have_names(void)
 {
 	struct lbl_shard *shard = make_shard(10, false);
@@ -223,6 +223,86 @@ static void test_proxies_have_names(void)
 	memcpy(&event.port, &lbl_overflow_key, sizeof(lbl_overflow_key));
 	record(shard, &event, 1);
 	CHECK(shard->table.n == 4 && tallies_of(shard, 0).closed[LBL_REASON_FIN] == 1);
+	free_shard(shard);
+}
+
+/* Events that tell the client, as clj-ebpf-lb writes them in network order. */
+static void record_foreign(struct lbl_shard *shard, uint8_t type, uint64_t at_ns, uint8_t vip_port)
+{
+	uint8_t bytes[64] = { [0] = type,
+			      [10] = (uint8_t)(at_ns >> 8),
+			      [11] = (uint8_t)at_ns,
+			      [12] = 10,
+			      [16] = 10,
+			      [21] = 99,
+			      [23] = vip_port,
+			      [24] = 10,
+			      [27] = 1,
+			      [29] = 80 };
+
+	lbl_shard_record(shard, bytes, sizeof(bytes));
+}
+
+static uint64_t asked;
+
+static uint64_t created_elsewhere(void *ctx, const struct lbl_decoded_event *event)
+{
+	CHECK(event->client_port == 99 && event->event.port == 80);
+	asked++;
+	return *(uint64_t *)ctx;
+}
+
+/* From the event that opened it, else from elsewhere, else from nowhere. */
+static void test_where_a_creation_time_comes_from(void)
+{
+	struct lbl_shard *shard = make_shard(10, false);
+	struct lbl_event own = closed_event(SECOND, 1);
+	uint64_t elsewhere = 1000;
+
+	shard->elsewhere = (struct lbl_birth_source){ created_elsewhere, &elsewhere };
+	record_foreign(shard, LBL_OPENED, 2000, 1);
+	record_foreign(shard, LBL_CLOSED, 5000, 1);
+	CHECK(counted(shard, 1, LBL_LIFETIME) == 1 && totals.sum == 3000 && !asked);
+	record_foreign(shard, LBL_CLOSED, 6000, 1);
+	CHECK(counted(shard, 1, LBL_LIFETIME) == 2 && totals.sum == 3000 + 5000 && asked == 1);
+	elsewhere = 0;
+	record_foreign(shard, LBL_CLOSED, 7000, 1);
+	CHECK(asked == 2 && shard->outcomes.unmatched == 1);
+	shard->elsewhere = (struct lbl_birth_source){ 0 };
+	record_foreign(shard, LBL_CLOSED, 7000, 1);
+	own.created_ns = 0; /* and does not tell the client */
+	record(shard, &own, 1);
+	CHECK(asked == 2 && shard->outcomes.unmatched == 3 && accounted(&shard->outcomes));
+	free_shard(shard);
+}
+
+/* The VIP that was asked for is a proxy's; of none, the first proxy is meant. */
+static void test_a_vip_tells_the_proxy(void)
+{
+	static const struct lbl_vip vips[] = {
+		{ .addr = { [10] = 0xff, 0xff, 10 }, .port = 1, .proxy = 4 },
+		{ .addr = { [10] = 0xff, 0xff, 11 }, .port = 2, .proxy = 5 },
+		{ .addr = { [10] = 0xff, 0xff, 10 }, .port = 2, .proxy = 6 },
+	};
+	static const uint16_t expected[] = { 0, 4, 6, 0 };
+	struct lbl_shard *shard = make_shard(10, false);
+	uint8_t port;
+
+	shard->vips = calloc(3, sizeof(vips[0]));
+	REQUIRE(shard->vips);
+	memcpy(shard->vips, vips, sizeof(vips));
+	shard->n_vips = 3;
+	for (port = 0; port < 4; port++) {
+		uint32_t i, n = shard->table.n;
+
+		record_foreign(shard, LBL_OPENED, 1, port);
+		for (i = 1; i < shard->table.n; i++) {
+			if (shard->table.hot[i].key.proxy_ref == expected[port])
+				break;
+		}
+		CHECK(i < shard->table.n && shard->table.n == n + (port < 3));
+		CHECK(tallies_of(shard, i).opened == (port < 3 ? 1 : 2));
+	}
 	free_shard(shard);
 }
 
@@ -299,6 +379,8 @@ int main(void)
 	RUN(test_merging_without_memory_loses_nothing_silently);
 	RUN(test_counts_and_sums_carry_event_by_event);
 	RUN(test_proxies_have_names);
+	RUN(test_where_a_creation_time_comes_from);
+	RUN(test_a_vip_tells_the_proxy);
 	RUN(test_observing_counts_what_there_is_memory_for);
 	RUN(test_durations);
 	RUN(test_clearing_keeps_what_is_open);
