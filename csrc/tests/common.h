@@ -20,12 +20,22 @@
 /* While set, calloc() and mprotect() fail: the tests are linked with --wrap for these. */
 static __attribute__((unused)) bool no_memory;
 
+/* If not 0, the number of the call from which on they fail. */
+static __attribute__((unused)) uint32_t memory_ends_at;
+
+static inline bool is_refused(void)
+{
+	if (memory_ends_at && !--memory_ends_at)
+		no_memory = true;
+	return no_memory;
+}
+
 void *__real_calloc(size_t n, size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 
 void *__wrap_calloc(size_t n, size_t size)
 {
-	return no_memory ? NULL : __real_calloc(n, size);
+	return is_refused() ? NULL : __real_calloc(n, size);
 }
 
 int __real_mprotect(void *p, size_t size, int protection);
@@ -33,7 +43,7 @@ int __wrap_mprotect(void *p, size_t size, int protection);
 
 int __wrap_mprotect(void *p, size_t size, int protection)
 {
-	return no_memory ? -1 : __real_mprotect(p, size, protection);
+	return is_refused() ? -1 : __real_mprotect(p, size, protection);
 }
 
 /* While set, says how long epoll_wait() waits, for which it is asked how long it should. */

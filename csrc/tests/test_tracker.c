@@ -231,6 +231,65 @@ static void test_names_have_numbers(void)
 	lbl_tracker_free(tracker);
 }
 
+/* How many times memory can end before a call needs no more; each time it says so. */
+static uint32_t fail_each_time(int (*call)(void))
+{
+	uint32_t n = 0;
+	int err;
+
+	do {
+		memory_ends_at = ++n;
+		err = call();
+		CHECK(!err == !no_memory && (!err || err == -ENOMEM));
+		no_memory = false;
+	} while (err);
+	memory_ends_at = 0;
+	return n - 1;
+}
+
+static struct lbl_buckets *buckets;
+static struct lbl_tracker *tracker;
+static struct lbl_stream *stream;
+
+static int make_one(void)
+{
+	struct lbl_buckets *each[LBL_METRICS] = { buckets, buckets, buckets, buckets };
+
+	return lbl_tracker_new(each, 10, &tracker);
+}
+
+static int start_it(void)
+{
+	int err = start_on(tracker, &stream, 1, "web");
+
+	CHECK(lbl_tracker_running(tracker) == !err && stream->n_sinks == !err);
+	return err;
+}
+
+static int read_it(void)
+{
+	struct lbl_snapshot *snapshot;
+	int err = lbl_tracker_snapshot(tracker, LBL_LIFETIME, &snapshot);
+
+	if (!err)
+		lbl_snapshot_free(snapshot);
+	return err;
+}
+
+/* Nothing is left of a call that fails, as AddressSanitizer sees. */
+static void test_memory_may_end_at_any_time(void)
+{
+	buckets = make_buckets();
+	REQUIRE(!lbl_stream_memory(4096, &stream));
+	CHECK(fail_each_time(make_one) > 10);
+	CHECK(fail_each_time(start_it) > 10);
+	CHECK(fail_each_time(read_it) == 5);
+	lbl_tracker_free(tracker);
+	CHECK(buckets->refs == 1 && stream->refs == 1);
+	lbl_stream_free(stream);
+	lbl_buckets_free(buckets);
+}
+
 int main(void)
 {
 	RUN(test_observing);
@@ -239,5 +298,6 @@ int main(void)
 	RUN(test_a_backend_is_one_row);
 	RUN(test_a_large_snapshot);
 	RUN(test_names_have_numbers);
+	RUN(test_memory_may_end_at_any_time);
 	return checks_done();
 }
