@@ -77,6 +77,7 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools/mutate.py
 	clang-format --dry-run -Werror $(OURS)
 	clang $(STRICT_CLANG) $(STRICTLY)
 	gcc $(STRICT) $(STRICTLY)

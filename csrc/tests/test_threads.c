@@ -156,7 +156,9 @@ static void test_nothing_is_lost(void)
 	lbl_tracker_free(reset);
 }
 
-enum { NAMES = 1000 };
+enum { NAMES = 1000, NAMERS = 4 };
+
+static pthread_barrier_t all_ready;
 
 static void *name_proxies(void *arg)
 {
@@ -166,9 +168,11 @@ static void *name_proxies(void *arg)
 	int i;
 
 	for (i = 1; i <= NAMES; i++) {
-		int number = lbl_tracker_name(tracker, text,
-					      (size_t)snprintf(text, sizeof(text), "%d", i));
+		int number;
 
+		len = (size_t)snprintf(text, sizeof(text), "%d", i);
+		pthread_barrier_wait(&all_ready);
+		number = lbl_tracker_name(tracker, text, len);
 		CHECK(number == i && lbl_tracker_name_text(tracker, (uint16_t)number, &len));
 	}
 	return NULL;
@@ -178,13 +182,15 @@ static void *name_proxies(void *arg)
 static void test_names_are_given_once(void)
 {
 	struct lbl_tracker *tracker = make_tracker(1, false);
-	pthread_t threads[4];
+	pthread_t threads[NAMERS];
 	int i;
 
-	for (i = 0; i < 4; i++)
+	REQUIRE(!pthread_barrier_init(&all_ready, NULL, NAMERS));
+	for (i = 0; i < NAMERS; i++)
 		REQUIRE(!pthread_create(&threads[i], NULL, name_proxies, tracker));
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < NAMERS; i++)
 		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&all_ready);
 	CHECK(lbl_tracker_name(tracker, "new", 3) == NAMES + 1);
 	lbl_tracker_free(tracker);
 }
