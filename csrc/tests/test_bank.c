@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Counters that pass 2^31, 2^32 and 2^63 while readers look on. */
+#include "base/seq.h"
 #include "common.h"
 
 static const uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
@@ -158,6 +159,23 @@ static void test_merging_keeps_all_128_bits(void)
 	subject_free(&subject);
 }
 
+/* Whoever has read while somebody wrote looks again. */
+static void test_a_read_beside_a_write_is_done_again(void)
+{
+	uint32_t seq = 0, round;
+
+	for (round = 0; round < 3; round++) {
+		uint32_t before = lbl_seq_read_begin(&seq), amid;
+
+		CHECK(!lbl_seq_read_retry(&seq, before));
+		lbl_seq_write_begin(&seq);
+		amid = lbl_seq_read_begin(&seq);
+		CHECK(lbl_seq_read_retry(&seq, before) && lbl_seq_read_retry(&seq, amid));
+		lbl_seq_write_end(&seq);
+		CHECK(lbl_seq_read_retry(&seq, before) && lbl_seq_read_retry(&seq, amid));
+	}
+}
+
 static void *read_on(void *arg)
 {
 	struct subject *subject = arg;
@@ -246,6 +264,7 @@ int main(void)
 	RUN(test_counters_do_not_mix);
 	RUN(test_every_power_of_two);
 	RUN(test_merging_keeps_all_128_bits);
+	RUN(test_a_read_beside_a_write_is_done_again);
 	RUN(test_readers_never_see_half_a_carry);
 	RUN(test_readers_survive_growth);
 	return checks_done();

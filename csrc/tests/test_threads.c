@@ -172,6 +172,8 @@ static void *name_proxies(void *arg)
 
 		len = (size_t)snprintf(text, sizeof(text), "%d", i);
 		pthread_barrier_wait(&all_ready);
+		number = lbl_tracker_find_name(tracker, text, len);
+		CHECK(number == i || number == -ENOENT);
 		number = lbl_tracker_name(tracker, text, len);
 		CHECK(number == i && lbl_tracker_name_text(tracker, (uint16_t)number, &len));
 	}
