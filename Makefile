@@ -81,6 +81,7 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools/mutate.py
 	clang-format --dry-run -Werror $(OURS)
 	clang $(STRICT_CLANG) $(STRICTLY)
 	gcc $(STRICT) $(STRICTLY)

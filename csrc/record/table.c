@@ -116,7 +116,7 @@ static void hash_put(uint64_t *entries, uint32_t mask, uint64_t hash, uint32_t i
 	entries[i] = (hash & ~0xffffffffULL) | index;
 }
 
-/* Keep the load at a quarter: most scalars-ups then touch one line. */
+/* Keep the load at a quarter: most look-ups then touch one line. */
 static int hash_grow(struct lbl_table *table)
 {
 	uint32_t mask = (table->hash_mask << 2) | 3, i;

@@ -3,6 +3,10 @@
 #ifndef LBL_COMMON_H
 #define LBL_COMMON_H
 
+#include <sched.h>
+#include <sys/epoll.h>
+#include <time.h>
+
 #include "check.h"
 #include "record/burst.h"
 #include "stream/open.h"
@@ -13,15 +17,25 @@
 
 #define SECOND 1000000000ULL
 
-/* While set, calloc() and mprotect() fail: the tests are linked with --wrap for both. */
+/* While set, calloc() and mprotect() fail: the tests are linked with --wrap for these. */
 static __attribute__((unused)) bool no_memory;
+
+/* If not 0, the number of the call from which on they fail. */
+static __attribute__((unused)) uint32_t memory_ends_at;
+
+static inline bool is_refused(void)
+{
+	if (memory_ends_at && !--memory_ends_at)
+		no_memory = true;
+	return no_memory;
+}
 
 void *__real_calloc(size_t n, size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 
 void *__wrap_calloc(size_t n, size_t size)
 {
-	return no_memory ? NULL : __real_calloc(n, size);
+	return is_refused() ? NULL : __real_calloc(n, size);
 }
 
 int __real_mprotect(void *p, size_t size, int protection);
@@ -29,7 +43,57 @@ int __wrap_mprotect(void *p, size_t size, int protection);
 
 int __wrap_mprotect(void *p, size_t size, int protection)
 {
-	return no_memory ? -1 : __real_mprotect(p, size, protection);
+	return is_refused() ? -1 : __real_mprotect(p, size, protection);
+}
+
+/* While set, says how long epoll_wait() waits, for which it is asked how long it should. */
+static __attribute__((unused)) int (*choose_wait)(int timeout_ms);
+
+int __real_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms);
+int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms);
+
+int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms)
+{
+	return __real_epoll_wait(fd, events, max,
+				 choose_wait ? choose_wait(timeout_ms) : timeout_ms);
+}
+
+/* While set, waits for a condition end at once, and this is when they would have. */
+static __attribute__((unused)) struct timespec *deadline;
+
+int __real_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+				  const struct timespec *until);
+int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+				  const struct timespec *until);
+
+int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+				  const struct timespec *until)
+{
+	if (!deadline)
+		return __real_pthread_cond_timedwait(condition, lock, until);
+	*deadline = *until;
+	return ETIMEDOUT;
+}
+
+static inline uint64_t now_ns(clockid_t clock)
+{
+	struct timespec at;
+
+	REQUIRE(!clock_gettime(clock, &at));
+	return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
+}
+
+/* Whether what another thread counts comes to `n`, for which 20 s must do. */
+static inline bool comes_to(const uint64_t *count, uint64_t n)
+{
+	uint64_t start = now_ns(CLOCK_MONOTONIC);
+
+	while (READ_ONCE(count) != n) {
+		if (now_ns(CLOCK_MONOTONIC) - start > 20 * SECOND)
+			return false;
+		sched_yield();
+	}
+	return true;
 }
 
 static inline struct lbl_buckets *make_buckets(void)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Counters that pass 2^31, 2^32 and 2^63 while readers look on. */
+#include "base/seq.h"
 #include "common.h"
 
 static const uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
@@ -115,6 +116,24 @@ static void test_counters_do_not_mix(void)
 	subject_free(&subject);
 }
 
+/* Also where what is carried has no low bits. */
+static void test_every_power_of_two(void)
+{
+	static struct lbl_totals totals;
+	struct lbl_shard *shard = make_shard(1, false);
+	struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
+	uint32_t i;
+
+	for (i = 0; i < 64; i++)
+		REQUIRE(!lbl_bank_add(bank, 0, 3 * i, 1ULL << i));
+	lbl_totals_clear(&totals);
+	lbl_bank_read(bank, 0, &totals);
+	for (i = 0; i < 3 * 64; i++)
+		CHECK(totals.slots[i] == (i % 3 ? 0 : 1ULL << i / 3));
+	CHECK(totals.first == 0 && totals.end == 3 * 64 && totals.sum == 0);
+	free_shard(shard);
+}
+
 static void test_merging_keeps_all_128_bits(void)
 {
 	struct lbl_event event = closed_event(1ULL << 57, 1);
@@ -138,6 +157,23 @@ static void test_merging_keeps_all_128_bits(void)
 	CHECK(row.count == 1000 && row.closed[LBL_REASON_FIN] == 1000);
 	lbl_stream_free(stream);
 	subject_free(&subject);
+}
+
+/* Whoever has read while somebody wrote looks again. */
+static void test_a_read_beside_a_write_is_done_again(void)
+{
+	uint32_t seq = 0, round;
+
+	for (round = 0; round < 3; round++) {
+		uint32_t before = lbl_seq_read_begin(&seq), amid;
+
+		CHECK(!lbl_seq_read_retry(&seq, before));
+		lbl_seq_write_begin(&seq);
+		amid = lbl_seq_read_begin(&seq);
+		CHECK(lbl_seq_read_retry(&seq, before) && lbl_seq_read_retry(&seq, amid));
+		lbl_seq_write_end(&seq);
+		CHECK(lbl_seq_read_retry(&seq, before) && lbl_seq_read_retry(&seq, amid));
+	}
 }
 
 static void *read_on(void *arg)
@@ -226,7 +262,9 @@ int main(void)
 {
 	RUN(test_counters_carry_past_32_bits);
 	RUN(test_counters_do_not_mix);
+	RUN(test_every_power_of_two);
 	RUN(test_merging_keeps_all_128_bits);
+	RUN(test_a_read_beside_a_write_is_done_again);
 	RUN(test_readers_never_see_half_a_carry);
 	RUN(test_readers_survive_growth);
 	return checks_done();

@@ -64,8 +64,36 @@ static void test_a_full_table_evicts_one_for_one(void)
 	lbl_births_destroy(&births);
 }
 
+/* A connection is another if any part of its name is. */
+static void test_every_part_of_the_name_counts(void)
+{
+	struct lbl_decoded_event event = { .client_port = 40000, .event.port = 80 }, other;
+	struct lbl_births births = { 0 };
+	int i;
+
+	CHECK(lbl_births_take(&births, &event) == 0);
+	for (i = 0; i < 12; i++) {
+		event.event.addr[15] = 1;
+		set_client(&event, 1);
+		CHECK(insert(&births, &event, 5) == 0);
+		other = event;
+		if (i < 4)
+			other.client_addr[12 + i] ^= 8;
+		else if (i < 8)
+			other.event.addr[8 + i] ^= 8;
+		else if (i < 10)
+			other.client_port ^= (uint16_t)(1 << 8 * (i - 8));
+		else
+			other.event.port ^= (uint16_t)(1 << 8 * (i - 10));
+		CHECK(lbl_births_take(&births, &other) == 0 && births.n == 1);
+		CHECK(lbl_births_take(&births, &event) == 5 && births.n == 0);
+	}
+	lbl_births_destroy(&births);
+}
+
 int main(void)
 {
+	RUN(test_every_part_of_the_name_counts);
 	RUN(test_births_remember_and_forget);
 	RUN(test_a_full_table_evicts_one_for_one);
 	return checks_done();

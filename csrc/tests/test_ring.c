@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* Rings whose contents make no sense, or not yet. */
-#include <time.h>
-
 #include "common.h"
 
 static struct lbl_stream *stream;
@@ -53,14 +51,6 @@ static void test_a_busy_record_is_waited_for(void)
 	tear_down();
 }
 
-static uint64_t cpu_ns(clockid_t clock)
-{
-	struct timespec at;
-
-	REQUIRE(!clock_gettime(clock, &at));
-	return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
-}
-
 /* Its producer may be preempted by the very thread that waits for it. */
 static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 {
@@ -76,7 +66,7 @@ static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 	REQUIRE(!lbl_stream_attach(stream, &shard->sink, &unused));
 	REQUIRE(!pthread_getcpuclockid(stream->thread, &clock));
 	nanosleep(&wait, NULL);
-	CHECK(cpu_ns(clock) < SECOND / 50);
+	CHECK(now_ns(clock) < SECOND / 50);
 	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* as a producer submits */
 	lbl_stream_detach(stream, &shard->sink, &unused);
 	lbl_stream_free(stream); /* the reference that attaching took */

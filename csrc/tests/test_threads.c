@@ -156,8 +156,50 @@ static void test_nothing_is_lost(void)
 	lbl_tracker_free(reset);
 }
 
+enum { NAMES = 1000, NAMERS = 4 };
+
+static pthread_barrier_t all_ready;
+
+static void *name_proxies(void *arg)
+{
+	struct lbl_tracker *tracker = arg;
+	char text[16];
+	size_t len;
+	int i;
+
+	for (i = 1; i <= NAMES; i++) {
+		int number;
+
+		len = (size_t)snprintf(text, sizeof(text), "%d", i);
+		pthread_barrier_wait(&all_ready);
+		number = lbl_tracker_find_name(tracker, text, len);
+		CHECK(number == i || number == -ENOENT);
+		number = lbl_tracker_name(tracker, text, len);
+		CHECK(number == i && lbl_tracker_name_text(tracker, (uint16_t)number, &len));
+	}
+	return NULL;
+}
+
+/* Whoever comes first gives a name its number, and it is given once. */
+static void test_names_are_given_once(void)
+{
+	struct lbl_tracker *tracker = make_tracker(1, false);
+	pthread_t threads[NAMERS];
+	int i;
+
+	REQUIRE(!pthread_barrier_init(&all_ready, NULL, NAMERS));
+	for (i = 0; i < NAMERS; i++)
+		REQUIRE(!pthread_create(&threads[i], NULL, name_proxies, tracker));
+	for (i = 0; i < NAMERS; i++)
+		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&all_ready);
+	CHECK(lbl_tracker_name(tracker, "new", 3) == NAMES + 1);
+	lbl_tracker_free(tracker);
+}
+
 int main(void)
 {
+	RUN(test_names_are_given_once);
 	RUN(test_nothing_is_lost);
 	return checks_done();
 }
