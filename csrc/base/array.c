@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT
-/*
- * Arrays that grow in place: address space for all there may ever be, memory for what there is. So
- * what is in them never moves, and readers may look on while they grow.
- */
+/* An array reserves its whole address space at once, and makes memory accessible as it grows. */
 #include <sys/mman.h>
 
 #include "base/array.h"
 #include "base/util.h"
 
-/* The size and alignment of a huge page; elsewhere just a size. */
+/* Size and alignment of a huge page on x86-64; on other processors, a convenient step. */
 enum { STEP = 2 << 20 };
 
 static size_t round_up(size_t bytes)
@@ -17,8 +14,8 @@ static size_t round_up(size_t bytes)
 }
 
 /*
- * Inaccessible at first: then it is not accounted, and gets no pages even under mlockall(). Small
- * arrays make do with small pages; of large ones, those would not fit into the TLB.
+ * Reserve the range without access: the kernel neither accounts such memory nor populates it, even
+ * under mlockall(). Small arrays use small pages; large ones use huge pages, to save TLB entries.
  */
 int lbl_array_reserve(struct lbl_array *array, size_t bytes)
 {

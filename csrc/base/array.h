@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory that grows in place. */
+/* An array that grows in place: its elements never move, so readers may use it while it grows. */
 #ifndef LBL_BASE_ARRAY_H
 #define LBL_BASE_ARRAY_H
 
@@ -11,10 +11,14 @@ struct lbl_array {
 	size_t reserved, usable; /* bytes */
 };
 
-/* Address space for `bytes`, none of it usable yet. -ENOMEM if there is not that much. */
+/*
+ * Reserve address space for `bytes`; none of it is accessible yet. Returns 0, or -ENOMEM if the
+ * address space is exhausted.
+ */
 int lbl_array_reserve(struct lbl_array *array, size_t bytes);
-/* Have the first `bytes` usable, zeroed if they were not before. -ENOMEM if there are none. */
+/* Make the first `bytes` accessible; new memory is zero. Returns 0 or -ENOMEM. */
 int lbl_array_grow(struct lbl_array *array, size_t bytes);
+/* Unmap the array. Legal on a zeroed struct, and twice. */
 void lbl_array_release(struct lbl_array *array);
 
 #endif

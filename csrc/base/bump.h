@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Adding to a counter that has one writer and readers without a lock. */
+/* Add to a counter that has one writer and lock-free readers. */
 #ifndef LBL_BASE_BUMP_H
 #define LBL_BASE_BUMP_H
 
@@ -15,9 +15,9 @@
 #endif
 
 /*
- * Add, and return whether the counter's sign bit is set now: then it is time to carry. On x86-64
- * one instruction, and no atomic one, since there is one writer; but ThreadSanitizer needs to see
- * what happens.
+ * Add `v`, and return whether the counter's sign bit is now set: its owner must then carry. On
+ * x86-64 this is one instruction, not atomic because there is one writer. ThreadSanitizer cannot
+ * see inside assembly, so it gets the portable version.
  */
 #if defined(__x86_64__) && !defined(LBL_TSAN)
 #define LBL_BUMP(bits, suffix)                                                                     \

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * fork() copies memory but no threads: a lock that a drain thread held would stay locked in the
- * child for ever. So every object takes its locks before a fork and releases them after it.
+ * fork() copies memory but not threads, so the child would find a lock of the drain thread locked
+ * for ever. Therefore every registered object takes its locks before the fork and releases them
+ * after it.
  */
 #include <pthread.h>
 #include <stddef.h>

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* What fork() must not tear apart. */
+/* Handlers that keep locks and threads consistent over fork(). */
 #ifndef LBL_BASE_FORK_H
 #define LBL_BASE_FORK_H
 
 #include <stdint.h>
 
-/* The order in which fork() takes locks: the order in which threads nest them. */
+/* Lock order. fork() takes locks by ascending rank, and threads nest them in the same order. */
 enum lbl_fork_rank { LBL_FORK_TRACKER, LBL_FORK_STREAM, LBL_FORK_SINK, LBL_FORK_INTERN };
 
-/* The phases that each registered object is called in: before the fork, then on either side. */
+/* When a handler is called: before the fork, and after it in the parent and in the child. */
 enum lbl_fork_phase { LBL_FORK_PREPARE, LBL_FORK_PARENT, LBL_FORK_CHILD };
 
 struct lbl_fork_entry {
@@ -18,8 +18,9 @@ struct lbl_fork_entry {
 };
 
 /*
- * Call the entry's handler at each fork: those of lower ranks first, and of one rank in the order
- * of registration. Returns a serial that rises with each registration.
+ * Call the entry's handler at each fork: lower ranks first, within a rank in the order of
+ * registration. The caller owns the entry until lbl_fork_unregister(). Returns a serial number that
+ * grows with each registration.
  */
 uint64_t lbl_fork_register(struct lbl_fork_entry *entry);
 void lbl_fork_unregister(struct lbl_fork_entry *entry);

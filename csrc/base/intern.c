@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* Proxy names as small numbers, so that a backend's key holds one. Number 0 is the overflow's. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -85,7 +84,7 @@ static int append(struct lbl_intern *names, const char *text, size_t len)
 	return (int)names->n++;
 }
 
-/* Proxies are few and looked up once, when a backend is first seen: a list will do. */
+/* A linear search is enough: proxies are few, and each is looked up once per backend. */
 static int find(const struct lbl_intern *names, const char *text, size_t len)
 {
 	uint32_t i;

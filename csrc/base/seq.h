@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A seqcount: one writer, readers that look again if it wrote meanwhile. Odd while it writes. */
+/*
+ * A seqcount: one writer, and lock-free readers that retry if it wrote meanwhile. The count is odd
+ * while the writer is at work.
+ */
 #ifndef LBL_BASE_SEQ_H
 #define LBL_BASE_SEQ_H
 

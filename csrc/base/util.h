@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What every file uses: integers, single-writer loads and stores, references. */
+/* Integers, single-writer loads and stores, reference counts. */
 #ifndef LBL_BASE_UTIL_H
 #define LBL_BASE_UTIL_H
 
@@ -14,12 +14,12 @@ __extension__ typedef unsigned __int128 lbl_u128;
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* Owner threads write and readers read these without a lock: plain moves, but never torn. */
+/* One writer, lock-free readers: relaxed, never torn, no ordering implied. */
 #define READ_ONCE(p) __atomic_load_n(p, __ATOMIC_RELAXED)
 #define WRITE_ONCE(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
 #define lbl_owner_add(p, v) WRITE_ONCE(p, *(p) + (v))
 
-/* Objects that others need are freed with the last of them. */
+/* Reference counts: lbl_unref() returns true to the last user, which frees the object. */
 static inline void lbl_ref(int *refs)
 {
 	__atomic_add_fetch(refs, 1, __ATOMIC_RELAXED);
@@ -30,6 +30,7 @@ static inline bool lbl_unref(int *refs)
 	return !__atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
 }
 
+/* Hash two words into one. */
 static inline uint64_t lbl_mix(uint64_t a, uint64_t b)
 {
 	lbl_u128 product = (lbl_u128)a * b;
