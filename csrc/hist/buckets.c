@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* Pure bucketing. No libbpf, no locks. */
 #include <stdlib.h>
 
 #include "hist/buckets.h"
 
-/* floor(2^63 * 2^(k/64)): one octave of native bounds. */
+/* floor(2^63 * 2^(k/64)): the native bounds of one octave. */
 static const uint64_t octave[LBL_NATIVE_PER_OCTAVE] = {
 	0x8000000000000000, 0x8164d1f3bc030773, 0x82cd8698ac2ba1d7, 0x843a28c3acde4046,
 	0x85aac367cc487b14, 0x871f61969e8d1010, 0x88980e8092da8527, 0x8a14d575496efd9a,
@@ -48,6 +47,7 @@ static int check_bounds(const uint64_t *bounds, size_t n)
 	return 0;
 }
 
+/* A classic bound that equals a native one shares its slot. */
 static void merge_bounds(struct lbl_buckets *buckets, const uint64_t *bounds, size_t n)
 {
 	int native = LBL_NATIVE_FIRST;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Where one histogram bucket ends and the next begins. Immutable once made. */
+/* The bucket bounds of a histogram, and the index that finds a duration's slot. Immutable. */
 #ifndef LBL_HIST_BUCKETS_H
 #define LBL_HIST_BUCKETS_H
 
@@ -8,33 +8,33 @@
 /* cdef: begin */
 struct lbl_buckets;
 
-/* What a histogram can hold. Native buckets of schema s grow by a factor of 2^2^-s. */
+/* Limits of a histogram. Native buckets of schema s grow by a factor of 2^2^-s. */
 enum {
 	LBL_NATIVE_SCHEMA_MIN = -4,
-	LBL_NATIVE_SCHEMA = 6, /* the finest, in which all is counted */
+	LBL_NATIVE_SCHEMA = 6, /* the finest schema; all counters use it */
 	LBL_ZERO_LOG2 = -20, /* the zero bucket of native histograms ends at 2^-20 s */
 	LBL_TOP_LOG2 = 24, /* the highest bound, classic or native, is 2^24 s: 194 days */
-	LBL_CLASSIC_MIN_NS = 1000, /* the lowest classic bound */
-	LBL_CLASSIC_MAX = 512, /* classic bounds */
+	LBL_CLASSIC_MIN_NS = 1000, /* lowest classic bound */
+	LBL_CLASSIC_MAX = 512, /* number of classic bounds */
 	LBL_OBSERVE_LOG2 = 62, /* the longest duration is 2^62 ns: 146 years */
 };
 
 /*
  * Merge `n` classic bounds (ns, ascending, each LBL_CLASSIC_MIN_NS to 2^LBL_TOP_LOG2 s) with the
- * bounds of the native histogram schema 6 into one set of slots. -EINVAL if the bounds are not
- * ascending or out of range, -ERANGE if more than two fall so close together that the index cannot
- * tell them apart.
+ * bounds of native schema 6 into one set of slots. On success, `*ret` has one reference, which
+ * lbl_buckets_free() drops. -EINVAL if the bounds are out of order or out of range, -ERANGE if more
+ * than two bounds are so close that the index cannot separate them, -ENOMEM.
  */
 int lbl_buckets_new(const uint64_t *bounds, size_t n, struct lbl_buckets **ret);
 void lbl_buckets_free(struct lbl_buckets *buckets);
 
-/* How many slots there are; the last one is what lies above 2^24 s. */
+/* Return the number of slots. The last slot counts durations above 2^24 s. */
 uint32_t lbl_buckets_slots(const struct lbl_buckets *buckets);
 
-/* The slot that a duration falls into: upper bounds are inclusive, as `le` is. */
+/* Return the slot of a duration. Upper bounds are inclusive, like `le`. */
 uint32_t lbl_buckets_slot(const struct lbl_buckets *buckets, uint64_t ns);
 
-/* The slot's inclusive upper bound; UINT64_MAX for the last. */
+/* Return a slot's inclusive upper bound in ns; UINT64_MAX for the last slot. */
 uint64_t lbl_buckets_upper(const struct lbl_buckets *buckets, uint32_t slot);
 /* cdef: end */
 
@@ -49,7 +49,7 @@ enum {
 };
 
 #define LBL_TOP_NS (1000000000ULL << LBL_TOP_LOG2)
-#define LBL_LIFETIME_MAX (1ULL << 58) /* nine years: no kernel has been up that long */
+#define LBL_LIFETIME_MAX (1ULL << 58) /* nine years: longer than any kernel's uptime */
 #define LBL_OBSERVE_MAX (1ULL << LBL_OBSERVE_LOG2)
 
 struct lbl_buckets {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* What can be read off a histogram. */
 #include <math.h>
 
 #include "hist/read.h"
@@ -18,7 +17,7 @@ void lbl_hist_classic(const struct lbl_buckets *buckets, size_t n, const uint16_
 	}
 }
 
-/* The value that is off by the same factor from either end of a bucket. */
+/* The harmonic midpoint has the same relative error at both ends of a bucket. */
 static double midpoint(const struct lbl_buckets *buckets, uint32_t slot)
 {
 	double lower, upper;
@@ -43,7 +42,7 @@ double lbl_hist_percentile(const struct lbl_buckets *buckets, size_t n, const ui
 		total += counts[i];
 	if (!total)
 		return NAN;
-	/* A hair less, lest 0.07 * 100 > 7 make the rank 8. */
+	/* Round down by 4e-16 so that 0.07 * 100 does not become rank 8. */
 	rank = ceil(q * (double)total * (1 - 4e-16));
 	for (i = 0; i + 1 < n; i++) {
 		seen += counts[i];
