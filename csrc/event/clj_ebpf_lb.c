@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Events of clj-ebpf-lb. Its codec is packed and big-endian; its BPF program writes the same C
- * struct unpacked and native-endian, addresses included. Both tell who the client is and what it
- * asked for, but no creation time and no reason.
+ * Events of clj-ebpf-lb. Its codec packs them, big-endian; its BPF program writes the same C struct
+ * unpacked, in host order, addresses included. Both contain client and VIP, but neither a creation
+ * time nor a reason.
  */
 #include <arpa/inet.h>
 #include <endian.h>

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* The formats of events, told apart by their length, into one form. */
 #include <errno.h>
 #include <stddef.h>
 

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* From a record to a decoded event. */
+/* Decode a record of any known format. */
 #ifndef LBL_EVENT_DECODE_H
 #define LBL_EVENT_DECODE_H
 
 #include "event/event.h"
 
-/* -EINVAL for a record of no known length or type, or one that contradicts itself. */
+/*
+ * Decode `len` bytes at `data`, which may be unaligned. Returns 0, or -EINVAL if the length or type
+ * is unknown or the event contradicts itself.
+ */
 int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret);
 
 #endif

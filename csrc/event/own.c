@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Events as lbl_abi.h defines them. */
+/* Events as defined in lbl_abi.h. */
 #include "event/format.h"
 
 static void decode(const void *data, struct lbl_decoded_event *ret)
