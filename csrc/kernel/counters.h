@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Counters that BPF programs keep per CPU. */
+/* Per-CPU counters of BPF programs. */
 #ifndef LBL_KERNEL_COUNTERS_H
 #define LBL_KERNEL_COUNTERS_H
 
@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 /*
- * Add up, over all CPUs, the `count` u64 that the only entry of a per-CPU array holds. The map's
- * value must have just that size. Leaves `sums` alone if it fails.
+ * Sum the only entry of a per-CPU array over all CPUs. The map's value must be exactly `count` u64.
+ * Returns 0 or -errno; on failure `sums` is unchanged.
  */
 int lbl_counters_sum(int fd, uint64_t *sums, size_t count);
 

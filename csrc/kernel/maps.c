@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* Find BPF maps by pin, id or name, and the counters that belong to a ring. */
 #include <bpf/bpf.h>
 #include <linux/magic.h>
 #include <sys/vfs.h>
@@ -40,7 +39,10 @@ int lbl_map_by_path(const char *path)
 
 	if (fd >= 0)
 		return fd;
-	/* The kernel's EACCES for any other file would send people after capabilities. */
+	/*
+	 * The kernel returns EACCES for any other file, which wrongly suggests a missing
+	 * capability.
+	 */
 	return !statfs(path, &where) && where.f_type != BPF_FS_MAGIC ? -EINVAL : -err;
 }
 
@@ -77,7 +79,7 @@ int lbl_map_by_name(const char *name)
 	while (!bpf_map_get_next_id(id, &id)) {
 		fd = bpf_map_get_fd_by_id(id);
 		if (fd < 0) {
-			if (errno == ENOENT) /* gone meanwhile */
+			if (errno == ENOENT) /* deleted since its id was read */
 				continue;
 			if (found >= 0)
 				close(found);
@@ -98,20 +100,20 @@ int lbl_map_by_name(const char *name)
 	return found;
 }
 
-/* The program's map of that name, if the ring is among its maps too. */
+/* Return an fd of the program's lbl_counters map, if the program also uses the ring. */
 static int counters_in(int prog_fd, uint32_t ring_id)
 {
 	uint32_t ids[MAPS_OF_PROGRAM], len = sizeof(struct bpf_prog_info), i;
 	struct bpf_prog_info info = { .nr_map_ids = MAPS_OF_PROGRAM,
 				      .map_ids = (uint64_t)(uintptr_t)ids };
 	int found = -ENOENT;
-	bool writes = false;
+	bool uses_ring = false;
 
 	if (bpf_obj_get_info_by_fd(prog_fd, &info, &len))
 		return -errno;
 	for (i = 0; i < info.nr_map_ids && i < MAPS_OF_PROGRAM; i++)
-		writes |= ids[i] == ring_id;
-	for (i = 0; writes && i < info.nr_map_ids && i < MAPS_OF_PROGRAM && found < 0; i++) {
+		uses_ring |= ids[i] == ring_id;
+	for (i = 0; uses_ring && i < info.nr_map_ids && i < MAPS_OF_PROGRAM && found < 0; i++) {
 		int fd = bpf_map_get_fd_by_id(ids[i]);
 
 		if (fd < 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Find BPF maps by path, id or name. All return fds, which the caller closes. */
+/* Find BPF maps by path, id or name. All lookups return an fd that the caller closes, or -errno. */
 #ifndef LBL_KERNEL_MAPS_H
 #define LBL_KERNEL_MAPS_H
 
@@ -7,24 +7,32 @@
 #include <stdint.h>
 
 /* cdef: begin */
-/* -EINVAL if the path is not in a bpffs. */
+/* Open a pinned map. -EINVAL if the path is not in a bpffs. */
 int lbl_map_by_path(const char *path);
 int lbl_map_by_id(uint32_t id);
-/* -ENOENT if no map has the name, -ENOTUNIQ if several have. The kernel keeps 15 bytes of it. */
+/*
+ * Find a map by its name, of which the kernel keeps 15 bytes. -ENOENT if no map has it, -ENOTUNIQ
+ * if several maps have it.
+ */
 int lbl_map_by_name(const char *name);
 /*
- * The map in an array of maps at an index. -ENOENT if there is none, -ERANGE past the array's end,
- * -EINVAL if the map is no array of maps.
+ * Open the map at `index` of an array of maps. -ENOENT if the entry is empty, -ERANGE if the index
+ * is out of range, -EINVAL if the map is not an array of maps.
  */
 int lbl_map_inner(int fd, uint32_t index);
+/* Return whether the map has this name; false on errors. */
 bool lbl_map_is_called(int fd, const char *name);
+/* Return the map's id, or -errno. */
 int64_t lbl_map_id(int fd);
-/* The map called lbl_counters of a program that uses this ring. -ENOENT if there is none. */
+/*
+ * Find the map lbl_counters of a program that also uses this ring buffer. -ENOENT if there is none.
+ */
 int lbl_counters_of(int ring_fd);
 /* cdef: end */
 
 struct bpf_map_info;
 
+/* Returns 0 or -errno. */
 int lbl_map_info(int fd, struct bpf_map_info *ret);
 
 #endif

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* The calling thread's network namespace. */
+/* The network namespace of the calling thread. */
 #ifndef LBL_KERNEL_NETNS_H
 #define LBL_KERNEL_NETNS_H
 
-/* An fd, to be closed, of the namespace that the thread is in. */
+/* Return an fd of the thread's namespace, which the caller closes, or -errno. */
 int lbl_netns_current(void);
 
 /*
- * Take the thread into the namespace open as `netns`; -1 leaves it where it is. Returns a
- * descriptor of the one it came from, for lbl_netns_leave(), or -errno.
+ * Move the thread into the namespace of fd `netns`; -1 keeps the current one. Returns an fd of the
+ * previous namespace, which lbl_netns_leave() closes, or -errno.
  */
 int lbl_netns_enter(int netns);
 
-/* Go back. If that fails, the process is aborted: it must not go on in another namespace. */
+/*
+ * Return to the previous namespace. Aborts the process on failure: running on in the wrong
+ * namespace would be worse.
+ */
 void lbl_netns_leave(int home);
 
 #endif

@@ -43,7 +43,7 @@ int lbl_pins_remove(struct bpf_map *const *maps, size_t n)
 		err = bpf_map__is_pinned(maps[i]) ? bpf_map__unpin(maps[i], NULL) : 0;
 		if (err && err != -ENOENT && !first)
 			first = err;
-		/* It remembers its path, and would refuse another. */
+		/* libbpf remembers the path, and would refuse a different one later. */
 		bpf_map__set_pin_path(maps[i], NULL);
 	}
 	return first;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Maps of a loaded object, pinned under their names. */
+/* Pin the maps of a loaded object under their names. */
 #ifndef LBL_KERNEL_PINS_H
 #define LBL_KERNEL_PINS_H
 
@@ -8,14 +8,15 @@
 struct bpf_map;
 
 /*
- * Pin maps in `directory`, made if missing, of a mounted BPF file system. All or none. -EBUSY if
- * they are pinned by us already, -EEXIST if the names are taken, -EINVAL for another file system.
+ * Pin all maps in `directory` of a mounted bpffs, created if missing; on failure none is pinned.
+ * -EBUSY if we have already pinned one, -EEXIST if a name is taken, -EINVAL if the directory is not
+ * in a bpffs.
  */
 int lbl_pins_add(struct bpf_map *const *maps, size_t n, const char *directory);
 
 /*
- * Take the pins of these maps away; the directory stays. Returns the first error, having tried all;
- * a pin that is gone is none, nor is a map that has none.
+ * Remove the maps' pins and keep the directory. All are tried; returns the first error. A map
+ * without a pin, or whose pin is already deleted, is not an error.
  */
 int lbl_pins_remove(struct bpf_map *const *maps, size_t n);
 

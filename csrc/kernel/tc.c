@@ -22,6 +22,6 @@ int lbl_tc_detach(const struct lbl_tc_place *place)
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = place->handle, .priority = place->priority);
 	int err = bpf_tc_detach(&hook, &opts);
 
-	/* In this order: the filter, the qdisc or the interface is gone. */
+	/* Missing, in this order: the filter, the qdisc, the interface. */
 	return err == -ENOENT || err == -EINVAL || err == -ENODEV ? 0 : err;
 }

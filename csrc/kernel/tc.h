@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Programs at an interface's TC hooks, in the thread's network namespace. */
+/* Attach programs to an interface's TC hooks, in the network namespace of the calling thread. */
 #ifndef LBL_KERNEL_TC_H
 #define LBL_KERNEL_TC_H
 
 #include <bpf/libbpf.h>
 
-/* The place of a program. Who comes back with the same handle and priority finds it again. */
+/* Where a program is attached. The same handle and priority refer to the same place. */
 struct lbl_tc_place {
 	int ifindex;
 	enum bpf_tc_attach_point point;
@@ -13,12 +13,15 @@ struct lbl_tc_place {
 	uint32_t priority;
 };
 
-/* Attach, making the clsact qdisc if missing; replaces what an earlier program left at the place. */
+/*
+ * Attach a program, and create the clsact qdisc if missing. Replaces the program that an earlier
+ * process left at this place. Returns 0 or -errno.
+ */
 int lbl_tc_attach(const struct lbl_tc_place *place, int prog_fd);
 
 /*
- * Detach. The qdisc stays, for others may use it by now. It is no error if the program, the qdisc
- * or the interface is gone.
+ * Detach the program. The qdisc stays, since other programs may use it. Returns 0 or -errno; a
+ * missing program, qdisc or interface is not an error.
  */
 int lbl_tc_detach(const struct lbl_tc_place *place);
 
