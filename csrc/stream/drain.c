@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "stream/drain.h"
 
-/* Records between two releases of the ring and of the locks. */
+/* Limit of records per batch: the sinks' locks and the ring's space are released after each. */
 enum { BATCH_MAX = 1024 };
 
 struct drain {
@@ -42,7 +42,7 @@ static uint32_t burst_length(const struct lbl_ring *ring, uint64_t at, uint64_t 
 	return (uint32_t)(header - first) / LBL_EVENT_STRIDE;
 }
 
-/* One record of another kind. Returns the position behind it; `at` if it is not submitted yet. */
+/* Pass on one record of any length. Returns the next position, or `at` if the record is busy. */
 static uint64_t drain_one(const struct drain *drain, uint64_t at, uint64_t end)
 {
 	uint32_t len = lbl_ring_len(drain->ring, at);
@@ -59,7 +59,7 @@ static uint64_t drain_one(const struct drain *drain, uint64_t at, uint64_t end)
 	return next;
 }
 
-/* Returns the new position. */
+/* Returns the new consumer position. */
 static uint64_t drain_records(const struct drain *drain, uint64_t at, uint64_t end)
 {
 	uint32_t left = BATCH_MAX;

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* Opening and closing streams, and what feeds a ring in memory. */
 #include <bpf/bpf.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -58,7 +57,7 @@ void lbl_stream_free(struct lbl_stream *stream)
 	free(stream);
 }
 
-/* Edges only: a ring under load is always readable, but not always worth a drain. */
+/* Edge-triggered: a ring under load is always readable, but not always worth a drain. */
 static int watch(const struct lbl_stream *stream, int fd)
 {
 	struct epoll_event edge = { .events = EPOLLIN | EPOLLET };
@@ -82,8 +81,8 @@ static int duplicate(int fd, int *ret)
 }
 
 /*
- * Two consumers would split the events between them. An abstract socket address is released when
- * its owner exits.
+ * Claim the ring, since two consumers would split its events. The kernel releases an abstract
+ * socket address when its owner exits.
  */
 static int claim(struct lbl_stream *stream, uint32_t map_id)
 {
@@ -181,7 +180,7 @@ int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret)
 	return err;
 }
 
-/* As bpf/lblatency.bpf.h does it. */
+/* Counts and wakes up as lbl_emit() in lblatency.bpf.h does. */
 int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len)
 {
 	uint64_t quarter = (stream->ring.mask + 1) / 4, fill;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Opening and closing streams, and what feeds a ring in memory. */
+/* Open and close streams, and write records into a ring in memory. */
 #ifndef LBL_STREAM_OPEN_H
 #define LBL_STREAM_OPEN_H
 
@@ -7,25 +7,31 @@
 
 /* cdef: begin */
 enum lbl_counted {
-	LBL_NOT_COUNTED = -1, /* the producer does not count what it wanted to send */
-	LBL_COUNTED_ELSEWHERE = -2, /* its counters map is given to another stream of its */
+	LBL_NOT_COUNTED = -1, /* the producer has no counters */
+	LBL_COUNTED_ELSEWHERE = -2, /* another stream reads the same counters map */
 };
 
 /*
- * Take over the BPF ring buffer `ring_fd`, to be its only consumer; `counters_fd` is its
- * producer's per-CPU map of struct lbl_counters, or of enum lbl_counted. Both are duplicated.
- * -EINVAL if they are maps of another kind, -EBUSY if another stream of this network namespace
- * consumes the ring.
+ * Open the BPF ring buffer `ring_fd` as its only consumer. `counters_fd` is the producer's per-CPU
+ * map of struct lbl_counters, or a value of enum lbl_counted. Both fds are duplicated. -EINVAL if a
+ * map has another type, -EBUSY if another stream in this network namespace already consumes the
+ * ring.
  */
 int lbl_stream_open(int ring_fd, int counters_fd, struct lbl_stream **ret);
 
-/* The same ring in this process's memory, filled by lbl_stream_produce(). `bytes`: power of two. */
+/* Create a ring of `bytes` (a power of two) in memory, which lbl_stream_produce() fills. */
 int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret);
 
-/* The stream lives on, and drains, for as long as a tracker or queue is attached. */
+/*
+ * Drop the caller's reference. An attached tracker or queue keeps the stream alive, and draining.
+ */
 void lbl_stream_free(struct lbl_stream *stream);
 
-/* Append one record to a memory ring. -ENOSPC if it is full, which is counted as dropped; -ECHILD. */
+/*
+ * Append a record of `len` bytes to a ring in memory. Thread-safe. -ENOSPC if the ring is full,
+ * which counts as dropped; -EINVAL if `len` can never fit or the ring is not in memory; -ECHILD in
+ * a child of fork().
+ */
 int lbl_stream_produce(struct lbl_stream *stream, const void *data, uint32_t len);
 /* cdef: end */
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* A bounded queue of decoded events for one subscriber. It never makes the drain wait. */
 #include <stdlib.h>
 #include <time.h>
 
@@ -67,7 +66,7 @@ static void wake_reader(struct lbl_sink *sink)
 		pthread_cond_broadcast(&queue->filled);
 }
 
-/* Threads that waited are not in the child, but destroying the condition would wait for them. */
+/* The child has no waiting threads, but destroying the condition would wait for them. */
 static void forget_waiters(struct lbl_sink *sink)
 {
 	init_filled(queue_of(sink));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A bounded queue of decoded events for one subscriber. */
+/* A sink: a bounded queue of decoded events for one subscriber, which never blocks the drain. */
 #ifndef LBL_STREAM_QUEUE_H
 #define LBL_STREAM_QUEUE_H
 
@@ -9,18 +9,28 @@
 /* cdef: begin */
 struct lbl_queue;
 
-/* A queue that holds up to `capacity` events; while it is full it drops, and counts. */
+/*
+ * Create a queue of `capacity` events. A full queue drops new events and counts them. -EINVAL if
+ * `capacity` is 0, -ENOMEM.
+ */
 int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret);
 
-/* Unsubscribes from all streams. */
+/* Unsubscribe from all streams and free the queue. */
 void lbl_queue_free(struct lbl_queue *queue);
 
-/* Copy the stream's events to the queue from now on. -ENOSPC if there are too many already. */
+/*
+ * Copy the stream's events to the queue from now on. -ENOSPC if the queue or the stream is at its
+ * limit; -ECHILD in a child of fork(). Not thread-safe.
+ */
 int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream);
 
-/* Take up to `n` events, waiting up to `timeout_ms` (-1: for ever) for the first. */
+/*
+ * Move up to `n` events to `ret`, waiting up to `timeout_ms` (-1: for ever) for the first one.
+ * Returns the number of events.
+ */
 int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
 		  struct lbl_decoded_event *ret);
+/* Return the number of events dropped so far. */
 uint64_t lbl_queue_dropped(const struct lbl_queue *queue);
 /* cdef: end */
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The memory of a ring buffer, as the kernel lays it out: a page with the consumer's position, one
- * with the producer's, and the data twice in a row, so that no record is ever split. A ring in our
- * own memory looks the same, so all that is done with one is done with the other.
+ * A ring buffer's memory consists of a page with the consumer position, a page with the producer
+ * position, and the data, mapped twice in a row so that no record is split. A ring in memory has
+ * the same layout as the kernel's, so all other code treats both alike.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -34,7 +34,7 @@ int lbl_ring_map(struct lbl_ring *ring, int fd, uint32_t bytes)
 	return 0;
 }
 
-/* Map the file's data a second time behind the first. */
+/* Map the file, then its data once more behind it. */
 static uint8_t *map_twice(int fd, size_t page, size_t bytes)
 {
 	uint8_t *base, *again;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The ring buffer's records: an 8-byte header, the payload, and padding to 8 bytes. */
+/*
+ * Ring buffers, in the kernel's layout: an 8-byte header per record, then its data, padded to 8
+ * bytes.
+ */
 #ifndef LBL_RING_H
 #define LBL_RING_H
 
@@ -25,31 +28,37 @@ struct lbl_ring {
 	uint64_t *producer_pos;
 	const uint8_t *data;
 	uint64_t mask;
-	uint8_t *memory; /* of a ring in memory: the mapping that can be written */
+	uint8_t *memory; /* writable mapping of a ring in memory; else NULL */
 	size_t page;
 };
 
-/* Map a BPF ring buffer of `bytes`. */
+/* Map a BPF ring buffer of `bytes`. Returns 0 or -errno. */
 int lbl_ring_map(struct lbl_ring *ring, int fd, uint32_t bytes);
-/* Make one in memory. -EINVAL unless `bytes` is a power of two and at least a page. */
+/* Create a ring in memory. -EINVAL unless `bytes` is a power of two and at least a page. */
 int lbl_ring_memory(struct lbl_ring *ring, uint32_t bytes);
-/* Undo either. */
+/* Unmap a ring of either kind. Legal on a zeroed struct. */
 void lbl_ring_unmap(struct lbl_ring *ring);
 
-/* One producer at a time. -ENOSPC if the ring is full, -EINVAL if it could never hold `len`. */
+/*
+ * Append a record. The caller excludes other producers. -ENOSPC if the ring is full, -EINVAL if
+ * `len` can never fit.
+ */
 int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len);
 
-/* Records that wait to be consumed; past LBL_WALK_MAX, as if the rest were 56-byte events. */
+/*
+ * Return the number of records to be consumed. Beyond LBL_WALK_MAX records, the rest is estimated
+ * as 56-byte events.
+ */
 uint64_t lbl_ring_waiting(const struct lbl_ring *ring);
 
-/* Bytes that wait to be consumed. */
+/* Return the number of bytes to be consumed. */
 static inline uint64_t lbl_ring_fill(const struct lbl_ring *ring)
 {
 	return __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE) -
 	       __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
 }
 
-/* Whether these positions, of which one is the other process's to write, can be a ring's. */
+/* Return whether the positions are valid; the other process may have written anything there. */
 static inline bool lbl_ring_sane(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
 	return end - at <= ring->mask + 1 && !(at & 7);
@@ -60,7 +69,7 @@ static inline uint64_t lbl_ring_stride(uint32_t len)
 	return (len + sizeof(struct lbl_ring_header) + 7) & ~7ULL;
 }
 
-/* The length of a record, with its flags. Pairs with the producer's commit. */
+/* Return a record's length and flags. Pairs with the producer's commit. */
 static inline uint32_t lbl_record_len(const uint8_t *header)
 {
 	return __atomic_load_n((const uint32_t *)(const void *)header, __ATOMIC_ACQUIRE);

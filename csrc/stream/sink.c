@@ -14,7 +14,7 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 	pthread_mutex_unlock(&sink->lock);
 }
 
-/* fork() locks sinks in the order in which they are registered, so the serials must follow it. */
+/* fork() takes sinks' locks in the order of registration, so `serial` must have the same order. */
 void lbl_sink_init(struct lbl_sink *sink, const struct lbl_sink_ops *ops)
 {
 	pthread_mutex_init(&sink->lock, NULL);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a stream feeds. A sink takes every record; it knows no stream, and a stream only this. */
+/*
+ * The interface between a stream and its consumers: a sink receives every record of the streams it
+ * is attached to.
+ */
 #ifndef LBL_STREAM_SINK_H
 #define LBL_STREAM_SINK_H
 
@@ -12,21 +15,21 @@ enum { LBL_BURST_MAX = 64 };
 
 struct lbl_sink;
 
-/* All are called with the sink's lock held. */
+/* The stream calls all of these with the sink's lock held. */
 struct lbl_sink_ops {
-	/* 1 to LBL_BURST_MAX records of LBL_EVENT_BYTES each, LBL_EVENT_STRIDE apart. */
+	/* Receive 1 to LBL_BURST_MAX events of LBL_EVENT_BYTES each, LBL_EVENT_STRIDE apart. */
 	void (*burst)(struct lbl_sink *sink, const void *first, uint32_t n);
-	/* One record of any length. */
+	/* Receive one record of any length. */
 	void (*record)(struct lbl_sink *sink, const void *data, uint32_t len);
-	/* A batch of the above has ended. May be NULL. */
+	/* Called after each batch. May be NULL. */
 	void (*end)(struct lbl_sink *sink);
-	/* This is the child of a fork. May be NULL. */
+	/* Called in a child of fork(). May be NULL. */
 	void (*forked)(struct lbl_sink *sink);
 };
 
 /*
- * The first member of whatever is a sink. A stream holds `lock` for a batch at a time; one that
- * feeds several sinks locks them in the order of their serials.
+ * Embedded in each sink as its first member. A stream holds `lock` for one batch at a time; a
+ * stream with several sinks takes their locks in the order of `serial`.
  */
 struct lbl_sink {
 	struct lbl_fork_entry fork;
@@ -35,8 +38,9 @@ struct lbl_sink {
 	uint64_t serial;
 };
 
+/* Initialize a sink and register it for fork(). `ops` must outlive it. */
 void lbl_sink_init(struct lbl_sink *sink, const struct lbl_sink_ops *ops);
-/* The sink must not be attached to a stream any more. */
+/* The sink must be detached from all streams. */
 void lbl_sink_destroy(struct lbl_sink *sink);
 
 #endif

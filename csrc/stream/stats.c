@@ -4,7 +4,7 @@
 #include "kernel/counters.h"
 #include "stream/stats.h"
 
-enum { TRIES = 200 };
+enum { RETRIES_MAX = 200 };
 
 struct visit {
 	void (*call)(void *ctx, size_t i, const struct lbl_drain_counts *counts);
@@ -38,7 +38,7 @@ static int read_counters(struct lbl_stream *const *streams, size_t n, struct lbl
 	return err;
 }
 
-/* An orphan's ring is the parent's, and what it counted stands still. */
+/* An orphaned stream's ring belongs to the parent process, so its counts are frozen. */
 static void read_orphan(const struct lbl_stream *stream, struct lbl_counters *memory,
 			struct lbl_stream_stats *ret)
 {
@@ -59,7 +59,7 @@ static void read_ring(const struct lbl_stream *stream, struct lbl_counters *memo
 	ret->size_bytes += stream->ring.mask + 1;
 }
 
-/* Holding both locks freezes a memory ring, whose counters are read here, so that they agree. */
+/* Holding both locks freezes a ring in memory, so its counters and its fill agree. */
 static void read_stream(struct lbl_stream *stream, size_t i, const struct visit *visit,
 			struct lbl_counters *memory, struct lbl_stream_stats *ret)
 {
@@ -79,7 +79,7 @@ static void read_stream(struct lbl_stream *stream, size_t i, const struct visit 
 	pthread_mutex_unlock(&stream->producing);
 }
 
-/* What producers had counted before the streams were opened. */
+/* Sum the producers' counts from before the streams were opened. */
 static struct lbl_counters counted_before(struct lbl_stream *const *streams, size_t n)
 {
 	struct lbl_counters before = { 0 };
@@ -93,9 +93,9 @@ static struct lbl_counters counted_before(struct lbl_stream *const *streams, siz
 }
 
 /*
- * Producers go on counting while the rings are looked at, so their counts are read before and
- * after. Where the sum of all events lies in between, it is what was produced at that moment;
- * where it does not, the nearer count stands. Returns whether the sum closes.
+ * Producers keep counting while the rings are read, so their counters are read before and after. If
+ * the sum of all events lies between the two, it is the number produced; otherwise the nearer
+ * counter is. Returns whether produced equals the sum.
  */
 static bool balance(struct lbl_stream_stats *stats, uint64_t least, uint64_t most)
 {
@@ -111,8 +111,8 @@ static bool balance(struct lbl_stream_stats *stats, uint64_t least, uint64_t mos
 	return stats->produced == sum;
 }
 
-static int look(struct lbl_stream *const *streams, size_t n, const struct visit *visit,
-		struct lbl_stream_stats *ret)
+static int read_once(struct lbl_stream *const *streams, size_t n, const struct visit *visit,
+		     struct lbl_stream_stats *ret)
 {
 	const struct lbl_counters base = counted_before(streams, n);
 	struct lbl_counters before, after, memory = { 0 };
@@ -136,17 +136,17 @@ static int look(struct lbl_stream *const *streams, size_t n, const struct visit 
 }
 
 /*
- * An event that is counted as produced but not yet in the ring opens the sum for an instant: then
- * look again. A sum that stays open is open.
+ * An event counted as produced but not yet in the ring unbalances the sum for an instant, so retry.
+ * If the sum stays unbalanced, report it as it is.
  */
 int lbl_stream_visit(struct lbl_stream *const *streams, size_t n,
 		     void (*visit)(void *ctx, size_t i, const struct lbl_drain_counts *counts),
 		     void *ctx, struct lbl_stream_stats *ret)
 {
 	const struct visit each = { visit, ctx };
-	int tries = TRIES, err;
+	int retries = RETRIES_MAX, err;
 
-	while ((err = look(streams, n, &each, ret)) == -EAGAIN && tries--)
+	while ((err = read_once(streams, n, &each, ret)) == -EAGAIN && retries--)
 		sched_yield();
 	return err == -EAGAIN ? 0 : err;
 }

@@ -11,11 +11,13 @@
 #include "stream/stream.h"
 
 enum {
-	BUSY_WAIT_MS = 10, /* between drains while events come */
-	IDLE_WAIT_MS = 250, /* when none have come for long; a ring that fills up wakes sooner */
+	BUSY_WAIT_MS = 10, /* between drains while events arrive */
+	IDLE_WAIT_MS = 250, /* longest wait while idle; a ring that fills up wakes the thread */
 };
 
-/* Only what is in the ring at the start: following a producer closely would slow it down. */
+/*
+ * Drain only up to the producer position at the start: following a producer closely slows it down.
+ */
 static void drain(struct lbl_stream *stream)
 {
 	uint64_t end;
@@ -54,7 +56,9 @@ static void *drain_thread(void *arg)
 
 		drain(stream);
 		if (READ_ONCE(&stream->counts.received) == before) {
-			/* Nothing came, or the next record is not submitted yet: do not spin. */
+			/*
+			 * No records, or the next one is not submitted yet: back off, do not spin.
+			 */
 			wait_ms = 2 * wait_ms > IDLE_WAIT_MS ? IDLE_WAIT_MS : 2 * wait_ms;
 		} else {
 			wait_ms = BUSY_WAIT_MS;
@@ -75,7 +79,7 @@ void lbl_stream_wake(struct lbl_stream *stream)
 		return;
 }
 
-/* Signals are for the program's own threads. */
+/* Block all signals in the drain thread: handlers belong to the program's threads. */
 static int start_thread(struct lbl_stream *stream)
 {
 	sigset_t all, old;
@@ -102,7 +106,7 @@ void lbl_stream_stop(struct lbl_stream *stream)
 
 /* ---- sinks ---- */
 
-/* By serial: streams that share several sinks must lock them in one order. */
+/* Keep sinks sorted by serial: streams that share sinks must lock them in one order. */
 static void add_sink(struct lbl_stream *stream, struct lbl_sink *sink, struct lbl_drain_counts *ret)
 {
 	uint32_t i;
@@ -142,7 +146,7 @@ int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
 	else if (stream->n_sinks == LBL_SINKS_MAX)
 		err = -ENOSPC;
 	if (!err) {
-		add_sink(stream, sink, ret); /* before the thread could drain past it */
+		add_sink(stream, sink, ret); /* first, so that the thread drains nothing past it */
 		if (!stream->running)
 			err = start_thread(stream);
 		if (err)
@@ -168,8 +172,8 @@ void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
 /* ---- fork ---- */
 
 /*
- * The child has no drain thread and must not steal events; nor may it keep the ring claimed. What
- * the ring holds is the parent's, so the child's counts stand still.
+ * The child has no drain thread, must not steal events and must not keep the ring claimed. The
+ * ring's contents belong to the parent, so the child's counts are frozen.
  */
 static void orphan(struct lbl_stream *stream)
 {

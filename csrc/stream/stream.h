@@ -17,18 +17,22 @@
 /* cdef: begin */
 struct lbl_stream;
 
-/* Consume what is in the ring now, in the caller's thread. Returns how many records; -ECHILD. */
+/*
+ * Drain the ring up to its current end, in the caller's thread. Returns the number of records, or
+ * -ECHILD in a child of fork().
+ */
 int64_t lbl_stream_drain(struct lbl_stream *stream);
 
-/* False in a child of fork(): the stream and its thread are the parent's. */
+/* Return false in a child of fork(): the stream and its thread belong to the parent. */
 bool lbl_stream_alive(const struct lbl_stream *stream);
 /* cdef: end */
 
 enum { LBL_SINKS_MAX = 32 };
 
 /*
- * `control` guards the thread and who may attach or detach; `lock`, within it, the ring and the
- * list of sinks; `producing` the other end of a ring in memory.
+ * `control` guards the thread, and serializes attach and detach. `lock`, nested in it, guards the
+ * ring's consumer side and the list of sinks; `producing` guards the producer side of a ring in
+ * memory.
  */
 struct lbl_stream {
 	struct lbl_fork_entry fork;
@@ -38,29 +42,30 @@ struct lbl_stream {
 	int ring_fd, counters_fd, claim_fd, epoll_fd, wake_fd;
 	pthread_t thread;
 	bool running, stopping, orphaned;
-	struct lbl_sink *sinks[LBL_SINKS_MAX]; /* by serial */
+	struct lbl_sink *sinks[LBL_SINKS_MAX]; /* ascending serials */
 	uint32_t n_sinks;
 	struct lbl_drain_counts counts;
-	bool counted; /* somebody knows what the producer wanted to send */
-	uint64_t consumed_before; /* events that others took off the ring before us */
-	uint64_t dropped_before; /* by the producer's count, as the stream was opened */
-	struct lbl_counters produced; /* of a ring in memory; of an orphan's, as it was */
+	bool counted; /* the producer has counters, here or in another stream */
+	uint64_t consumed_before; /* events consumed before the stream was opened */
+	uint64_t dropped_before; /* the producer's count when the stream was opened */
+	struct lbl_counters produced; /* ring in memory: current; child of fork(): as of the fork */
 };
 
-/* Wake the drain thread, stop it. */
+/* Wake the drain thread. Callable from any thread. */
 void lbl_stream_wake(struct lbl_stream *stream);
+/* Stop and join the drain thread; the caller holds `control` or the last reference. */
 void lbl_stream_stop(struct lbl_stream *stream);
 void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase);
 
 /*
- * Feed a sink all events from now on, and say in `ret` what the stream had counted before the first
- * of them. -ENOSPC if there is no room for another; -ECHILD. Takes a reference, which is dropped by
- * lbl_stream_free() after detaching, without any lock held.
+ * Feed all further events to a sink. `ret`: the stream's counts before the first of them. -ENOSPC
+ * if the stream has LBL_SINKS_MAX sinks; -ECHILD in a child of fork(). Takes a reference, which the
+ * caller drops with lbl_stream_free() after detaching, holding no lock.
  */
 int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
 		      struct lbl_drain_counts *ret);
 
-/* Drain once more, then feed it no more. `ret`: what the stream has counted up to its last event. */
+/* Drain once more, then remove the sink. `ret`: the stream's counts after the sink's last event. */
 void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
 		       struct lbl_drain_counts *ret);
 
