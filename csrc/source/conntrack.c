@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Connection tracking maps of other balancers: two key formats, plain or per-CPU hashes. */
+/* Two key formats, in plain or per-CPU hash maps. */
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -15,7 +15,7 @@ struct lbl_conntrack {
 	int refs;
 	int fd;
 	bool unified;
-	size_t value_bytes; /* of one CPU's value, rounded up as the kernel copies it */
+	size_t value_bytes; /* of one CPU's value, rounded up to 8 as the kernel copies it */
 	size_t n_values;
 	uint32_t max_entries;
 };
@@ -81,7 +81,7 @@ void lbl_conntrack_free(struct lbl_conntrack *conntrack)
 	free(conntrack);
 }
 
-/* ---- keys: ours have IPv4 as ::ffff:a.b.c.d and ports in host order ---- */
+/* ---- keys: a connection's have IPv4 as ::ffff:a.b.c.d and ports in host order ---- */
 
 union key {
 	struct lbl_ct_key4 v4;
@@ -106,7 +106,7 @@ static void from_unified(uint8_t *addr, const uint8_t *from)
 		memcpy(addr, mapped_prefix, sizeof(mapped_prefix));
 }
 
-/* False if the map cannot hold such a connection at all: IPv6 in a map of IPv4. */
+/* Returns false if the map cannot contain the connection: IPv6 in an IPv4 map. */
 static bool make_key(const struct lbl_conntrack *conntrack, const struct lbl_connection *of,
 		     union key *key)
 {
@@ -149,7 +149,7 @@ static void read_key(const struct lbl_conntrack *conntrack, const union key *key
 
 /* ---- values ---- */
 
-/* The six numbers stand in a row in both formats. */
+/* The six numbers are contiguous in both formats. */
 struct numbers {
 	uint64_t created_ns, last_seen_ns;
 	uint64_t packets_fwd, packets_rev, bytes_fwd, bytes_rev;
@@ -164,7 +164,7 @@ _Static_assert(offsetof(struct lbl_ct_value4, bytes_rev) -
 		       offsetof(struct numbers, bytes_rev),
 	       "lbl_ct_value4 has the numbers in this order");
 
-/* Each CPU has written what it saw; a slot it never wrote is zero. */
+/* Merge the value of one CPU; it is zero if the CPU never saw the connection. */
 static void add_value(struct lbl_connection *ret, const uint8_t *value, size_t offset)
 {
 	struct numbers from;
@@ -220,7 +220,9 @@ int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_con
 	union key key, *previous = NULL;
 	uint32_t seen;
 
-	/* A key deleted meanwhile starts the walk anew, so it is the map's size that bounds it. */
+	/*
+	 * A deleted key restarts the walk at the front, so limit the walk to the size of the map.
+	 */
 	for (seen = 0; seen < conntrack->max_entries; seen++) {
 		if (bpf_map_get_next_key(conntrack->fd, previous, &key))
 			break;
@@ -251,8 +253,8 @@ void lbl_connections_free(struct lbl_connection *connections)
 
 /* ---- births ---- */
 
-/* Such events do not tell the protocol. */
-static uint64_t created_ns(void *ctx, const struct lbl_decoded_event *decoded)
+/* Events of such formats lack the protocol, so try both. */
+static uint64_t find_created_ns(void *ctx, const struct lbl_decoded_event *decoded)
 {
 	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
 	struct lbl_connection found = { .client_port = decoded->client_port,
@@ -271,5 +273,5 @@ static uint64_t created_ns(void *ctx, const struct lbl_decoded_event *decoded)
 
 struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack)
 {
-	return (struct lbl_birth_source){ created_ns, conntrack };
+	return (struct lbl_birth_source){ find_created_ns, conntrack };
 }

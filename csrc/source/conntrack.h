@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A conntrack map, which knows when connections were created whose events do not tell it. */
+/* Read a balancer's connection tracking map, which has the creation times that events lack. */
 #ifndef LBL_SOURCE_CONNTRACK_H
 #define LBL_SOURCE_CONNTRACK_H
 
@@ -12,12 +12,14 @@
 struct lbl_conntrack;
 
 /*
- * Read connections from a hash map (plain or per-CPU, LRU or not) with 16- or 40-byte keys as in
- * lbl_abi.h. The fd is duplicated. -EINVAL for any other map.
+ * Open a hash map (plain or per-CPU, LRU or not) with the 16- or 40-byte keys of lbl_abi.h. The fd
+ * is duplicated. On success, `*ret` has one reference, which lbl_conntrack_free() drops. -EINVAL
+ * for any other map, -ENOMEM.
  */
 int lbl_conntrack_open(int fd, struct lbl_conntrack **ret);
 void lbl_conntrack_free(struct lbl_conntrack *conntrack);
 
+/* Addresses in network order, IPv4 as ::ffff:a.b.c.d; ports in host order; times in ns. */
 struct lbl_connection {
 	uint8_t client_addr[16];
 	uint8_t backend_addr[16];
@@ -32,21 +34,24 @@ struct lbl_connection {
 	uint64_t bytes_rev;
 };
 
-/* Fill in the connection that has the key fields of `ret`. 0, or -ENOENT. */
+/*
+ * Look up the connection with the addresses, ports and protocol of `ret`, and fill in the rest.
+ * Returns 0, -ENOENT or another -errno.
+ */
 int lbl_conntrack_lookup(const struct lbl_conntrack *conntrack, struct lbl_connection *ret);
 
 /*
- * All connections of the map, to be freed with lbl_connections_free(). Returns how many. Entries
- * that come or go meanwhile may be missed or come twice.
+ * List all connections; the caller frees the array with lbl_connections_free(). Entries inserted or
+ * deleted during the walk may be missed or listed twice. Returns the number, or -ENOMEM.
  */
 int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_connection **ret);
 void lbl_connections_free(struct lbl_connection *connections);
 /* cdef: end */
 
-/* NULL is legal. */
+/* Take a reference. NULL is legal. */
 struct lbl_conntrack *lbl_conntrack_ref(struct lbl_conntrack *conntrack);
 
-/* Ask the map while the caller holds a reference. */
+/* Make a source of creation times, valid while the caller holds a reference. */
 struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack);
 
 #endif
