@@ -83,7 +83,10 @@ void lbl_bank_add_sum(struct lbl_bank *bank, uint32_t index, lbl_u128 ns)
 	lbl_seq_write_end(&carried->seq);
 }
 
-/* The counter that a slot's is carried into, made if need be. Readers may look at it meanwhile. */
+/*
+ * Return a slot's counter of a level, allocated on demand; NULL if memory is exhausted. Readers may
+ * be at work.
+ */
 static uint32_t *counter_at(const struct lbl_bank *bank, struct lbl_carried *carried,
 			    enum lbl_level level, uint32_t slot)
 {
@@ -180,8 +183,8 @@ static void add_block(uint64_t *slots, const uint32_t *block, int shift)
 }
 
 /*
- * One cache line of counters, and what they were carried into. False if all is 0. The seqcount
- * guards a line at a time: a busy backend carries more often than its whole row can be read.
+ * Read one cache line of counters, summed over levels. Returns false if all are 0. The seqcount
+ * covers one line at a time: a busy backend carries more often than its whole row can be read.
  */
 static bool read_line(const struct lbl_bank *bank, uint32_t index, uint32_t number, uint64_t *slots)
 {

@@ -16,7 +16,7 @@ static uint32_t hash_birth(const struct lbl_births *births, const struct lbl_bir
 				 ports ^ births->seed ^ 0x9e3779b97f4a7c15);
 }
 
-/* Where the entry is, or the empty one where it would go. */
+/* Return the position of the key's entry, or of the empty one to insert it. */
 static uint32_t position(const struct lbl_births *births, const struct lbl_birth_key *key)
 {
 	uint32_t i = hash_birth(births, key) & births->mask;
@@ -48,7 +48,7 @@ static int grow(struct lbl_births *births)
 	return 0;
 }
 
-/* Close the gap that a removed entry leaves, so that look-ups need no tombstones. */
+/* Remove an entry and close the gap, so that no tombstones are needed. */
 static void remove_at(struct lbl_births *births, uint32_t gap)
 {
 	uint32_t i = gap;

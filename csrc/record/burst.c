@@ -18,9 +18,9 @@ __attribute__((constructor)) static void choose(void)
 /* ---- decoding ---- */
 
 /*
- * The event's reason if it is closed, no probe's and was a connection, else something larger. All
- * in one compare: type, reason and flags are the first word's bytes, and what is not the reason is
- * rotated to where only 0 is small.
+ * Return the reason of a closed event without LBL_FLAG_PROBE; otherwise more than any reason. One
+ * compare is enough: type, reason and flags are bytes of the first word, and a wrong type or a
+ * probe's flag ends up in high bits.
  */
 static inline uint32_t fast_reason(uint32_t word)
 {
@@ -30,13 +30,16 @@ static inline uint32_t fast_reason(uint32_t word)
 	return word >> 8 | word << 24;
 }
 
-/* One compare tells that the creation is known, since 0 - 1 is the largest number, and not late. */
+/*
+ * `created - 1 < ended` checks two conditions: that the creation time is known (0 - 1 is the
+ * largest number), and that it is not after the end.
+ */
 static inline bool is_lifetime(uint64_t created, uint64_t ended)
 {
 	return created - 1 < ended && ended - created <= LBL_TOP_NS;
 }
 
-/* Decode events from a number on. */
+/* Decode the events from `from` on. */
 static void decode(struct lbl_burst *restrict burst, uint32_t from)
 {
 	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0;
@@ -89,7 +92,7 @@ static void find_by_id(const struct lbl_shard *shard, struct lbl_burst *restrict
 		locate(shard, burst, i, *lbl_table_by_id(&shard->table, burst->column[i].id));
 }
 
-/* Speculative too: use the first entry that may be the key's. */
+/* Speculative as well: use the first hash entry that may match the key. */
 static void find_by_hash(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	const struct lbl_table *table = &shard->table;
@@ -104,7 +107,7 @@ static void find_by_hash(const struct lbl_shard *shard, struct lbl_burst *restri
 		locate(shard, burst, i, lbl_table_guess(table, hash[i]));
 }
 
-/* 0 if they are the same. Two long words and a short one without a branch, unlike memcmp(). */
+/* 0 if the keys are equal. Branchless, with three loads each, unlike memcmp(). */
 static inline uint64_t difference(const struct lbl_key *a, const struct lbl_key *b)
 {
 	uint64_t a0, a1, b0, b1;
@@ -144,7 +147,7 @@ static uint64_t wrong_backends(const struct lbl_burst *burst)
 	return wrong;
 }
 
-/* Which events say that they are IPv4, but are of a backend that is not. */
+/* Return the set of events with LBL_FLAG_IPV4 whose backend is not IPv4. */
 static uint64_t contradictions(const struct lbl_burst *burst)
 {
 	uint64_t wrong = 0;
@@ -157,7 +160,7 @@ static uint64_t contradictions(const struct lbl_burst *burst)
 
 /* ---- latencies besides lifetimes ---- */
 
-/* Of events from a number on. */
+/* Read a latency of the events from `from` on. */
 static ALWAYS_INLINE void tell(struct lbl_burst *restrict burst,
 			       struct lbl_burst_more *restrict more, enum lbl_metric metric,
 			       uint32_t from)
@@ -177,7 +180,7 @@ static ALWAYS_INLINE void tell(struct lbl_burst *restrict burst,
 	more->told |= told;
 }
 
-/* A constant metric makes a loop without a branch. */
+/* A constant metric makes the loop branchless. */
 static void tell_metric(struct lbl_burst *restrict burst, struct lbl_burst_more *restrict more,
 			enum lbl_metric metric)
 {
@@ -279,7 +282,7 @@ static NOINLINE void carry_sum(struct lbl_shard *shard, struct lbl_hot *hot)
 	lbl_bank_add_sum(&shard->banks[LBL_LIFETIME], lbl_index_of(&shard->table, hot), 0);
 }
 
-/* False if there was no memory to count the lifetime in. */
+/* Returns false if memory is exhausted and the lifetime was not counted. */
 static inline bool count_one_closed(struct lbl_shard *shard, const struct lbl_burst *burst,
 				    uint32_t i)
 {
@@ -304,7 +307,7 @@ static uint32_t count_closed(struct lbl_shard *shard, const struct lbl_burst *bu
 	return failed;
 }
 
-/* The same if that is all of them, which is quicker one after the other. */
+/* The same for a burst of closed events only: a plain loop is faster than a set. */
 static uint32_t count_all_closed(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
 	uint32_t failed = 0, n = burst->n, i;
@@ -314,7 +317,7 @@ static uint32_t count_all_closed(struct lbl_shard *shard, const struct lbl_burst
 	return failed;
 }
 
-/* A counter that was added to carries; then the sum follows. Returns 1 if there was no memory. */
+/* Carry an incremented counter, then add to the sum. Returns 1 if memory is exhausted. */
 static NOINLINE uint32_t carry_more(struct lbl_shard *shard, const struct lbl_burst *burst,
 				    uint32_t k, uint32_t i)
 {
@@ -349,7 +352,10 @@ static ALWAYS_INLINE uint32_t count_one_more(struct lbl_shard *shard, const stru
 	return failed;
 }
 
-/* Returns how many durations there was no memory to count in. A constant `n` unrolls the loop. */
+/*
+ * Returns the number of durations lost because memory is exhausted. A constant `n` unrolls the
+ * loop.
+ */
 static ALWAYS_INLINE uint32_t count_more_of(struct lbl_shard *shard, const struct lbl_burst *burst,
 					    uint32_t n)
 {
@@ -388,7 +394,7 @@ static void account(struct lbl_shard *shard, uint64_t closed, uint32_t failed)
 
 /* ---- the stages ---- */
 
-/* Returns the set of events that go the slow way, since what was speculated is wrong. */
+/* Returns the set of events that take the slow path because the speculation failed. */
 static uint64_t locate_all(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	uint64_t slow;

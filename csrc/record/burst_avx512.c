@@ -13,13 +13,13 @@ bool lbl_has_avx512(void)
 	       __builtin_cpu_supports("avx512vl");
 }
 
-/* Eight events by column: a lane for each. */
+/* Eight events in columns, one lane per event. */
 struct columns {
 	__m512i word; /* type, reason, protocol, flags, backend_id */
 	__m512i timestamp, created;
 };
 
-/* The first 32 bytes of two events, one behind the other. */
+/* Load the first 32 bytes of two events into one vector. */
 AVX512 static inline __m512i load_two(const char *a, const char *b)
 {
 	__m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)a));
@@ -27,7 +27,7 @@ AVX512 static inline __m512i load_two(const char *a, const char *b)
 	return _mm512_inserti64x4(low, _mm256_loadu_si256((const void *)b), 1);
 }
 
-/* A transposition: in pairs within 128 bits, then those by their parity. */
+/* Transpose: first pairs of events within 128-bit lanes, then whole lanes. */
 AVX512 static inline struct columns load_columns(const char *event)
 {
 	__m512i even = load_two(event, event + 128), odd = load_two(event + 64, event + 192);
@@ -54,7 +54,7 @@ AVX512 static inline __m512i reasons(const struct columns *events)
 	return _mm512_and_si512(_mm512_srli_epi64(events->word, 8), _mm512_set1_epi64(0xff));
 }
 
-/* As decode() in burst.c has it. */
+/* Same conditions as decode() in burst.c. */
 AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i ns)
 {
 	const __m512i must_match = _mm512_set1_epi64(0xff | (uint64_t)LBL_FLAG_PROBE << 24);
@@ -170,7 +170,7 @@ AVX512 uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, struct lbl_burst_
 
 /* ---- keys ---- */
 
-enum { KEY_LANES = 0xf8, VECTOR = 32 }; /* the last 20 of 32 bytes */
+enum { KEY_LANES = 0xf8, VECTOR = 32 }; /* the last 20 of 32 bytes are the key */
 
 AVX512 static inline __m256i load_end(const void *p, size_t size)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Steps of a burst eight events at a time; only where lbl_has_avx512() says that it can be. */
+/* Steps of a burst for eight events at a time. Call them only if lbl_has_avx512() is true. */
 #ifndef LBL_RECORD_BURST_AVX512_H
 #define LBL_RECORD_BURST_AVX512_H
 
 #include "record/columns.h"
 
 bool lbl_has_avx512(void);
-/* Decode events up to a multiple of 8, and return how many. */
+/* Decode the events up to a multiple of 8. Returns their number. */
 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst);
 /* Read a latency off events up to a multiple of 8, and return how many; 0 if it is not known here. */
 uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, struct lbl_burst_more *more,

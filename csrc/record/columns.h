@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is known of each event of a burst, by column. */
+/* The state of a burst: one column per property of its events. */
 #ifndef LBL_RECORD_COLUMNS_H
 #define LBL_RECORD_COLUMNS_H
 
@@ -9,22 +9,22 @@
 #include "stream/sink.h"
 
 /*
- * A latency besides the lifetime. What does not tell it has the duration 0, and counts in `untold`
- * instead, which a burst cannot fill.
+ * A latency besides the lifetime. An event without it has the duration 0 and increments `untold`, a
+ * counter that a burst cannot fill.
  */
 struct lbl_burst_more {
 	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
 	uint16_t cell[LBL_BURST_MAX]; /* see struct lbl_buckets */
 	uint8_t *counter[LBL_BURST_MAX];
-	uint64_t told; /* the set of events that tell it */
+	uint64_t told; /* set of events that contain the latency */
 	uint8_t untold;
 };
 
 /*
- * All that is checked is kept here and not read from the ring again, since others can write there.
- * The first arrays are filled by decoding. Sets have a bit for each event: `closed` those that
- * closed a connection, no probe's, whose creation is known and not in the future. All others have
- * the lifetime 0; lbl_shard_record() sees to what is in neither set.
+ * A copy of every checked value: the ring is not read again, since other processes can write to it.
+ * Decoding fills the first arrays. A set has one bit per event. `closed`: closed events with a
+ * valid lifetime, health probes excluded; `opened`: opened events. All others have the lifetime 0,
+ * and events in neither set take the slow path, lbl_shard_record().
  */
 struct lbl_burst {
 	const char *first;
@@ -46,7 +46,7 @@ static inline const struct lbl_event *lbl_burst_event(const struct lbl_burst *bu
 	return (const void *)(burst->first + i * (size_t)LBL_EVENT_STRIDE);
 }
 
-/* The set of the first `n` events. */
+/* Return the set of the first `n` events. */
 static inline uint64_t lbl_burst_all(uint32_t n)
 {
 	return n < 64 ? (1ULL << n) - 1 : UINT64_MAX;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The latencies that closed events tell, a bank each. A further one is an entry in the enum, a case
- * in lbl_told(), an entry in metric.c and a family in render/families.c.
+ * The latencies in closed events; each has a bank. To add one, extend the enum, lbl_told(),
+ * metric.c and render/families.c.
  */
 #ifndef LBL_RECORD_METRIC_H
 #define LBL_RECORD_METRIC_H
@@ -19,25 +19,25 @@ enum lbl_metric {
 };
 
 struct lbl_metric_info {
-	const char *name; /* as people write it: "first_byte" */
-	bool is_short; /* from 100 us to a minute, as a rule */
+	const char *name; /* in the Python API and on the command line */
+	bool is_short; /* typically 100 us to a minute */
 };
 
-/* NULL past the last one. */
+/* Return NULL if `metric` is out of range. */
 const struct lbl_metric_info *lbl_metric_info(enum lbl_metric metric);
 /* cdef: end */
 
 #define LBL_NOT_TOLD UINT64_MAX
 
-/* LBL_NOT_TOLD, if the event's producer has not measured the time or it never came. */
+/* Convert to ns; LBL_NOT_TOLD if the time was not measured or its end never came. */
 static inline uint64_t lbl_span_ns(uint32_t us)
 {
 	return us - 1 < LBL_SPAN_NONE - 1 ? us * 1000ULL : LBL_NOT_TOLD;
 }
 
 /*
- * What a closed event tells of a latency, in ns, or LBL_NOT_TOLD. `lifetime`: its own, or
- * LBL_NOT_TOLD. Each field is read once, for what is in a ring may change.
+ * Return a latency of a closed event in ns, or LBL_NOT_TOLD. `lifetime` is the event's lifetime or
+ * LBL_NOT_TOLD. Reads each field once, since records in a ring may change.
  */
 static inline uint64_t lbl_told(enum lbl_metric metric, const struct lbl_event *event,
 				uint64_t lifetime)

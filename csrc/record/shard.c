@@ -103,9 +103,9 @@ void lbl_shard_free(struct lbl_shard *shard)
 	destroy(shard);
 }
 
-/* ---- which backend ---- */
+/* ---- finding backends ---- */
 
-/* The name of a proxy id; one that nobody named is called by its number, and remembered. */
+/* Return the name's number of a proxy id. An unnamed id gets a name, which is remembered. */
 static int proxy_name(struct lbl_shard *shard, uint16_t proxy)
 {
 	struct lbl_proxy_name *larger;
@@ -144,7 +144,7 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);
 }
 
-/* Events of formats without a proxy id tell the address that their clients asked for. */
+/* Formats without a proxy id contain the VIP instead. */
 static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
 {
 	size_t i;
@@ -159,7 +159,10 @@ static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded
 
 /* ---- recording ---- */
 
-/* Creation time: from the event, else from its opened event, else from elsewhere; 0 if unknown. */
+/*
+ * Creation time: from the event, else from its opened event, else from the last source; 0 if
+ * unknown.
+ */
 static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
 {
 	const struct lbl_birth_source *elsewhere = &shard->elsewhere;
@@ -182,7 +185,7 @@ static void record_opened(struct lbl_shard *shard, const struct lbl_decoded_even
 		lbl_owner_add(&shard->outcomes.births_evicted, 1);
 }
 
-/* Returns the lifetime, or LBL_NOT_TOLD if it is unknown or absurd. */
+/* Returns the lifetime, or LBL_NOT_TOLD if it is unknown or implausible. */
 static uint64_t record_lifetime(struct lbl_shard *shard, uint32_t index, uint64_t created_ns,
 				uint64_t ended_ns)
 {
@@ -245,7 +248,7 @@ static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_even
 	record_more(shard, event, index, lifetime);
 }
 
-/* Every kind of record; what a burst counts too, it counts alike. */
+/* Handles every format, and must agree with lbl_shard_record_burst(). */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 {
 	struct lbl_decoded_event decoded;
@@ -270,7 +273,7 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 		record_closed(shard, &decoded, index);
 }
 
-/* To the nearest ns. The caller has checked, but another thread may change the caller's buffer. */
+/* Round to ns. The caller has checked, but another thread may change the caller's buffer. */
 static uint64_t to_ns(double seconds)
 {
 	uint64_t ns = (uint64_t)llrint(seconds * 1e9);
@@ -300,7 +303,7 @@ size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32
 	return observed;
 }
 
-/* ---- the whole ---- */
+/* ---- merging and clearing ---- */
 
 void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from)
 {
@@ -312,7 +315,7 @@ void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from)
 		lbl_owner_add(&sum[i], READ_ONCE(&value[i]));
 }
 
-/* Returns how many observations were lost, since memory ran out. */
+/* Returns the number of observations lost because memory was exhausted. */
 static uint64_t merge_bank(struct lbl_shard *shard, uint32_t to, const struct lbl_shard *from,
 			   uint32_t index, enum lbl_metric metric, struct lbl_totals *scratch)
 {

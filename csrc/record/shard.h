@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From an event to the histograms, and the accounting of every event that does not get there. A
- * shard is one writer's part of a tracker: a table that finds backends, a bank per latency.
+ * A shard: one writer's part of a tracker, with a table of backends and a bank per latency. It
+ * records events, and accounts for each event that it does not record.
  */
 #ifndef LBL_RECORD_SHARD_H
 #define LBL_RECORD_SHARD_H
@@ -15,19 +15,19 @@
 #include "stream/sink.h"
 
 /* cdef: begin */
-/* What became of events. received = opened + closed + periodic + malformed. */
+/* Outcomes of events: received = opened + closed + periodic + malformed. */
 struct lbl_outcomes {
 	uint64_t opened;
 	uint64_t closed; /* = recorded + unmatched + rejected + ignored */
 	uint64_t periodic;
-	uint64_t malformed; /* records of no known length or type, or that contradict themselves */
+	uint64_t malformed; /* records of unknown length or type, or that contradict themselves */
 	uint64_t recorded;
-	uint64_t unmatched; /* closed, but nobody knows when it was created */
-	uint64_t rejected; /* closed before it was created, or absurdly long after */
+	uint64_t unmatched; /* closed events without a known creation time */
+	uint64_t rejected; /* closed before creation, implausibly late, or memory exhausted */
 	uint64_t ignored; /* health probes and failed connects */
-	uint64_t births_evicted; /* opened connections forgotten, since too many are open */
-	uint64_t not_counted; /* other latencies than lifetimes that there was no memory for */
-	uint64_t observed; /* lbl_backend_observe() */
+	uint64_t births_evicted; /* opened connections forgotten because too many were open */
+	uint64_t not_counted; /* latencies besides lifetimes lost because memory was exhausted */
+	uint64_t observed; /* durations recorded by lbl_backend_observe() */
 };
 /* cdef: end */
 
@@ -41,25 +41,22 @@ struct lbl_proxy_name {
 	uint16_t proxy, name;
 };
 
-/*
- * The sink's lock is held by whoever writes, for a batch at a time; the table's and the banks'
- * contents are read without it.
- */
 enum { LBL_SUMS_BYTES = LBL_METRICS - 1 <= 4 ? 32 : 64 };
 
+/* The writer holds the sink's lock for a batch at a time; readers of table and banks do not. */
 struct lbl_shard {
 	struct lbl_sink sink;
 	struct lbl_table table;
-	struct lbl_bank banks[LBL_METRICS]; /* lifetimes, and those of `more` */
-	enum lbl_metric more[LBL_METRICS]; /* latencies that are recorded besides lifetimes */
+	struct lbl_bank banks[LBL_METRICS]; /* those of lifetimes and of `more` are in use */
+	enum lbl_metric more[LBL_METRICS]; /* recorded latencies besides lifetimes */
 	uint32_t n_more;
-	struct lbl_array sums_memory; /* of `more`, in LBL_SUMS_BYTES per backend */
+	struct lbl_array sums_memory; /* of `more`, LBL_SUMS_BYTES per backend */
 	struct lbl_outcomes outcomes;
 	struct lbl_births births;
-	struct lbl_birth_source elsewhere; /* asked last; all 0: nobody */
+	struct lbl_birth_source elsewhere; /* the last source of creation times; all 0 = none */
 	struct lbl_intern *names;
-	bool by_name; /* its keys refer to proxies by a name's number, not by a proxy id */
-	uint32_t limit; /* backends it may add; its table may have room for more */
+	bool by_name; /* keys contain a name's number instead of a proxy id */
+	uint32_t limit; /* limit of backends to add, at most the table's */
 	struct lbl_proxy_name *proxies;
 	size_t n_proxies;
 	struct lbl_vip *vips;
@@ -67,15 +64,16 @@ struct lbl_shard {
 };
 
 /*
- * `buckets` of each latency, NULL for those that are not recorded; lifetimes always are. Room for
- * `capacity` backends; may add as many, unless its limit is lowered. `ops` take a stream's events:
- * lbl_shard_ops of record/burst.h, which is made of a shard's parts. -ENOMEM.
+ * Create a shard. `buckets` has an entry per enum lbl_metric, NULL for each latency not to record;
+ * lifetimes are required. `limit` is `capacity` at first. `ops` is lbl_shard_ops of record/burst.h
+ * (which depends on this header) for a shard that a stream feeds. `names` must outlive the shard.
+ * Returns 0 or -ENOMEM.
  */
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
 		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 
-/* The sums of a backend's latencies besides the lifetime, in the order of `more`. */
+/* Return a backend's sums of the latencies in `more`, in that order. */
 static inline uint64_t *lbl_shard_sums(const struct lbl_shard *shard, const struct lbl_hot *hot)
 {
 	size_t offset = (size_t)((const uint8_t *)hot - (const uint8_t *)shard->table.hot);
@@ -89,17 +87,17 @@ static inline bool lbl_shard_has(const struct lbl_shard *shard, enum lbl_metric 
 	return shard->banks[metric].buckets;
 }
 
-/* All below with the lock held. */
+/* The caller of the functions below holds the sink's lock. */
 
-/* One record of any length. */
+/* Record one event of any format. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
 
-/* The backend's index, added if need be; 0 is the overflow. */
+/* Return the backend's index, added if unknown; 0 is the overflow backend. */
 uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);
 
 /*
- * Whether seconds are a duration that can be recorded: not NaN, infinite, negative or more than
- * LBL_OBSERVE_MAX ns. Doubles that are not negative have the order of their bits.
+ * Return whether a duration can be recorded: not NaN, infinite, negative or more than
+ * LBL_OBSERVE_MAX ns. Non-negative doubles have the same order as their bits.
  */
 static inline bool lbl_is_duration(double seconds)
 {
@@ -112,19 +110,19 @@ static inline bool lbl_is_duration(double seconds)
 }
 
 /*
- * Durations of a backend of this shard. Returns how many were recorded; fewer only if memory ran
- * out.
+ * Record `n` durations of a backend, in seconds, each valid by lbl_is_duration(). Returns the
+ * number recorded: fewer than `n` only if memory is exhausted.
  */
 size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
 			 const double *seconds, size_t n);
 
-/* Add all that another shard has counted, whose owner is gone. */
+/* Add all counts of another shard, which no stream feeds any more. `scratch` is working memory. */
 void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 		     struct lbl_totals *scratch);
 
 void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from);
 
-/* Make a backend as new. No reader may be at work. */
+/* Set a backend's counters to zero. The caller excludes readers. */
 void lbl_shard_clear(struct lbl_shard *shard, uint32_t index);
 
 #endif

@@ -15,7 +15,7 @@ const struct lbl_key lbl_overflow_key = {
 	.addr = { [10] = 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
 };
 
-/* Zeroed memory, of which the kernel backs only what is touched. */
+/* Map zeroed memory; the kernel backs only the touched pages. */
 static void *reserve(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -24,7 +24,7 @@ static void *reserve(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* Beyond this, the entries of small pages would not fit into the TLB. */
+/* From this size on, use huge pages: small ones would exceed the TLB. */
 enum { MANY_BYTES = 1 << 20 };
 
 static void release(void *p, size_t bytes)
@@ -38,7 +38,7 @@ static size_t hash_bytes(const struct lbl_table *table)
 	return ((size_t)table->hash_mask + 1) * sizeof(*table->hash);
 }
 
-/* Have room for `n` backends. */
+/* Make `n` backends usable. */
 static int grow(struct lbl_table *table, size_t n)
 {
 	if (lbl_array_grow(&table->hot_memory, n * sizeof(*table->hot)) ||
@@ -87,7 +87,7 @@ void lbl_table_destroy(struct lbl_table *table)
 	memset(table, 0, sizeof(*table));
 }
 
-/* ---- which backend ---- */
+/* ---- finding backends ---- */
 
 static bool key_equal(const struct lbl_key *a, const struct lbl_key *b)
 {
@@ -152,7 +152,7 @@ uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, ui
 	return index;
 }
 
-/* ---- connections by what became of them ---- */
+/* ---- connection counts ---- */
 
 void lbl_tally_add(struct lbl_table *table, uint32_t index, uint32_t which, uint64_t n)
 {

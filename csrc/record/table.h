@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Which backend an event belongs to, as an index, and how many of a backend's connections have
- * opened and closed. One table per shard.
- */
+/* A shard's table: the index of each backend, and counts of its connections. */
 #ifndef LBL_RECORD_TABLE_H
 #define LBL_RECORD_TABLE_H
 
@@ -10,17 +7,14 @@
 #include "base/array.h"
 #include "base/bump.h"
 
-/*
- * The last 20 bytes of struct lbl_event as they stand, so that the check of an event's id is one
- * compare.
- */
+/* Identical to the last 20 bytes of struct lbl_event, so that one compare checks an event's id. */
 struct lbl_key {
 	uint16_t port;
-	uint16_t proxy_ref; /* the event's proxy id; where a shard is by name, a name's number */
+	uint16_t proxy_ref; /* the event's proxy id; if the shard is `by_name`, a name's number */
 	uint8_t addr[16];
 };
 
-/* The key of index 0, which no backend has: 255.255.255.255:65535. */
+/* The key of index 0, reserved: 255.255.255.255:65535. */
 extern const struct lbl_key lbl_overflow_key;
 
 static inline const struct lbl_key *lbl_key_of(const struct lbl_event *event)
@@ -32,15 +26,15 @@ _Static_assert(sizeof(struct lbl_key) ==
 		       sizeof(struct lbl_event) - offsetof(struct lbl_event, port),
 	       "lbl_key is the tail of lbl_event");
 
-/* Connections that are often counted: those closed for the first reasons, and opened ones. */
+/* The frequent connection counts: closed by the first reasons, and opened. */
 enum { LBL_HOT_REASONS = 6, LBL_HOT_OPENED = LBL_HOT_REASONS, LBL_HOT_COUNTS };
 
 /*
- * What an event touches besides its slot's counter: one cache line, written by the shard's owner
- * only. The key is where an event in a ring has its own, so that both can be compared as vectors.
+ * All that an event needs besides its slot's counter, in one cache line, which only the shard's
+ * owner writes. The key has the same position as in an event in a ring, so both compare as vectors.
  */
 struct lbl_hot {
-	uint64_t sum; /* of lifetimes, for their bank */
+	uint64_t sum; /* sum of lifetimes, used by their bank */
 	uint32_t counts[LBL_HOT_COUNTS]; /* low 31 bits */
 	uint32_t unused[2];
 	struct lbl_key key;
@@ -52,7 +46,7 @@ _Static_assert(offsetof(struct lbl_hot, key) + sizeof(struct lbl_key) == sizeof(
 
 /* The rest of a backend. */
 struct lbl_cold {
-	uint32_t seq; /* a seqcount around every carry of a count */
+	uint32_t seq; /* seqcount around each carry of a count */
 	uint32_t count_carry[LBL_HOT_COUNTS]; /* in units of 2^31 */
 	uint64_t connect_failed;
 	uint64_t probes;
@@ -60,34 +54,37 @@ struct lbl_cold {
 };
 
 struct lbl_table {
-	uint32_t max; /* backends, the overflow one at index 0 not counted */
+	uint32_t max; /* limit of backends, without the overflow backend */
 	uint32_t n; /* indexes in use, 0 included */
 	struct lbl_hot *hot;
 	struct lbl_cold *cold;
 	struct lbl_array hot_memory, cold_memory;
 	uint32_t *by_id; /* event's backend_id to index */
-	uint64_t seed; /* a secret: addresses come from outside and must not be chosen to collide */
-	uint64_t *hash; /* high half of the key's hash, index; 0 = empty */
+	uint64_t seed; /* secret: clients choose addresses, and must not choose collisions */
+	uint64_t *hash; /* high half: of the key's hash; low half: index; 0 = empty */
 	uint32_t hash_mask;
-	bool has_ipv6; /* some backend's address is not IPv4 */
-	bool sees_opens; /* of the connections that it sees close, which others do not */
+	bool has_ipv6; /* a backend has an IPv6 address */
+	bool sees_opens; /* this shard sees both opened and closed events */
 };
 
 enum { LBL_IDS_MAX = 1 << 20 };
 
-/* Room for `max` backends and the overflow one. -ENOMEM. */
+/* Create a table for `max` backends and the overflow backend. Returns 0 or -ENOMEM. */
 int lbl_table_init(struct lbl_table *table, uint32_t max);
 void lbl_table_destroy(struct lbl_table *table);
 
-/* The index that an id led to last. Large ids share entries: what they lead to is checked. */
+/*
+ * Return the entry with the last index of an event's id. Large ids share entries, so the caller
+ * verifies the backend's key.
+ */
 static inline uint32_t *lbl_table_by_id(const struct lbl_table *table, uint32_t id)
 {
 	return &table->by_id[id & (LBL_IDS_MAX - 1)];
 }
 
 /*
- * lbl_table_find() in steps, between which memory has time to come: the key's hash, the entry to
- * look at first, and the index of the first entry that may be the key's, 0 if there is none.
+ * The steps of lbl_table_find(), between which the caller prefetches: the key's hash, its first
+ * entry, and the index of the first entry that may match, or 0.
  */
 static inline uint64_t lbl_table_hash(const struct lbl_table *table, const struct lbl_key *key)
 {
@@ -117,12 +114,12 @@ static inline uint32_t lbl_table_guess(const struct lbl_table *table, uint64_t h
 	return 0;
 }
 
-/* Index of the backend, or 0. */
+/* Return the backend's index, or 0 if unknown. */
 uint32_t lbl_table_find(const struct lbl_table *table, const struct lbl_key *key);
 
 /*
- * Add a backend that is not there; 0, the overflow backend, if there is no room or the key is the
- * overflow backend's.
+ * Add an unknown backend and return its index. Returns 0, the overflow backend, if the table is
+ * full, memory is exhausted or the key is lbl_overflow_key.
  */
 uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, uint16_t name);
 
@@ -131,37 +128,40 @@ static inline uint32_t lbl_index_of(const struct lbl_table *table, const struct 
 	return (uint32_t)(hot - table->hot);
 }
 
-/* ---- connections by what became of them ---- */
+/* ---- connection counts ---- */
 
-/* Add to a count, and carry what it exceeds its low bits by: with n = 0, no more than that. */
+/* Add `n` to a frequent count, and carry its overflow; n = 0 only carries. */
 void lbl_tally_add(struct lbl_table *table, uint32_t index, uint32_t which, uint64_t n);
-/* For any reason, the seldom ones included. */
+/* Add `n` closed connections of any reason. */
 void lbl_tally_add_closed(struct lbl_table *table, uint32_t index, uint32_t reason, uint64_t n);
 
-/* A reason below LBL_HOT_REASONS or LBL_HOT_OPENED. */
+/* Add 1 to a frequent count: a reason below LBL_HOT_REASONS, or LBL_HOT_OPENED. */
 static inline void lbl_tally_inc(struct lbl_table *table, struct lbl_hot *hot, uint32_t which)
 {
 	if (unlikely(lbl_bump32(&hot->counts[which], 1)))
 		lbl_tally_add(table, lbl_index_of(table, hot), which, 0);
 }
 
-/* A backend's connections, read out whole. */
+/* All connection counts of a backend. */
 struct lbl_tallies {
 	uint64_t opened;
-	int64_t open; /* opened less closed, where both are seen */
+	int64_t open; /* opened minus closed, if the shard sees both */
 	uint64_t closed[LBL_REASONS];
 	uint64_t probes;
 };
 
-/* Add what one backend has counted. Each count is consistent; the set is not a point in time. */
+/*
+ * Add one backend's counts to `tallies`. Takes no lock. Each count is consistent; the set is not a
+ * point in time.
+ */
 void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_tallies *tallies);
 
-/* Add tallies to a backend, but for those that are open. */
+/* Add `tallies` to a backend, except for the open connections. */
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies);
 
 /*
- * Make a backend as new, but keep the number of open connections if this table will see them
- * close. No reader may be at work.
+ * Set a backend's counts to zero, but keep the number of open connections if this shard will see
+ * them close. The caller excludes readers.
  */
 void lbl_table_clear(struct lbl_table *table, uint32_t index);
 
