@@ -18,7 +18,7 @@ struct reading {
 	struct lbl_outcomes *outcomes;
 };
 
-/* Under the lock under which the stream's events become outcomes. */
+/* Runs under the stream's lock, which the drain holds while events become outcomes. */
 static void read_outcomes(void *ctx, size_t i, const struct lbl_drain_counts *counts)
 {
 	const struct reading *reading = ctx;
@@ -29,7 +29,7 @@ static void read_outcomes(void *ctx, size_t i, const struct lbl_drain_counts *co
 	lbl_outcomes_add(reading->outcomes, &reading->tracker->attached[i].shard->outcomes);
 }
 
-/* From what the streams have counted to this tracker's part of it. */
+/* Reduce the streams' counts to this tracker's part. */
 static void subtract_before(const struct lbl_tracker *tracker, struct lbl_stream_stats *stats)
 {
 	size_t i;
@@ -83,11 +83,11 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 	return 0;
 }
 
-/* ---- the end ---- */
+/* ---- ending ---- */
 
 /*
- * Events that are in the rings when the sinks are taken out are not this tracker's. If the sum of
- * all others is open, it stays open.
+ * Events still in the rings after the last drain are not this tracker's. If the sum of its other
+ * events is unbalanced, it stays so.
  */
 void lbl_accounting_end(struct lbl_tracker *tracker)
 {

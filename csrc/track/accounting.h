@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a tracker's streams have delivered to it, so that of each tracker alone
+ * The events that a tracker's streams have delivered to it. At any moment, for each tracker alone:
  *
  *	produced = received + dropped + in_ring
  *	received = opened + closed + periodic + malformed
  *
- * at any moment. All with the tracker's lock held.
+ * The caller of each function holds the tracker's lock.
  */
 #ifndef LBL_TRACK_ACCOUNTING_H
 #define LBL_TRACK_ACCOUNTING_H
 
 #include "track/state.h"
 
-/* Before attaching: what was dropped by then is not this tracker's. */
+/* Call before attaching: events dropped so far are not the tracker's. Returns 0 or -errno. */
 int lbl_accounting_begin(struct lbl_tracker *tracker);
 
-/* Now: earlier attachments and these. */
+/* Read the current sums over all earlier and present attachments. Returns 0 or -errno. */
 int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *events,
 			struct lbl_outcomes *outcomes);
 
-/* Detach from all streams, and add what they have delivered to the past. */
+/* Drain and detach from all streams, and add their counts to `past`. */
 void lbl_accounting_end(struct lbl_tracker *tracker);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One backend of a tracker, to observe durations of by hand. */
+/* One backend of a tracker, for durations observed by the program itself. */
 #ifndef LBL_TRACK_BACKEND_H
 #define LBL_TRACK_BACKEND_H
 
@@ -9,22 +9,27 @@
 struct lbl_backend;
 
 /*
- * A backend to observe a latency of, while the tracker lives; the overflow backend if there are
- * too many. `addr` as in lbl_event. -ENOENT if the tracker does not record this latency.
+ * Get a backend's histogram of one latency, valid while the tracker lives; the overflow backend if
+ * there are too many. `name` is from lbl_tracker_name(), `addr` as in lbl_event, `port` in host
+ * order. The caller frees it with lbl_backend_free(). -ENOENT if the tracker does not record this
+ * latency, -ENOMEM.
  */
 int lbl_tracker_backend(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,
 			const uint8_t *addr, uint16_t port, struct lbl_backend **ret);
 
 void lbl_backend_free(struct lbl_backend *backend);
 
-/* Record seconds. -EINVAL for NaN, infinities, negatives and more than 2^62 ns; -ENOMEM. */
+/*
+ * Record a duration in seconds. Thread-safe. Returns 0, -EINVAL if it is NaN, infinite, negative or
+ * more than 2^62 ns, or -ENOMEM.
+ */
 int lbl_backend_observe(struct lbl_backend *backend, double seconds);
-/* The same, but -EBUSY if it would have to wait for another thread. */
+/* The same, but returns -EBUSY instead of waiting for another thread. */
 int lbl_backend_try_observe(struct lbl_backend *backend, double seconds);
 
 /*
- * Record all of `seconds`, or none if one of them is invalid: then -EINVAL, and which in `ret`.
- * -ENOMEM if memory ran out and some were not recorded.
+ * Record `n` durations in seconds. If one is invalid, none is recorded: returns -EINVAL, with its
+ * index in `ret`. -ENOMEM if memory was exhausted and some were not recorded.
  */
 int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
 			     size_t *ret);

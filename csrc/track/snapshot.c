@@ -6,7 +6,7 @@
 
 /* One shard's part of a backend; parts of the same backend have equal keys. */
 struct part {
-	struct lbl_key key; /* with the proxy's name for its id, so that shards agree */
+	struct lbl_key key; /* proxy_ref is the name's number, as in all shards' parts */
 	uint32_t index;
 	const struct lbl_shard *shard;
 };
@@ -29,23 +29,23 @@ static struct part part_of(const struct lbl_shard *shard, uint32_t index)
 
 /* ---- rows ---- */
 
-/* A snapshot in the making. */
-struct maker {
+/* The state of building a snapshot. */
+struct builder {
 	struct lbl_snapshot *snapshot;
-	size_t capacity; /* pairs */
+	size_t capacity; /* in pairs */
 	enum lbl_metric metric;
-	struct lbl_totals totals; /* of the backend that is being read */
+	struct lbl_totals totals; /* of the current backend */
 	struct lbl_tallies tallies;
 };
 
-static int reserve_pairs(struct maker *maker, size_t more)
+static int reserve_pairs(struct builder *builder, size_t more)
 {
-	struct lbl_snapshot *snapshot = maker->snapshot;
-	size_t n = snapshot->n_pairs + more, larger = maker->capacity ? maker->capacity : 1024;
+	struct lbl_snapshot *snapshot = builder->snapshot;
+	size_t n = snapshot->n_pairs + more, larger = builder->capacity ? builder->capacity : 1024;
 	uint16_t *slots;
 	uint64_t *counts;
 
-	if (n <= maker->capacity)
+	if (n <= builder->capacity)
 		return 0;
 	while (larger < n)
 		larger *= 2;
@@ -57,19 +57,19 @@ static int reserve_pairs(struct maker *maker, size_t more)
 		snapshot->counts = counts;
 	if (!slots || !counts)
 		return -ENOMEM;
-	maker->capacity = larger;
+	builder->capacity = larger;
 	return 0;
 }
 
-static int add_row(struct maker *maker, const struct lbl_key *key)
+static int add_row(struct builder *builder, const struct lbl_key *key)
 {
-	const struct lbl_tallies *tallies = &maker->tallies;
-	const struct lbl_totals *totals = &maker->totals;
-	struct lbl_snapshot *snapshot = maker->snapshot;
+	const struct lbl_tallies *tallies = &builder->tallies;
+	const struct lbl_totals *totals = &builder->totals;
+	struct lbl_snapshot *snapshot = builder->snapshot;
 	struct lbl_backend_snapshot *row = &snapshot->rows[snapshot->n_rows];
 	uint32_t i;
 
-	if (totals->end > totals->first && reserve_pairs(maker, totals->end - totals->first))
+	if (totals->end > totals->first && reserve_pairs(builder, totals->end - totals->first))
 		return -ENOMEM;
 	*row = (struct lbl_backend_snapshot){
 		.name = key->proxy_ref,
@@ -95,14 +95,14 @@ static int add_row(struct maker *maker, const struct lbl_key *key)
 	return 0;
 }
 
-static void read_part(struct maker *maker, const struct part *part)
+static void read_part(struct builder *builder, const struct part *part)
 {
-	lbl_tallies_read(&part->shard->table, part->index, &maker->tallies);
-	lbl_bank_read(&part->shard->banks[maker->metric], part->index, &maker->totals);
+	lbl_tallies_read(&part->shard->table, part->index, &builder->tallies);
+	lbl_bank_read(&part->shard->banks[builder->metric], part->index, &builder->totals);
 }
 
-/* Merge neighbours with equal keys into rows. */
-static int add_rows(struct maker *maker, const struct part *parts, size_t n)
+/* Merge adjacent parts with equal keys into one row each. */
+static int add_rows(struct builder *builder, const struct part *parts, size_t n)
 {
 	int err = 0;
 	size_t i = 0;
@@ -110,11 +110,11 @@ static int add_rows(struct maker *maker, const struct part *parts, size_t n)
 	while (i < n && !err) {
 		size_t first = i;
 
-		lbl_totals_clear(&maker->totals);
-		maker->tallies = (struct lbl_tallies){ 0 };
+		lbl_totals_clear(&builder->totals);
+		builder->tallies = (struct lbl_tallies){ 0 };
 		for (; i < n && !compare_parts(&parts[first], &parts[i]); i++)
-			read_part(maker, &parts[i]);
-		err = add_row(maker, &parts[first].key);
+			read_part(builder, &parts[i]);
+		err = add_row(builder, &parts[first].key);
 	}
 	return err;
 }
@@ -123,19 +123,19 @@ static int make_snapshot(struct part *parts, size_t n, enum lbl_metric metric,
 			 struct lbl_snapshot **ret)
 {
 	struct lbl_snapshot *snapshot = calloc(1, sizeof(*snapshot));
-	struct maker *maker = calloc(1, sizeof(*maker));
+	struct builder *builder = calloc(1, sizeof(*builder));
 	int err = -ENOMEM;
 
 	if (snapshot)
 		snapshot->rows = calloc(n + 1, sizeof(*snapshot->rows));
-	if (maker && snapshot && snapshot->rows) {
+	if (builder && snapshot && snapshot->rows) {
 		if (n)
 			qsort(parts, n, sizeof(*parts), compare_parts);
-		maker->snapshot = snapshot;
-		maker->metric = metric;
-		err = add_rows(maker, parts, n);
+		builder->snapshot = snapshot;
+		builder->metric = metric;
+		err = add_rows(builder, parts, n);
 	}
-	free(maker);
+	free(builder);
 	if (err)
 		lbl_snapshot_free(snapshot);
 	else
@@ -153,7 +153,7 @@ void lbl_snapshot_free(struct lbl_snapshot *snapshot)
 	free(snapshot);
 }
 
-/* ---- of all backends ---- */
+/* ---- all backends ---- */
 
 static size_t gather(struct lbl_tracker *tracker, struct part **ret)
 {
@@ -206,7 +206,7 @@ int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
 	return err;
 }
 
-/* ---- of one backend ---- */
+/* ---- one backend ---- */
 
 static size_t find_part(const struct lbl_shard *shard, const struct lbl_key *key,
 			struct part **parts, size_t n)
@@ -222,7 +222,7 @@ static size_t find_part(const struct lbl_shard *shard, const struct lbl_key *key
 	return n + 1;
 }
 
-/* Each proxy id that goes by the name may have led to a backend of its own. */
+/* Several proxy ids may have the same name, each with a backend of its own. */
 static size_t find_parts(struct lbl_shard *shard, const struct lbl_key *named, struct part **parts,
 			 size_t n)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a tracker is made of: one shard per stream, and one for what is recorded by hand and what
- * streams left behind.
+ * A tracker's state: one shard per stream, and an own shard for durations observed by the program
+ * and for counts merged from detached streams.
  */
 #ifndef LBL_TRACK_STATE_H
 #define LBL_TRACK_STATE_H
@@ -16,10 +16,10 @@ struct lbl_attachment {
 	struct lbl_stream *stream;
 	struct lbl_shard *shard;
 	struct lbl_conntrack *conntrack;
-	struct lbl_drain_counts before; /* what the stream had counted when it was attached */
+	struct lbl_drain_counts before; /* the stream's counts when it was attached */
 };
 
-/* `lock` guards the attachments, and lets one reader or resetter at a time at the tables. */
+/* `lock` guards the attachments. It also excludes readers and resetters from each other. */
 struct lbl_tracker {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
@@ -27,12 +27,12 @@ struct lbl_tracker {
 	uint32_t max_backends;
 	struct lbl_intern *names;
 	struct lbl_shard *own;
-	struct lbl_totals *scratch; /* for merging, which must not fail for lack of it */
+	struct lbl_totals *scratch; /* for merging, allocated early so that detaching cannot fail */
 	struct lbl_attachment *attached;
 	struct lbl_stream **streams; /* of the attachments */
 	size_t n_attached;
-	uint64_t dropped_before; /* by the streams, when they were attached */
-	struct lbl_stream_stats past; /* of earlier attachments */
+	uint64_t dropped_before; /* sum over the streams, when they were attached */
+	struct lbl_stream_stats past; /* sums over earlier attachments */
 	uint16_t proxy;
 };
 

@@ -9,7 +9,7 @@
 
 /* ---- creation ---- */
 
-static const struct lbl_sink_ops by_hand = { 0 }; /* of a sink that no stream feeds */
+static const struct lbl_sink_ops by_hand = { 0 }; /* the own shard's: no stream feeds it */
 
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
@@ -47,7 +47,7 @@ static int init(struct lbl_tracker *tracker, struct lbl_buckets *const *buckets)
 	tracker->scratch = calloc(1, sizeof(*tracker->scratch));
 	if (!tracker->names || !tracker->scratch)
 		return -ENOMEM;
-	/* Room for what is recorded by hand, and for what streams leave. */
+	/* Capacity for backends observed by the program and for as many merged from streams. */
 	err = lbl_shard_new(buckets, 2 * tracker->max_backends, tracker->names, &by_hand,
 			    &tracker->own);
 	if (err)
@@ -108,7 +108,7 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 	return lbl_intern_text(tracker->names, name, len);
 }
 
-/* ---- attachments: made and freed without the tracker's lock, which fork() takes ---- */
+/* ---- attachments: created and freed without the tracker's lock, which fork() takes ---- */
 
 static int set_proxies(struct lbl_shard *shard, const struct lbl_proxy *proxies, size_t n)
 {
@@ -204,8 +204,8 @@ static bool is_running(const struct lbl_tracker *tracker)
 }
 
 /*
- * With the lock held: what the streams' shards have counted goes on to count in the tracker's own,
- * which has room for it beside what is recorded by hand.
+ * Merge the counts of the streams' shards into the own shard, which has capacity for them. The
+ * caller holds the lock.
  */
 static struct attachments detach(struct lbl_tracker *tracker)
 {
@@ -226,7 +226,7 @@ static struct attachments detach(struct lbl_tracker *tracker)
 	return ended;
 }
 
-/* Drop the references that attaching took. */
+/* Drop the references that lbl_stream_attach() took. */
 static void free_streams(const struct attachments *ended)
 {
 	size_t i;
@@ -254,7 +254,7 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made)
 	return err;
 }
 
-static bool has_twice(struct lbl_stream *const *streams, size_t n)
+static bool has_duplicate(struct lbl_stream *const *streams, size_t n)
 {
 	size_t i, k;
 
@@ -274,7 +274,7 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	struct attachments made, ended, failed = { 0 };
 	int err;
 
-	if (has_twice(streams, n))
+	if (has_duplicate(streams, n))
 		return -EBUSY;
 	err = make_attachments(tracker, streams, n, conntrack, proxies, n_proxies, &made);
 	if (err)
@@ -288,7 +288,7 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	ended = detach(tracker);
 	err = attach_all(tracker, &made);
 	if (err)
-		failed = detach(tracker); /* from those of `made` that it was attached to */
+		failed = detach(tracker); /* from the streams attached before the failure */
 	else
 		tracker->proxy = proxies[0].name;
 	pthread_mutex_unlock(&tracker->lock);
@@ -321,7 +321,7 @@ bool lbl_tracker_running(struct lbl_tracker *tracker)
 	return running;
 }
 
-/* ---- the whole ---- */
+/* ---- statistics and reset ---- */
 
 int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret)
 {
@@ -335,8 +335,8 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	return err;
 }
 
-/* Backends between which the owner may go on, so that a reset is no pause. */
-enum { CLEARED_AT_ONCE = 256 };
+/* Number of backends cleared per lock: in between, the drain continues. */
+enum { CLEARED_PER_LOCK = 256 };
 
 static void reset_shard(struct lbl_shard *shard)
 {
@@ -345,7 +345,7 @@ static void reset_shard(struct lbl_shard *shard)
 	pthread_mutex_lock(&shard->sink.lock);
 	for (i = 0; i < shard->table.n; i++) {
 		lbl_shard_clear(shard, i);
-		if (i % CLEARED_AT_ONCE == 0) {
+		if (i % CLEARED_PER_LOCK == 0) {
 			pthread_mutex_unlock(&shard->sink.lock);
 			pthread_mutex_lock(&shard->sink.lock);
 		}
