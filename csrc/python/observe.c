@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The module lblatency._observe: recording one duration as a builtin function of one argument. A
- * call through cffi takes several times as long as what it calls, which is why this is here.
+ * The module lblatency._observe: it records one duration through a builtin function of one
+ * argument. A call through cffi would take several times as long as the recording itself.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
@@ -11,7 +11,7 @@
 
 typedef int observe_fn(struct lbl_backend *backend, double seconds);
 
-/* Addresses come from the module that cffi made, as integers: nothing else checks their types. */
+/* The addresses arrive as integers from cffi's module, so only this checks their types. */
 #define LBL_HAS_TYPE(function, type)                                                               \
 	_Static_assert(__builtin_types_compatible_p(__typeof__(function), type), #function)
 LBL_HAS_TYPE(lbl_backend_try_observe, observe_fn);
@@ -20,8 +20,8 @@ LBL_HAS_TYPE(lbl_backend_observe, observe_fn);
 struct bound {
 	struct lbl_backend *backend;
 	observe_fn *try_observe, *observe;
-	PyObject *keep; /* what must live as long as the backend */
-	PyObject *refuse; /* called with a negative errno and what was given; raises */
+	PyObject *keep; /* an object that must live as long as the backend */
+	PyObject *refuse; /* called with a negative errno and the argument; raises */
 };
 
 static PyObject *observe(PyObject *capsule, PyObject *seconds)
@@ -92,7 +92,7 @@ static PyObject *bind_backend(PyObject *module, PyObject *args)
 static PyMethodDef functions[] = {
 	{ "bind", bind_backend, METH_VARARGS,
 	  "bind(backend, try_observe, observe, keep, refuse, /)\n--\n\n"
-	  "A function observe(seconds). The first three are addresses." },
+	  "Return a function observe(seconds). The first three arguments are addresses." },
 	{ 0 },
 };
 
