@@ -27,7 +27,7 @@ struct interface {
 
 struct lbl_nat_lb {
 	struct nat_lb *skel;
-	struct bpf_map *public_maps[PUBLIC_MAPS]; /* pinned under the names that they have */
+	struct bpf_map *public_maps[PUBLIC_MAPS]; /* pinned under their own names */
 	uint32_t n_listeners;
 	uint32_t n_interfaces;
 	struct interface interfaces[INTERFACES_MAX];
@@ -110,7 +110,7 @@ int lbl_nat_lb_egress_fd(const struct lbl_nat_lb *lb)
 
 /* ---- listeners ---- */
 
-static struct nat_endpoint endpoint(const struct lbl_nat_lb_endpoint *at, uint8_t protocol)
+static struct nat_endpoint make_endpoint(const struct lbl_nat_lb_endpoint *at, uint8_t protocol)
 {
 	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
 	struct nat_endpoint made = { .port = htons(at->port), .protocol = protocol };
@@ -121,8 +121,8 @@ static struct nat_endpoint endpoint(const struct lbl_nat_lb_endpoint *at, uint8_
 }
 
 /*
- * Share the slots out by weight: one for each backend that has a weight, so that none starves, and
- * of the rest what is proportional, where the running sum carries the fractions over.
+ * Distribute the slots by weight. Each backend with a weight gets one slot, so that none starves;
+ * the remaining slots are proportional, and the running sum carries the fractions.
  */
 static int fill_slots(const struct lbl_nat_lb_backend *backends, size_t count,
 		      uint32_t slots[NAT_SLOTS])
@@ -162,7 +162,7 @@ int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t pr
 			    const struct lbl_nat_lb_endpoint *vip,
 			    const struct lbl_nat_lb_backend *backends, size_t count)
 {
-	struct nat_endpoint key = endpoint(vip, protocol);
+	struct nat_endpoint key = make_endpoint(vip, protocol);
 	struct nat_listener listener = { 0 };
 	uint32_t slots[NAT_SLOTS], slot;
 	bool known;
@@ -188,7 +188,7 @@ int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t pr
 
 	/* Write backends before slots before the listener: no packet finds a dangling reference. */
 	for (i = 0; i < count && !rc; i++) {
-		struct nat_endpoint backend = endpoint(&backends[i].at, protocol);
+		struct nat_endpoint backend = make_endpoint(&backends[i].at, protocol);
 
 		rc = update(lb->skel->maps.nat_backends, &backends[i].id, &backend);
 	}
@@ -205,8 +205,8 @@ int lbl_nat_lb_add_listener(struct lbl_nat_lb *lb, uint16_t proxy_id, uint8_t pr
 
 /* ---- interfaces ---- */
 
-/* Fixed, so that a successor replaces what a killed balancer left on the interface. */
-static struct lbl_tc_place place(int ifindex, enum bpf_tc_attach_point point)
+/* Handle and priority are fixed, so that a successor replaces a killed balancer's programs. */
+static struct lbl_tc_place make_place(int ifindex, enum bpf_tc_attach_point point)
 {
 	return (struct lbl_tc_place){
 		.ifindex = ifindex,
@@ -218,11 +218,11 @@ static struct lbl_tc_place place(int ifindex, enum bpf_tc_attach_point point)
 
 static int attach_both(const struct lbl_nat_lb *lb, int ifindex)
 {
-	struct lbl_tc_place ingress = place(ifindex, BPF_TC_INGRESS);
-	struct lbl_tc_place egress = place(ifindex, BPF_TC_EGRESS);
+	struct lbl_tc_place ingress = make_place(ifindex, BPF_TC_INGRESS);
+	struct lbl_tc_place egress = make_place(ifindex, BPF_TC_EGRESS);
 	int err;
 
-	/* Replies first: from the first connection on, nothing goes back untranslated. */
+	/* Attach the reply side first, so that no reply leaves untranslated. */
 	err = lbl_tc_attach(&egress, lbl_nat_lb_egress_fd(lb));
 	if (err)
 		return err;
@@ -234,8 +234,8 @@ static int attach_both(const struct lbl_nat_lb *lb, int ifindex)
 
 static int detach_both(int ifindex)
 {
-	struct lbl_tc_place ingress = place(ifindex, BPF_TC_INGRESS);
-	struct lbl_tc_place egress = place(ifindex, BPF_TC_EGRESS);
+	struct lbl_tc_place ingress = make_place(ifindex, BPF_TC_INGRESS);
+	struct lbl_tc_place egress = make_place(ifindex, BPF_TC_EGRESS);
 	int first = lbl_tc_detach(&ingress), err = lbl_tc_detach(&egress);
 
 	return first ? first : err;
@@ -296,8 +296,8 @@ int lbl_nat_lb_detach(struct lbl_nat_lb *lb)
 
 /* ---- running ---- */
 
-/* False for NaN too. A century at most, which in nanoseconds does not overflow. */
-static bool usable(double seconds)
+/* Return false for NaN, too. The limit is a century, which does not overflow in ns. */
+static bool is_timeout(double seconds)
 {
 	return seconds >= 0 && seconds < 3e9;
 }
@@ -308,8 +308,8 @@ int lbl_nat_lb_sweep(struct lbl_nat_lb *lb, const struct lbl_nat_lb_timeouts *ti
 	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &sweep, .ctx_size_in = sizeof(sweep));
 
 	lbl_log_block();
-	if (!usable(timeouts->half_open) || !usable(timeouts->closing) || !usable(timeouts->idle) ||
-	    !usable(timeouts->udp_idle))
+	if (!is_timeout(timeouts->half_open) || !is_timeout(timeouts->closing) ||
+	    !is_timeout(timeouts->idle) || !is_timeout(timeouts->udp_idle))
 		return -EINVAL;
 	sweep.half_open_ns = (uint64_t)(timeouts->half_open * 1e9);
 	sweep.closing_ns = (uint64_t)(timeouts->closing * 1e9);
