@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * A small L4 load balancer that reports how long its connections live. Both programs sit on the
- * interface that faces the clients:
+ * A small L4 load balancer that reports how long its connections live. Both programs are attached
+ * to the interface that faces the clients:
  *
  *	client ──► TC ingress: VIP becomes the backend ──► the kernel routes it ──► backend
  *	client ◄── TC egress: the backend becomes the VIP ◄── routing ◄──────────── backend
  *
- * The client's address stays, so the backends route back through this host. TCP and UDP over IPv4
- * and IPv6. Passed as they came: fragments and IPv6 extension headers, ICMP (so no translated
- * "packet too big": keep the MTU of both sides equal), and TCP segments to the VIP that belong to
- * no connection, which the host's own stack answers with the reset that such a client needs,
- * provided that the VIP is an address of the host. A new connection that cannot be taken is
- * dropped, for its client tries again.
+ * The programs keep the client's address, so the backends must route replies through this host.
+ * They balance TCP and UDP over IPv4 and IPv6. They pass the following packets unchanged:
  *
- * Every connection has two entries: nat_steer, keyed as the client sees it, says which backend it
- * went to; lbl_conntrack, keyed as the backend sees it, has its state. Whoever deletes the latter
- * reports the end, from a copy made before, since a deleted element is recycled at once. (Should
- * another CPU end the connection and start its successor on the same tuple within that time, the
- * successor is cut short.)
+ *	- fragments and IPv6 extension headers,
+ *	- ICMP; "packet too big" is therefore not translated: keep the MTU of both sides equal,
+ *	- TCP segments to the VIP that belong to no connection; the host's own stack answers them
+ *	  with the RST that such a client needs, if the VIP is an address of the host.
+ *
+ * They drop the first packet of a connection that cannot be accepted; its client retransmits it.
+ *
+ * Each connection has two entries. nat_steer, keyed by the client's tuple, contains the backend;
+ * lbl_conntrack, keyed by the backend's tuple, contains the state. The CPU that deletes the latter
+ * reports the end. It uses a copy made before, since the kernel reuses a deleted element at once.
+ * (If another CPU meanwhile ends the connection and creates a new one with the same tuple, the new
+ * connection is deleted.)
  */
 #include <stdbool.h>
 #include <linux/bpf.h>
@@ -51,7 +54,7 @@ struct nat_conn {
 
 _Static_assert(sizeof(struct nat_conn) == 128, "nat_conn is two cache lines");
 
-/* The number of connections is set by the loader. */
+/* The loader sets max_entries of this map and of nat_steer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -94,12 +97,12 @@ struct {
 	__type(value, struct nat_counters);
 } nat_counters SEC(".maps");
 
-#define NAT_COUNT(what)                                                                            \
+#define NAT_COUNT(field)                                                                           \
 	do {                                                                                       \
 		__u32 slot_ = 0;                                                                   \
 		struct nat_counters *counters_ = bpf_map_lookup_elem(&nat_counters, &slot_);       \
 		if (counters_)                                                                     \
-			__sync_fetch_and_add(&counters_->what, 1);                                 \
+			__sync_fetch_and_add(&counters_->field, 1);                                \
 	} while (0)
 
 static __always_inline void nat_describe(struct lbl_event *event, const struct lbl_ct_key *key,
@@ -116,7 +119,7 @@ static __always_inline void nat_describe(struct lbl_event *event, const struct l
 		lbl_set_ipv6(event, key->dst, key->dport);
 }
 
-/* Take a connection out of the maps and report it, unless another CPU was faster. */
+/* Delete a connection from the maps and report its end, unless another CPU already did. */
 static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, __u32 ended,
 				 __u64 timestamp_ns)
 {
@@ -130,8 +133,8 @@ static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, 
 	steer.dport = conn->ct.orig_port;
 
 	/*
-	 * In this order: a steering entry left alone is found out by the next packet, a conntrack
-	 * entry left alone would keep its tuple from being used until a sweep.
+	 * Delete in this order: the next packet detects a stale steering entry, but a stale
+	 * conntrack entry would block its tuple until a sweep.
 	 */
 	bpf_map_delete_elem(&nat_steer, &steer);
 	if (bpf_map_delete_elem(&lbl_conntrack, key))
@@ -140,7 +143,7 @@ static __noinline int nat_finish(struct lbl_ct_key *key, struct nat_conn *conn, 
 	return 1;
 }
 
-/* Pick a backend for a new connection, make its conntrack entry and report it. */
+/* Choose a backend for a new connection, create its conntrack entry and report it. */
 static __noinline int nat_place(struct lbl_packet *packet, struct nat_listener *listener,
 				struct nat_steer *to)
 {
@@ -160,8 +163,8 @@ static __noinline int nat_place(struct lbl_packet *packet, struct nat_listener *
 	conn.ipv4 = packet->ipv4;
 
 	/*
-	 * A client may use one port to two VIPs, which on the same backend would be one tuple. That
-	 * is the only way to find the tuple taken: then try another slot.
+	 * A client may use one port for two VIPs, which on the same backend is one tuple. Only then
+	 * is the tuple already taken: try another slot.
 	 */
 	for (i = 0; i < 4; i++) {
 		slot = listener->first_slot + bpf_get_prandom_u32() % NAT_SLOTS;
@@ -191,8 +194,8 @@ static __noinline int nat_place(struct lbl_packet *packet, struct nat_listener *
 }
 
 /*
- * A packet of no known connection, whose key goes to the listener's address: start a connection
- * and say in `to` where it goes. Returns 0, or what to do with the packet instead.
+ * Start a connection for a packet that belongs to none, and set `to` to its backend. Returns 0, or
+ * the verdict for the packet.
  */
 static __noinline int nat_begin(struct lbl_packet *packet, struct nat_steer *to, bool stale)
 {
@@ -214,7 +217,7 @@ static __noinline int nat_begin(struct lbl_packet *packet, struct nat_steer *to,
 	}
 	if (nat_place(packet, listener, to))
 		return TC_ACT_SHOT;
-	/* -EEXIST if another CPU is just at work on a copy of this packet: this one is let go. */
+	/* -EEXIST if another CPU handles a retransmit of this packet: drop this one. */
 	rc = bpf_map_update_elem(&nat_steer, key, to, stale ? BPF_ANY : BPF_NOEXIST);
 	if (!rc)
 		return 0;
@@ -228,7 +231,10 @@ static __noinline int nat_begin(struct lbl_packet *packet, struct nat_steer *to,
 	return TC_ACT_SHOT;
 }
 
-/* Account a packet to its connection. Returns 0, or why that has ended, with the time in `now`. */
+/*
+ * Count a packet of a connection, and update its state. Returns 0, or why the connection has ended,
+ * with the time in `now`.
+ */
 static __always_inline __u32 nat_see(struct __sk_buff *skb, struct nat_conn *conn,
 				     const struct lbl_packet *p, bool reply, __u64 *now)
 {
@@ -237,7 +243,7 @@ static __always_inline __u32 nat_see(struct __sk_buff *skb, struct nat_conn *con
 	*now = lbl_track_now(&conn->track, p, reply);
 	if ((__s64)(*now - conn->ct.last_seen_ns) > 0)
 		conn->ct.last_seen_ns = *now;
-	/* Not atomic: a flow's direction stays on one CPU, but for a few packets as it moves. */
+	/* Not atomic: one CPU handles a direction, except for a few packets when it moves. */
 	if (reply) {
 		conn->ct.packets_rev += packets;
 		conn->ct.bytes_rev += skb->len - ETH_HLEN;
@@ -259,7 +265,7 @@ int nat_lb_ingress(struct __sk_buff *skb)
 	__u64 now;
 	int rc;
 
-	if (skb->pkt_type) /* not PACKET_HOST: seen in promiscuous mode, or multicast */
+	if (skb->pkt_type) /* not PACKET_HOST: promiscuous mode or multicast */
 		return TC_ACT_UNSPEC;
 	rc = lbl_parse(skb, &packet, false);
 	if (rc == LBL_PARSED_IGNORED)
@@ -339,7 +345,7 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 		limit = sweep->half_open_ns;
 	else if (conn->track.closing_ns)
 		limit = sweep->closing_ns;
-	/* Signed: another CPU may have seen a packet since this sweep looked at the clock. */
+	/* Signed: another CPU may have recorded a packet after this sweep read the clock. */
 	if ((__s64)(sweep->now_ns - last_seen_ns) < (__s64)limit)
 		return 0;
 	sweep->closed += nat_finish(key, conn,
@@ -348,7 +354,10 @@ static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *co
 	return 0;
 }
 
-/* Delete an entry whose connection is gone: by the race in nat_finish(), or deleted by others. */
+/*
+ * Delete a steering entry without a connection: left by the race in nat_finish(), or after another
+ * program deleted the conntrack entry.
+ */
 static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer *steer,
 			    void *unused)
 {
@@ -363,11 +372,11 @@ static long nat_sweep_steer(void *map, struct lbl_ct_key *key, struct nat_steer 
 	return 0;
 }
 
-/* Close connections that have been silent for too long. User space runs this now and then. */
+/* Close the connections that have exceeded their timeout. User space runs this periodically. */
 SEC("syscall")
 int nat_lb_sweep(struct nat_sweep *args)
 {
-	struct nat_sweep sweep = *args; /* the callback may be given memory of the stack only */
+	struct nat_sweep sweep = *args; /* the verifier allows a callback only stack memory */
 
 	sweep.now_ns = lbl_now();
 	sweep.closed = 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What nat_lb.bpf.c and its loader (csrc/demo/nat_lb.c) agree on: the configuration maps, the
+ * The structs shared by nat_lb.bpf.c and its loader (csrc/demo/nat_lb.c): configuration maps,
  * counters and the argument of the sweep.
  *
- * As in lbl_abi.h, addresses and ports are in network order and IPv4 is 12 zero bytes, then the
+ * As in struct lbl_ct_key, addresses and ports are in network order; IPv4 is 12 zero bytes and the
  * address.
  */
 #ifndef NAT_LB_H
@@ -13,12 +13,12 @@
 
 enum {
 	NAT_LISTENERS = 64,
-	NAT_SLOTS = 256, /* of a listener, shared out among its backends by weight */
+	NAT_SLOTS = 256, /* per listener, distributed to its backends by weight */
 	NAT_ALL_SLOTS = NAT_LISTENERS * NAT_SLOTS,
 	NAT_BACKENDS = 4096, /* ids 1 to 4095 */
 };
 
-/* A place that packets are sent to: the key of a listener, the value of a backend. */
+/* The destination of packets: the key of a listener, the value of a backend. */
 struct nat_endpoint {
 	__u8 addr[16];
 	__be16 port;
@@ -32,7 +32,7 @@ struct nat_listener {
 	__u16 pad;
 };
 
-/* Which backend a client's connection went to, whatever the listener says by now. */
+/* The backend of a client's connection; a changed listener does not change it. */
 struct nat_steer {
 	__u8 addr[16];
 	__be16 port;
@@ -44,19 +44,19 @@ _Static_assert(sizeof(struct nat_endpoint) == 20, "nat_endpoint is 20 bytes");
 
 /* One per CPU. */
 struct nat_counters {
-	__u64 conntrack_full; /* connections refused because the conntrack map was full */
-	__u64 no_backend; /* connections refused because no backend could take them */
-	__u64 ignored; /* packets passed as they came: truncated, fragments, extension headers */
+	__u64 conntrack_full; /* connections dropped because a map was full */
+	__u64 no_backend; /* connections dropped because no backend could accept them */
+	__u64 ignored; /* packets passed unchanged: truncated, fragments, extension headers */
 	__u64 stray; /* TCP packets to a listener that belong to no known connection */
 };
 
-/* In: how long a connection may be silent in each condition. Out: how many were closed. */
+/* Input: the timeouts of connections by state. Output: the number of closed connections. */
 struct nat_sweep {
 	__u64 half_open_ns;
 	__u64 closing_ns;
 	__u64 idle_ns;
 	__u64 udp_idle_ns;
-	__u64 now_ns; /* the program's own */
+	__u64 now_ns; /* used by the program only */
 	__u64 closed;
 };
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Give a packet another destination, or as a reply another source, and put its checksums right. */
+/* Change a packet's destination, or the source of a reply, and update its checksums. */
 #ifndef NAT_LB_REWRITE_H
 #define NAT_LB_REWRITE_H
 
 #include "lib/packet.h"
 #include "nat_lb.h"
 
-#define NAT_F_IPV6 (1ULL << 7) /* BPF_F_IPV6, known since Linux 6.16 */
+#define NAT_F_IPV6 (1ULL << 7) /* BPF_F_IPV6, since Linux 6.16 */
 
 static __always_inline void nat_fix_ip4_checksum(struct iphdr *ip, __be32 from, __be32 to)
 {
@@ -19,12 +19,12 @@ static __always_inline void nat_fix_ip4_checksum(struct iphdr *ip, __be32 from, 
 	ip->check = ~sum;
 }
 
-/* Put in the new address and port, and the IPv4 header's checksum. */
+/* Store the new address and port, and update the IPv4 header's checksum. */
 static __always_inline int nat_store(struct __sk_buff *skb, const struct lbl_packet *p,
 				     const struct nat_steer *to, bool reply)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	/* Kept by the compiler as a mask, from which the verifier knows the bound. */
+	/* The compiler keeps this as a mask, which gives the verifier the bound. */
 	__u32 l4 = p->l4 & 0x7f;
 	struct udphdr *ports = data + l4;
 	struct ipv6hdr *ip6;
@@ -50,7 +50,7 @@ static __always_inline int nat_store(struct __sk_buff *skb, const struct lbl_pac
 	return 0;
 }
 
-/* What bpf_csum_diff() gives for 16 bytes, in a quarter of the time. */
+/* Same result as bpf_csum_diff() for 16 bytes, in a quarter of the time. */
 static __always_inline __u32 nat_sum_diff(const __u8 *from, const __u8 *to)
 {
 	__u64 sum = 0;
@@ -65,8 +65,8 @@ static __always_inline __u32 nat_sum_diff(const __u8 *from, const __u8 *to)
 }
 
 /*
- * Make the packet go to, or as a reply come from, `to`. The helpers know whether the checksum is
- * whole or still to be completed by the device, where only the pseudo header counts.
+ * Change the packet's destination, or the source of a reply, to `to`. The helpers know whether the
+ * L4 checksum is complete or left to the device, which needs only the pseudo header's change.
  */
 static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct lbl_packet *p,
 				       const struct nat_steer *to, bool reply)
@@ -86,8 +86,9 @@ static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct lbl_p
 	} else {
 		diff = nat_sum_diff(p->key.dst, to->addr);
 		/*
-		 * In IPv6 the changes of address and checksum cancel out in a sum that the device
-		 * made of the whole packet; kernels that lack the flag get this wrong themselves.
+		 * For IPv6, the changes of address and checksum cancel out in a checksum that the
+		 * device computed over the whole packet. Older kernels lack the flag and update
+		 * that one wrongly.
 		 */
 		rc = bpf_l4_csum_replace(skb, at, 0, diff, flags | BPF_F_PSEUDO_HDR | NAT_F_IPV6);
 		if (rc == -22) /* -EINVAL */

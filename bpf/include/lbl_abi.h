@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The layouts that cross a boundary, and their only definition: kernel to user space (events,
- * counters, conntrack entries) and C to Python (cffi reads the part between the cdef marks).
+ * The structs shared between kernel and user space (events, counters, conntrack entries) and
+ * between C and Python (cffi reads the part between the cdef marks). This is their only definition.
  *
- * All times are CLOCK_MONOTONIC, as bpf_ktime_get_ns() gives it. Multi-byte fields of our own
- * event are native-endian; addresses are in network order, IPv4 as ::ffff:a.b.c.d.
+ * All times are CLOCK_MONOTONIC, as returned by bpf_ktime_get_ns(). Multi-byte fields of an event
+ * are in host byte order; addresses are in network order, IPv4 as ::ffff:a.b.c.d.
  */
 #ifndef LBL_ABI_H
 #define LBL_ABI_H
@@ -16,7 +16,7 @@
 /* cdef: begin */
 enum {
 	LBL_EVENT_BYTES = 56,
-	LBL_EVENT_STRIDE = 64, /* of events in a ring, with its 8-byte header: one cache line */
+	LBL_EVENT_STRIDE = 64, /* of an event in a ring with its 8-byte header: one cache line */
 };
 
 enum lbl_event_type {
@@ -31,54 +31,54 @@ enum lbl_reason {
 	LBL_REASON_RST = 2,
 	LBL_REASON_TIMEOUT = 3,
 	LBL_REASON_EVICTED = 4,
-	LBL_REASON_REUSED = 5, /* the tuple came back with another ISN */
-	LBL_REASON_CONNECT_FAILED = 6, /* never established: has no lifetime */
+	LBL_REASON_REUSED = 5, /* a new connection has the same tuple and another ISN */
+	LBL_REASON_CONNECT_FAILED = 6, /* never established; no lifetime is recorded */
 	LBL_REASONS = 7,
 };
 
 enum lbl_event_flag {
-	LBL_FLAG_IPV4 = 1, /* promises that addr is ::ffff:a.b.c.d; if it is not, malformed */
+	LBL_FLAG_IPV4 = 1, /* addr is ::ffff:a.b.c.d; the event is malformed otherwise */
 	LBL_FLAG_PROBE = 2, /* a health check: no payload, closed by the client's RST */
 };
 
-/* A short time of a connection in which what ends it never came. */
+/* The value of a short time whose end never came. */
 #define LBL_SPAN_NONE 0xffffffff
 
 /*
- * These 56 bytes never change. An extension appends 64, 128, ... bytes, and a reader that does not
- * know it reads the front: no other length is an event of this form.
+ * These 56 bytes never change. An extended event has 64, 128, ... more bytes, and an older reader
+ * uses only the first 56: events of this format have no other length.
  *
- * Every event has type, port and addr. Any other field that is 0 is not told. The short times are
- * in microseconds: 0 is "not measured", LBL_SPAN_NONE "never came", and a time between is at least
- * 1 and saturates at 0xfffffffe. lbl_span_us() makes one.
+ * Every event has type, port and addr. Any other field may be 0, which means unknown. The short
+ * times are in microseconds: 0 means not measured, LBL_SPAN_NONE means that the end never came; any
+ * other time is at least 1 and saturates at 0xfffffffe. lbl_span_us() computes one.
  */
 struct lbl_event {
 	__u8 type; /* enum lbl_event_type */
 	__u8 reason; /* enum lbl_reason; of a closed event */
 	__u8 protocol; /* 6 TCP, 17 UDP */
 	__u8 flags; /* enum lbl_event_flag */
-	__u32 backend_id; /* dense index chosen by the producer: a hint, which is checked */
-	__u64 timestamp_ns; /* when it happened; lblatency.bpf.h puts in the time for a 0 */
-	__u64 created_ns; /* when the connection's first SYN or packet came */
-	__u32 connect_us; /* from creation to the backend's SYN-ACK */
-	__u32 first_byte_us; /* from creation to the backend's first payload */
-	__u32 closing_us; /* from the first FIN or RST to the end */
-	__u16 port; /* backend's, host order */
-	__u16 proxy_id; /* which listener; 0 = the stream's own proxy name */
-	__u8 addr[16]; /* backend's */
+	__u32 backend_id; /* dense index chosen by the producer; a hint, verified by the reader */
+	__u64 timestamp_ns; /* time of the event; lblatency.bpf.h replaces 0 by the current time */
+	__u64 created_ns; /* time of the connection's first SYN or packet */
+	__u32 connect_us; /* creation to the backend's SYN-ACK */
+	__u32 first_byte_us; /* creation to the backend's first payload */
+	__u32 closing_us; /* first FIN or RST to the end */
+	__u16 port; /* of the backend, host byte order */
+	__u16 proxy_id; /* id of the listener; 0 = the stream's own proxy name */
+	__u8 addr[16]; /* of the backend */
 };
 
 /* One per CPU; the reader sums them: produced = received + dropped + in ring. */
 struct lbl_counters {
-	__u64 produced; /* events that a program wanted to send, including the dropped ones */
-	__u64 dropped; /* events for which the ring had no room */
+	__u64 produced; /* events that programs tried to send, including the dropped ones */
+	__u64 dropped; /* events that did not fit into the ring */
 };
 /* cdef: end */
 
 /*
- * Connection tracking entries, keyed by the tuple after NAT: src is the client, dst the backend.
- * Addresses and ports are big-endian; in the unified key IPv4 is 12 zero bytes, then the address.
- * Of a value only the front is common; what follows is its balancer's own.
+ * Connection tracking entries. The key is the tuple after NAT: src is the client, dst the backend.
+ * Addresses and ports are in network order; in lbl_ct_key, IPv4 is 12 zero bytes and the address.
+ * Only the front of a value is common; the rest is specific to the balancer.
  */
 struct lbl_ct_key4 {
 	__be32 src, dst;

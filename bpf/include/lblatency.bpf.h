@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The producer side: include this in the load balancer's own BPF program (XDP, TC or tracing),
- * after <linux/bpf.h> or vmlinux.h and <bpf/bpf_helpers.h>, then
+ * The producer side: include this file in the load balancer's own BPF program (XDP, TC or tracing)
+ * after <linux/bpf.h> or vmlinux.h and <bpf/bpf_helpers.h>, and call
  *
  *	struct lbl_event conn = { .protocol = IPPROTO_TCP, .backend_id = b, .created_ns = t };
  *
@@ -10,18 +10,19 @@
  *	...
  *	lbl_conn_closed(&conn, LBL_REASON_FIN);
  *
- * It brings two maps, which lblatency reads: lbl_events and lbl_counters. The loader pins them, or
- * libbpf does, under their names in /sys/fs/bpf or the loader's pin_root_path, if LBL_PIN_BY_NAME
- * is defined before the include. Several objects that are linked into one program (`bpftool gen
- * object`) may all include this: they share the maps, so what they define before it must be equal.
+ * This file defines two maps, which lblatency reads: lbl_events and lbl_counters. The loader pins
+ * them. If LBL_PIN_BY_NAME is defined before the include, libbpf pins them instead, under their
+ * names in /sys/fs/bpf or the loader's pin_root_path. Several objects that are linked into one
+ * program (`bpftool gen object`) may include this file: they share the maps, so their LBL_*
+ * definitions must be equal.
  *
- * Wakeups are rare, since one costs as much as hundreds of events: the consumer drains on a timer
- * and is woken only as the ring passes a quarter, a half or three quarters.
+ * Wakeups are rare, since one costs as much as hundreds of events: the consumer drains the ring on
+ * a timer, and is woken only when the fill passes a quarter, a half or three quarters.
  *
  * CPUs that close hundreds of thousands of connections per second should not share a ring. Define
- * LBL_RINGS, before the include, as the number of possible CPUs: lbl_events is then an array of
- * that many maps, into which the loader puts a ring of LBL_RING_BYTES for each CPU. Events of a CPU
- * that has none are dropped, and counted.
+ * LBL_RINGS before the include as the number of possible CPUs: then lbl_events is an array of
+ * LBL_RINGS maps, into which the loader puts one ring of LBL_RING_BYTES per CPU. Events of a CPU
+ * without a ring are counted as dropped.
  */
 #ifndef LBLATENCY_BPF_H
 #define LBLATENCY_BPF_H
@@ -30,12 +31,15 @@
 
 #include "lbl_abi.h"
 
-/* A power of two of at least a page. LBL_EVENT_STRIDE bytes per event: 1 MiB holds 16,384. */
+/* A power of two, at least a page. An event takes LBL_EVENT_STRIDE bytes: 1 MiB holds 16,384. */
 #ifndef LBL_RING_BYTES
 #define LBL_RING_BYTES (1 << 20)
 #endif
 
-/* Set this too, to a quarter, if the loader changes max_entries of lbl_events. A power of two. */
+/*
+ * Fill per wakeup, a power of two. A loader that changes max_entries of lbl_events sets this to a
+ * quarter of it.
+ */
 const volatile __u32 lbl_wakeup_bytes __weak = LBL_RING_BYTES / 4;
 
 #ifdef LBL_PIN_BY_NAME
@@ -85,13 +89,13 @@ struct {
 	__uint(pinning, LBL_PINNING);
 } lbl_counters __weak SEC(".maps");
 
-/* The clock of all times in events. Use it for created_ns too. */
+/* Return the current time, ns. All times in events are of this clock, including created_ns. */
 static __always_inline __u64 lbl_now(void)
 {
 	return bpf_ktime_get_ns();
 }
 
-/* Name the backend: its IPv4 address and port, both as they stand in a packet's headers. */
+/* Set the backend. IPv4 address and port are in network order, as in a packet's headers. */
 static __always_inline void lbl_set_ipv4(struct lbl_event *event, __be32 addr, __be16 port)
 {
 	__builtin_memset(event->addr, 0, 10);
@@ -101,7 +105,7 @@ static __always_inline void lbl_set_ipv4(struct lbl_event *event, __be32 addr, _
 	event->flags |= LBL_FLAG_IPV4;
 }
 
-/* Name the backend: the 16 bytes of its IPv6 address, and its port as it stands in a header. */
+/* Set the backend. `addr` is the IPv6 address, 16 bytes; the port is in network order. */
 static __always_inline void lbl_set_ipv6(struct lbl_event *event, const void *addr, __be16 port)
 {
 	__builtin_memcpy(event->addr, addr, 16);
@@ -110,8 +114,8 @@ static __always_inline void lbl_set_ipv6(struct lbl_event *event, const void *ad
 }
 
 /*
- * Turn a time in ns into the form of an event's three short times: microseconds, at least 1,
- * saturating; so neither 0 (not measured) nor LBL_SPAN_NONE (never came).
+ * Convert ns to a short time of an event: microseconds, at least 1, saturating, so neither 0 (not
+ * measured) nor LBL_SPAN_NONE (the end never came).
  */
 static __always_inline __u32 lbl_span_us(__u64 ns)
 {
@@ -130,7 +134,7 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 	__u32 cpu_slot = 0;
 	__u64 fill, past;
 
-	/* Atomic though per CPU: a softirq may run this between a task's load and store. */
+	/* Atomic although per CPU: a softirq may run this between a task's load and store. */
 	counters = bpf_map_lookup_elem(&lbl_counters, &cpu_slot);
 	if (counters)
 		__sync_fetch_and_add(&counters->produced, 1);
@@ -157,9 +161,9 @@ static __always_inline int lbl_emit(const struct lbl_event *conn, __u8 type, __u
 }
 
 /*
- * Report that a connection to a backend was created: at its first SYN or packet, not again for a
- * retransmit. `conn` names the backend. This fills in type and reason, and timestamp_ns if it is 0.
- * Returns 0, or -ENOSPC if the ring was full, which is counted.
+ * Report that a connection to a backend was created: at its first SYN or packet, not at a
+ * retransmit. The caller sets the backend in `conn`. This sets type and reason, and timestamp_ns if
+ * it is 0. Returns 0, or -ENOSPC if the ring is full, which counts as dropped.
  */
 static __always_inline int lbl_conn_opened(const struct lbl_event *conn)
 {
@@ -167,8 +171,8 @@ static __always_inline int lbl_conn_opened(const struct lbl_event *conn)
 }
 
 /*
- * Report that a connection has ended, and why. As lbl_conn_opened(); created_ns should say when the
- * connection was created, since without it this event alone gives no lifetime.
+ * Report that a connection has ended, and why; otherwise like lbl_conn_opened(). The caller should
+ * set created_ns: without it, this event alone has no lifetime.
  */
 static __always_inline int lbl_conn_closed(const struct lbl_event *conn, enum lbl_reason reason)
 {

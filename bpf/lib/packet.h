@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Read the headers of a packet: TCP and UDP over IPv4 and IPv6, Ethernet devices only. Include
- * <linux/{if_ether,in,ip,ipv6,tcp,udp}.h>, <stdbool.h> and libbpf's helpers before.
+ * Parse the headers of a packet: TCP and UDP over IPv4 and IPv6, on Ethernet devices only. Include
+ * <linux/{if_ether,in,ip,ipv6,tcp,udp}.h>, <stdbool.h> and libbpf's helpers first.
  */
 #ifndef LBL_PACKET_H
 #define LBL_PACKET_H
@@ -18,19 +18,19 @@ enum lbl_tcp_flag {
 };
 
 struct lbl_packet {
-	struct lbl_ct_key key; /* src the client, dst the other side, in either direction */
-	__u32 l4; /* offset */
-	__u32 payload;
+	struct lbl_ct_key key; /* src is the client and dst the other side, in both directions */
+	__u32 l4; /* offset of the TCP or UDP header */
+	__u32 payload; /* bytes */
 	__u32 seq, ack; /* host order */
 	__u8 flags; /* enum lbl_tcp_flag */
 	bool ipv4;
 };
 
 enum lbl_parsed {
-	LBL_PARSED, /* TCP or UDP with its header at hand */
+	LBL_PARSED, /* TCP or UDP, with a complete header */
 	LBL_PARSED_OTHER, /* another protocol */
-	LBL_PARSED_IGNORED, /* malformed, or in a form that is not supported */
-	LBL_PARSED_SHORT, /* the header is not in the linear part, or not there at all */
+	LBL_PARSED_IGNORED, /* malformed or unsupported */
+	LBL_PARSED_SHORT, /* the header is not in the linear part, or is missing */
 };
 
 static __always_inline int lbl_parse_l4(struct lbl_packet *p, void *l4, void *end, bool reply,
@@ -68,10 +68,12 @@ static __always_inline int lbl_parse_ip4(struct __sk_buff *skb, struct lbl_packe
 		return LBL_PARSED_SHORT;
 	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
 		return LBL_PARSED_OTHER;
-	/* A first fragment too: nothing but the ports, which the others lack, tells whose they are. */
+	/* Ignore first fragments too: the later ones lack the ports, so none can be translated. */
 	if (ip->version != 4 || ip->ihl < 5 || ip->frag_off & bpf_htons(0x3fff))
 		return LBL_PARSED_IGNORED;
-	/* Not skb->len, which may count Ethernet's padding; but 0 in packets above 64 KiB. */
+	/*
+	 * Not skb->len, which includes Ethernet padding; but tot_len is 0 in packets above 64 KiB.
+	 */
 	header = ip->ihl * 4;
 	total = ip->tot_len ? bpf_ntohs(ip->tot_len) : skb->len - ETH_HLEN;
 	if (total < header + sizeof(struct udphdr) || total > skb->len - ETH_HLEN)
@@ -94,7 +96,7 @@ static __always_inline int lbl_parse_ip6(struct __sk_buff *skb, struct lbl_packe
 		return LBL_PARSED_SHORT;
 	if (ip->nexthdr == IPPROTO_ICMPV6 || ip->daddr.s6_addr[0] == 0xff) /* multicast */
 		return LBL_PARSED_OTHER;
-	/* The rest are extension headers, fragments among them. */
+	/* The others are extension headers, including fragments. */
 	if (ip->version != 6 || (ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP))
 		return LBL_PARSED_IGNORED;
 	total = ip->payload_len ? bpf_ntohs(ip->payload_len) : skb->len - ETH_HLEN - sizeof(*ip);
@@ -122,7 +124,7 @@ static __always_inline int lbl_parse_linear(struct __sk_buff *skb, struct lbl_pa
 	return LBL_PARSED_OTHER;
 }
 
-/* `reply`: the packet goes from the other side to the client. Returns enum lbl_parsed. */
+/* Parse a packet. `reply`: it goes to the client. Returns enum lbl_parsed, never SHORT. */
 static __always_inline int lbl_parse(struct __sk_buff *skb, struct lbl_packet *p, bool reply)
 {
 	__u32 want = skb->len < LBL_LONGEST_HEADERS ? skb->len : LBL_LONGEST_HEADERS;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Follow a connection by its packets in both directions: when the backend answered, when it sent
- * its first byte, when and why the connection ended. TCP; of UDP, the first byte only. Resets are
- * believed without a look at their sequence number. Include lblatency.bpf.h before.
+ * Track a connection by its packets in both directions: when the backend answered, when it sent its
+ * first byte, when and why the connection ended; for UDP, the first byte only. The sequence number
+ * of a RST is not checked. Include lblatency.bpf.h first.
  */
 #ifndef LBL_TCP_TRACK_H
 #define LBL_TCP_TRACK_H
@@ -11,7 +11,7 @@
 
 enum lbl_track_state {
 	LBL_TRACK_SYNACK = 1, /* the backend has answered */
-	LBL_TRACK_ESTABLISHED = 2, /* and the client has acknowledged that */
+	LBL_TRACK_ESTABLISHED = 2, /* the client has acknowledged the SYN-ACK */
 	LBL_TRACK_CLIENT_DATA = 4,
 	LBL_TRACK_BACKEND_DATA = 8,
 	LBL_TRACK_CLIENT_FIN = 16,
@@ -20,33 +20,34 @@ enum lbl_track_state {
 	LBL_TRACK_BACKEND_FIN_ACKED = 128,
 };
 
-/* Zero it for a new connection, then set `isn`. */
+/* Zero it for a new connection, and set `isn`. */
 struct lbl_track {
 	__u64 closing_ns; /* first FIN or RST; 0 = none yet */
-	__u32 state; /* enum lbl_track_state, changed by atomic or */
+	__u32 state; /* enum lbl_track_state, modified by atomic OR */
 	__u32 connect_us; /* 0 = no SYN-ACK yet */
 	__u32 first_byte_us; /* 0 = none yet */
-	__u32 isn; /* of the client */
-	__u32 client_fin; /* the acknowledgement that each FIN waits for */
+	__u32 isn; /* the client's initial sequence number */
+	__u32 client_fin; /* the acknowledgement number of each FIN */
 	__u32 backend_fin;
 };
 
-/* Why a connection has ended: enum lbl_reason, with the event's flags above it. */
+/* Why a connection has ended: enum lbl_reason, and the event's flags from this bit on. */
 #define LBL_ENDED_FLAGS 8
 
 static __always_inline void lbl_track_mark(struct lbl_track *track, __u32 bits)
 {
-	/* Atomic: the two directions may run on two CPUs. */
+	/* Atomic, since the two directions may run on two CPUs. */
 	__sync_fetch_and_or(&track->state, bits);
 }
 
-/* Whether a packet on a known tuple starts another connection: a SYN, and not the first again. */
+/* Return whether a packet on a known tuple starts a new connection: a SYN that is no retransmit. */
 static __always_inline bool lbl_track_reused(const struct lbl_track *track,
 					     const struct lbl_packet *p)
 {
 	return (p->flags & (LBL_TCP_SYN | LBL_TCP_ACK)) == LBL_TCP_SYN && track->isn != p->seq;
 }
 
+/* Return whether the packet has the first payload of its direction. */
 static __always_inline bool lbl_track_first_data(const struct lbl_track *track,
 						 const struct lbl_packet *p, bool reply)
 {
@@ -56,9 +57,9 @@ static __always_inline bool lbl_track_first_data(const struct lbl_track *track,
 }
 
 /*
- * The time of a packet, exact where it counts. The coarse clock is up to a tick (4 ms) behind, too
- * much for a packet that may be the last: in UDP any, in TCP also the acknowledgement of the last
- * FIN.
+ * Return the time of a packet, ns, from the exact clock if it may be reported. The coarse clock is
+ * up to a tick (4 ms) late, too much for the last packet of a connection: any UDP packet, and the
+ * acknowledgement of the last FIN.
  */
 static __always_inline __u64 lbl_track_now(const struct lbl_track *track,
 					   const struct lbl_packet *p, bool reply)
@@ -70,7 +71,7 @@ static __always_inline __u64 lbl_track_now(const struct lbl_track *track,
 	return bpf_ktime_get_coarse_ns();
 }
 
-/* Note a FIN, and whether this segment acknowledges the other side's. */
+/* Record a FIN, and the acknowledgement of the other side's FIN. */
 static __always_inline void lbl_track_fin(struct lbl_track *track, const struct lbl_packet *p,
 					  __u64 now, bool reply)
 {
@@ -122,8 +123,8 @@ static __always_inline __u32 lbl_track_tcp(struct lbl_track *track, const struct
 }
 
 /*
- * Take in a packet; `now` is lbl_track_now()'s, and `reply` says that it goes to the client.
- * Returns 0, or why the connection has ended, for lbl_track_end().
+ * Update the state with a packet. `now` is from lbl_track_now(); `reply`: the packet goes to the
+ * client. Returns 0, or why the connection has ended, for lbl_track_end().
  */
 static __always_inline __u32 lbl_track_packet(struct lbl_track *track, const struct lbl_packet *p,
 					      __u64 created_ns, __u64 now, bool reply)
@@ -139,8 +140,8 @@ static __always_inline __u32 lbl_track_packet(struct lbl_track *track, const str
 }
 
 /*
- * Put into the closed event, whose protocol and timestamp_ns are set, all that was seen: flags and
- * short times. In UDP nothing connects or closes, so nothing of that was measured.
+ * Set flags and short times of a closed event whose protocol and timestamp_ns are set. UDP has no
+ * connect and no closing, so these stay 0 (not measured).
  */
 static __always_inline void lbl_track_end(const struct lbl_track *track, __u32 ended,
 					  struct lbl_event *event)
