@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the C tests speak: CHECK() counts, and RUN() prints a line of TAP for each test. */
+/* The C tests' framework: CHECK() counts failures, and RUN() prints one line of TAP per test. */
 #ifndef LBL_CHECK_H
 #define LBL_CHECK_H
 
@@ -16,7 +16,7 @@ static __attribute__((unused)) int checks_failed, tests_run, tests_failed;
 		}                                                                                  \
 	} while (0)
 
-/* Where going on makes no sense. */
+/* For conditions without which the test cannot continue. */
 #define REQUIRE(condition)                                                                         \
 	do {                                                                                       \
 		if (!(condition)) {                                                                \

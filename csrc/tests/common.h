@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What several C tests set up alike. */
+/* Set-up shared by several C tests. */
 #ifndef LBL_COMMON_H
 #define LBL_COMMON_H
 
@@ -105,7 +105,7 @@ static inline struct lbl_buckets *make_buckets(void)
 	return buckets;
 }
 
-/* With lifetimes alone, or with all latencies. */
+/* Record lifetimes only, or all latencies. */
 static inline struct lbl_tracker *make_tracker(uint32_t max_backends, bool with_all)
 {
 	struct lbl_buckets *buckets = make_buckets(), *each[LBL_METRICS] = { buckets };
@@ -119,7 +119,7 @@ static inline struct lbl_tracker *make_tracker(uint32_t max_backends, bool with_
 	return tracker;
 }
 
-/* A shard that is nobody's, with names of its own. */
+/* A shard without a tracker, with its own set of names. */
 static inline struct lbl_shard *make_shard(uint32_t capacity, bool with_all)
 {
 	struct lbl_buckets *buckets = make_buckets(), *each[LBL_METRICS] = { buckets };
@@ -142,7 +142,7 @@ static inline void free_shard(struct lbl_shard *shard)
 	lbl_intern_free(names);
 }
 
-/* One stream, or more. */
+/* Start on one or more streams. */
 static inline int start_on(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
 			   const char *name)
 {
@@ -180,7 +180,7 @@ static inline bool accounted(const struct lbl_outcomes *outcomes)
 	       outcomes->recorded + outcomes->unmatched + outcomes->rejected + outcomes->ignored;
 }
 
-/* All three sums of a tracker. */
+/* The three identities of a tracker. */
 static inline bool all_accounted(const struct lbl_tracker_stats *stats)
 {
 	const struct lbl_stream_stats *events = &stats->events;

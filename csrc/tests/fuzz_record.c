@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Whatever a producer may put into a ring: decoded, recorded and walked without harm, and accounted
- * for. libFuzzer calls LLVMFuzzerTestOneInput(); without it, main() makes inputs of its own, the
- * same ones each time.
+ * Decode, record and drain any bytes that a producer may put into a ring: no memory error, and
+ * every record accounted for. libFuzzer calls LLVMFuzzerTestOneInput(); without libFuzzer, main()
+ * generates the same inputs each time.
  */
 #include "common.h"
 #include "event/decode.h"
@@ -18,7 +18,7 @@ static void fuzz_decode(const uint8_t *data, size_t size)
 	REQUIRE(err || seen.event.reason < LBL_REASONS);
 }
 
-/* Records one after another: a byte of length, and as much. */
+/* Input: records, each with its length in the first byte. */
 static void fuzz_record(struct lbl_shard *shard, const uint8_t *data, size_t size)
 {
 	uint64_t n = 0;
@@ -34,7 +34,7 @@ static void fuzz_record(struct lbl_shard *shard, const uint8_t *data, size_t siz
 	REQUIRE(kinds(&shard->outcomes) == n && accounted(&shard->outcomes));
 }
 
-/* The ring's memory as it stands, from a position in it on. */
+/* Input: a position (first byte times 8), and the ring's bytes from there on. */
 static void fuzz_ring(struct lbl_shard *shard, const uint8_t *data, size_t size)
 {
 	uint64_t before = kinds(&shard->outcomes), start;
@@ -89,14 +89,14 @@ static uint32_t random_below(uint32_t n)
 	return (uint32_t)((state >> 32) * n >> 32);
 }
 
-/* Something that looks like a ring: headers before records, most of them of a known length. */
-static size_t make_input(uint8_t *data, size_t room)
+/* Generate a ring's contents: records with headers, mostly of a known length. */
+static size_t make_input(uint8_t *data, size_t capacity)
 {
 	static const uint32_t lengths[] = { 56, 56, 56, 64, 72, 120, 0, 8, 57, 4096 };
 	size_t size = 0, i;
 	uint32_t flips;
 
-	while (size + 88 <= room && random_below(24)) {
+	while (size + 88 <= capacity && random_below(24)) {
 		struct lbl_event event =
 			closed_event(random_below(1 << 30), (uint8_t)random_below(16));
 		uint32_t len = lengths[random_below(9)];

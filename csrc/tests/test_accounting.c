@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The three sums of each tracker, over starts, stops, forks and other users of its streams. */
+/*
+ * The three identities of each tracker, over starts, stops, forks and other users of its streams.
+ */
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,7 +37,7 @@ static void free_streams(void)
 		lbl_stream_free(streams[i]);
 }
 
-/* All kinds of records, and more than the ring has room for. */
+/* Produce all kinds of records, faster than the ring is drained. */
 static void *produce_on(void *arg)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -43,7 +45,7 @@ static void *produce_on(void *arg)
 	uint32_t n;
 
 	for (n = 0; !__atomic_load_n(&done, __ATOMIC_ACQUIRE); n++) {
-		event.type = (uint8_t)(n % 5); /* unknown ones too */
+		event.type = (uint8_t)(n % 5); /* including unknown types */
 		event.created_ns = n % 7 ? SECOND : 0;
 		event.addr[15] = (uint8_t)(n % 9);
 		lbl_stream_produce(stream, &event, n % 11 ? sizeof(event) : 40);
@@ -81,7 +83,7 @@ static void *read_on(void *arg)
 	return NULL;
 }
 
-/* Leave events in the ring, of which the first is not submitted yet. Returns its header. */
+/* Leave `n` events in the ring, the first one not submitted. Returns its header. */
 static uint32_t *hold_back(struct lbl_stream *stream, uint32_t n)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -100,7 +102,7 @@ static uint32_t *hold_back(struct lbl_stream *stream, uint32_t n)
 	return header;
 }
 
-/* A full ring drops, and who is attached counts it. */
+/* Fill the ring until it drops an event, which attached trackers count. */
 static void overfill(struct lbl_stream *stream)
 {
 	uint32_t *held = hold_back(stream, 1);
@@ -164,7 +166,7 @@ static struct lbl_stream_stats events_of(struct lbl_tracker *tracker)
 	return stats.events;
 }
 
-/* What others received and what was dropped before the start is not this tracker's. */
+/* Events received or dropped before the start are not this tracker's. */
 static void test_a_tracker_counts_from_its_start_to_its_stop(void)
 {
 	struct lbl_tracker *first = make_tracker(10, false), *second = make_tracker(10, false);
@@ -206,7 +208,7 @@ static void check_child(struct lbl_tracker *tracker, uint64_t received)
 	CHECK(events_of(tracker).produced == received);
 }
 
-/* ThreadSanitizer does not know threads that are made in a child. */
+/* ThreadSanitizer does not support threads created in a child of fork(). */
 #ifndef LBL_TSAN
 static void check_new_start(struct lbl_tracker *tracker, uint64_t received)
 {
@@ -222,7 +224,7 @@ static void check_new_start(struct lbl_tracker *tracker, uint64_t received)
 }
 #endif
 
-/* The ring and what it still holds are the parent's; the child may start anew on rings of its own. */
+/* The ring's contents belong to the parent; the child may start on rings of its own. */
 static void test_a_child_keeps_what_was_received(void)
 {
 	struct lbl_tracker *tracker = make_tracker(10, true);
@@ -257,7 +259,7 @@ static void test_a_child_keeps_what_was_received(void)
 	free_streams();
 }
 
-/* Of a start that fails nothing is left: no stream fed, no event counted. */
+/* A failed start leaves nothing behind: no attached sink, no counted event. */
 static void test_a_start_is_all_or_nothing(void)
 {
 	struct lbl_tracker *tracker = make_tracker(10, true), *others[LBL_SINKS_MAX];

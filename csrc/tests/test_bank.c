@@ -5,14 +5,14 @@
 
 static const uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
 
-/* One backend of a tracker, its owner's doings, and between which values readers may see it. */
+/* One backend of a tracker, and the range of counts that its readers may see. */
 struct subject {
 	struct lbl_tracker *tracker;
 	struct lbl_backend *backend;
 	uint16_t name;
 	uint32_t index;
 	bool done;
-	uint64_t least, most; /* what was counted before and will be after the step under way */
+	uint64_t least, most; /* counts before and after the current step */
 };
 
 static void subject_init(struct subject *subject)
@@ -36,7 +36,7 @@ static void subject_free(struct subject *subject)
 	lbl_tracker_free(subject->tracker);
 }
 
-/* Add `n` connections of 2^30 ns at once, as only a merge does. */
+/* Add `n` connections of 2^30 ns in one step, as a merge does. */
 static void add(struct subject *subject, uint64_t n)
 {
 	struct lbl_shard *own = subject->tracker->own;
@@ -54,7 +54,7 @@ static void add(struct subject *subject, uint64_t n)
 	pthread_mutex_unlock(&own->sink.lock);
 }
 
-static struct lbl_backend_snapshot look(struct subject *subject)
+static struct lbl_backend_snapshot read_row(struct subject *subject)
 {
 	struct lbl_snapshot *snapshot;
 	struct lbl_backend_snapshot row;
@@ -74,12 +74,12 @@ static lbl_u128 sum_of(const struct lbl_backend_snapshot *row)
 
 static void check_counts(struct subject *subject, uint64_t n)
 {
-	struct lbl_backend_snapshot row = look(subject);
+	struct lbl_backend_snapshot row = read_row(subject);
 
 	CHECK(row.count == n);
 	CHECK(row.closed[LBL_REASON_UNKNOWN] == n);
 	CHECK(sum_of(&row) == (lbl_u128)n << 30);
-	CHECK(row.opened >= n - 2 && row.opened <= n); /* by hand, two more are closed */
+	CHECK(row.opened >= n - 2 && row.opened <= n); /* up to two were observed, not opened */
 }
 
 static void test_counters_carry_past_32_bits(void)
@@ -99,7 +99,7 @@ static void test_counters_carry_past_32_bits(void)
 	subject_free(&subject);
 }
 
-/* What one counter has carried, and counters all over the range that have not. */
+/* Mix one counter that has carried with counters that have not. */
 static void test_counters_do_not_mix(void)
 {
 	struct subject subject;
@@ -110,7 +110,7 @@ static void test_counters_do_not_mix(void)
 	add(&subject, 5ULL << 32);
 	for (seconds = 1e-6; seconds < 1e7; seconds *= 10)
 		CHECK(!lbl_backend_observe(subject.backend, seconds));
-	row = look(&subject);
+	row = read_row(&subject);
 	CHECK(row.count == (5ULL << 32) + 13);
 	CHECK(row.n == 14);
 	subject_free(&subject);
@@ -149,10 +149,10 @@ static void test_merging_keeps_all_128_bits(void)
 		REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
 		REQUIRE(lbl_stream_drain(stream) >= 0);
 	}
-	row = look(&subject);
+	row = read_row(&subject);
 	CHECK(sum_of(&row) == (lbl_u128)1000 << 57);
 	lbl_tracker_stop(subject.tracker);
-	row = look(&subject);
+	row = read_row(&subject);
 	CHECK(sum_of(&row) == (lbl_u128)1000 << 57);
 	CHECK(row.count == 1000 && row.closed[LBL_REASON_FIN] == 1000);
 	lbl_stream_free(stream);
@@ -184,7 +184,7 @@ static void *read_on(void *arg)
 
 	while (!__atomic_load_n(&subject->done, __ATOMIC_ACQUIRE)) {
 		uint64_t least = __atomic_load_n(&subject->least, __ATOMIC_ACQUIRE), most;
-		struct lbl_backend_snapshot row = look(subject);
+		struct lbl_backend_snapshot row = read_row(subject);
 
 		most = __atomic_load_n(&subject->most, __ATOMIC_ACQUIRE);
 		CHECK(row.count >= least && row.count <= most && row.count >= last);
@@ -199,7 +199,7 @@ static void *read_on(void *arg)
 	return NULL;
 }
 
-/* Each step carries the counter, the closed count and the sum; no reader sees half of one. */
+/* Each step carries the counter, the closed count and the sum; no reader sees a partial carry. */
 static void test_readers_never_see_half_a_carry(void)
 {
 	struct subject subject;
@@ -227,7 +227,7 @@ static void test_readers_never_see_half_a_carry(void)
 	subject_free(&subject);
 }
 
-/* Durations spread, counters get pages to carry into and backends are added, while readers look. */
+/* Blocks are allocated and backends added while a reader is at work. */
 static void test_readers_survive_growth(void)
 {
 	struct subject subject;
@@ -254,7 +254,7 @@ static void test_readers_survive_growth(void)
 	}
 	__atomic_store_n(&subject.done, true, __ATOMIC_RELEASE);
 	pthread_join(reader, NULL);
-	CHECK(look(&subject).count == 1 + 200 * 400);
+	CHECK(read_row(&subject).count == 1 + 200 * 400);
 	subject_free(&subject);
 }
 

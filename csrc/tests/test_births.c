@@ -35,7 +35,7 @@ static void test_births_remember_and_forget(void)
 	lbl_births_destroy(&births);
 }
 
-/* Beyond a million, each that is remembered makes another be forgotten, and none is invented. */
+/* Beyond the limit, each insertion evicts one entry, and no creation time is invented. */
 static void test_a_full_table_evicts_one_for_one(void)
 {
 	struct lbl_births births = { 0 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Runs of events come to what they would one by one, however they are decoded. */
+/* A burst has the same result as its events recorded one by one, in every implementation. */
 #include "common.h"
 
-enum { BACKENDS = 24, ROUNDS = 4000, ROOM = 100000 };
+enum { BACKENDS = 24, ROUNDS = 4000, CAPACITY = 100000 };
 
 static uint64_t state = 0x9e3779b97f4a7c15;
 
@@ -14,7 +14,7 @@ static uint64_t random_below(uint64_t n)
 	return state % n;
 }
 
-/* Records as they stand in a ring. */
+/* A record, as in a ring. */
 struct record {
 	uint64_t header;
 	struct lbl_event event;
@@ -27,7 +27,7 @@ static uint32_t make_span(void)
 	return random_below(4) ? (uint32_t)random_below(1 << 20) : odd[random_below(4)];
 }
 
-/* Now and then something is odd: unknown, hostile, or just another kind of event. */
+/* Some events have an unknown, hostile or rare value. */
 static struct lbl_event make_event(bool with_ids)
 {
 	static const uint64_t times[] = {
@@ -92,7 +92,7 @@ static void check_backend(const struct lbl_shard *a, uint32_t index_a, const str
 	}
 }
 
-/* But for the overflow backend, what is where depends on who came first. */
+/* Only the overflow backend has the same index in both; other indexes depend on the order. */
 static void check_equal(const struct lbl_shard *a, const struct lbl_shard *b)
 {
 	uint32_t i;
@@ -110,14 +110,14 @@ static void check_equal(const struct lbl_shard *a, const struct lbl_shard *b)
 
 static void check_bursts(bool with_ids, bool with_all)
 {
-	struct lbl_shard *by_burst = make_shard(ROOM, with_all);
-	struct lbl_shard *one_by_one = make_shard(ROOM, with_all);
+	struct lbl_shard *by_burst = make_shard(CAPACITY, with_all);
+	struct lbl_shard *one_by_one = make_shard(CAPACITY, with_all);
 	uint64_t total = 0;
 	int round;
 
 	for (round = 0; round < ROUNDS; round++) {
 		uint32_t n = 1 + (uint32_t)random_below(LBL_BURST_MAX), i;
-		/* Of just this size, so that a sanitizer sees what is read behind it. */
+		/* Allocate the exact size, so that a sanitizer detects reads past the end. */
 		struct record *records = calloc(n, sizeof(*records));
 
 		REQUIRE(records);
@@ -160,12 +160,12 @@ static void test_by_id_without_vectors(void)
 	lbl_use_avx512 = use;
 }
 
-/* A counter that cannot carry for lack of memory goes on as long as it can, and says so then. */
+/* Without memory to carry into, a counter continues to its limit, and then reports the failure. */
 static void test_out_of_memory(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
 	struct record records[LBL_BURST_MAX];
-	struct lbl_shard *shard = make_shard(ROOM, false);
+	struct lbl_shard *shard = make_shard(CAPACITY, false);
 	struct lbl_totals *totals = &scratch[0];
 	struct lbl_tallies tallies = { 0 };
 	uint32_t i;
@@ -200,10 +200,10 @@ static uint64_t overflowed(const struct lbl_shard *shard)
 	return shard->table.hot[0].counts[LBL_REASON_FIN];
 }
 
-/* Backends that there is no memory for are the overflow backend's, until there is some. */
+/* Without memory for new backends, their events go to the overflow backend. */
 static void test_no_memory_for_backends(void)
 {
-	struct lbl_shard *shard = make_shard(ROOM, false);
+	struct lbl_shard *shard = make_shard(CAPACITY, false);
 	struct lbl_event event = closed_event(SECOND, 1);
 	uint64_t before;
 	uint32_t i;
@@ -246,10 +246,10 @@ static void *flip(void *arg)
 	return NULL;
 }
 
-/* What is in the ring may change while it is read: then counts are wrong, but of their backend. */
+/* A record that changes while it is read may be miscounted, but only for its own backend. */
 static void test_events_that_change(void)
 {
-	struct lbl_shard *shard = make_shard(ROOM, false);
+	struct lbl_shard *shard = make_shard(CAPACITY, false);
 	struct lbl_event other;
 	static struct flipping flipping;
 	pthread_t thread;
@@ -284,7 +284,7 @@ int main(void)
 	RUN(test_by_id_without_vectors);
 	RUN(test_out_of_memory);
 	RUN(test_no_memory_for_backends);
-#ifndef LBL_TSAN /* to which such a change is an error */
+#ifndef LBL_TSAN /* which reports the intended race */
 	RUN(test_events_that_change);
 #endif
 	return checks_done();

@@ -10,7 +10,7 @@ static void set_up(uint32_t bytes)
 {
 	shard = make_shard(100, false);
 	REQUIRE(!lbl_stream_memory(bytes, &stream));
-	stream->sinks[0] = &shard->sink; /* without a thread */
+	stream->sinks[0] = &shard->sink; /* attached without a drain thread */
 	stream->n_sinks = 1;
 }
 
@@ -69,7 +69,7 @@ static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 	CHECK(now_ns(clock) < SECOND / 50);
 	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* as a producer submits */
 	lbl_stream_detach(stream, &shard->sink, &unused);
-	lbl_stream_free(stream); /* the reference that attaching took */
+	lbl_stream_free(stream); /* the reference that lbl_stream_attach() took */
 	CHECK(shard->outcomes.recorded == 40);
 	tear_down();
 }
@@ -118,7 +118,7 @@ static void test_positions_too_far_apart_are_corrupt(void)
 	tear_down();
 }
 
-/* No record of our own starts anywhere but at a multiple of 8; a hostile consumer might have. */
+/* Valid positions are multiples of 8; a hostile consumer may have written others. */
 static void test_an_odd_position_is_corrupt(void)
 {
 	set_up(4096);

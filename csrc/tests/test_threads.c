@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* All that may happen at once, with nothing lost: for ThreadSanitizer, and as it stands. */
+/* All threads at work at once, with no event lost: for ThreadSanitizer, too. */
 #include <sched.h>
 
 #include "common.h"
@@ -119,8 +119,8 @@ static void test_nothing_is_lost(void)
 	void *popped;
 	int i;
 
-	kept = make_tracker(5,
-			    true); /* fewer than there are: the overflow backend is at work too */
+	/* Fewer than the events have: the overflow backend is at work too. */
+	kept = make_tracker(5, true);
 	reset = make_tracker(100, false);
 	REQUIRE(!lbl_queue_new(100, &queue));
 	for (i = 0; i < RINGS; i++) {
