@@ -17,10 +17,10 @@
 
 #define SECOND 1000000000ULL
 
-/* While set, calloc() and mprotect() fail: the tests are linked with --wrap for these. */
+/* While true, calloc() and mprotect() fail: the tests are linked with --wrap for these. */
 static __attribute__((unused)) bool no_memory;
 
-/* If not 0, the number of the call from which on they fail. */
+/* If not 0, the number of the first call that fails; all later calls fail as well. */
 static __attribute__((unused)) uint32_t memory_ends_at;
 
 static inline bool is_refused(void)
@@ -46,7 +46,7 @@ int __wrap_mprotect(void *p, size_t size, int protection)
 	return is_refused() ? -1 : __real_mprotect(p, size, protection);
 }
 
-/* While set, says how long epoll_wait() waits, for which it is asked how long it should. */
+/* If set, returns how long epoll_wait() waits instead of the requested time. */
 static __attribute__((unused)) int (*choose_wait)(int timeout_ms);
 
 int __real_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms);
@@ -58,7 +58,7 @@ int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_m
 				 choose_wait ? choose_wait(timeout_ms) : timeout_ms);
 }
 
-/* While set, waits for a condition end at once, and this is when they would have. */
+/* If set, waits for a condition return at once, and this receives their deadline. */
 static __attribute__((unused)) struct timespec *deadline;
 
 int __real_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
@@ -83,7 +83,7 @@ static inline uint64_t now_ns(clockid_t clock)
 	return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
 }
 
-/* Whether what another thread counts comes to `n`, for which 20 s must do. */
+/* Return whether another thread's count reaches `n` within 20 s. */
 static inline bool comes_to(const uint64_t *count, uint64_t n)
 {
 	uint64_t start = now_ns(CLOCK_MONOTONIC);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Counters that pass 2^31, 2^32 and 2^63 while readers look on. */
+/* Counters that pass 2^31, 2^32 and 2^63 while readers are at work. */
 #include "base/seq.h"
 #include "common.h"
 
@@ -116,7 +116,7 @@ static void test_counters_do_not_mix(void)
 	subject_free(&subject);
 }
 
-/* Also where what is carried has no low bits. */
+/* Also if the carried part has no low bits. */
 static void test_every_power_of_two(void)
 {
 	static struct lbl_totals totals;
@@ -159,7 +159,7 @@ static void test_merging_keeps_all_128_bits(void)
 	subject_free(&subject);
 }
 
-/* Whoever has read while somebody wrote looks again. */
+/* A reader retries if a writer was at work. */
 static void test_a_read_beside_a_write_is_done_again(void)
 {
 	uint32_t seq = 0, round;

@@ -64,7 +64,7 @@ static void test_a_full_table_evicts_one_for_one(void)
 	lbl_births_destroy(&births);
 }
 
-/* A connection is another if any part of its name is. */
+/* Connections are distinct if any part of the tuple differs. */
 static void test_every_part_of_the_name_counts(void)
 {
 	struct lbl_decoded_event event = { .client_port = 40000, .event.port = 80 }, other;

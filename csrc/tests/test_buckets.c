@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Which slot a duration falls into, and which bounds there can be. */
+/* The slot of each duration, and the valid bounds. */
 #include "common.h"
 
 static struct lbl_buckets *buckets;
@@ -9,7 +9,7 @@ static int make(const uint64_t *bounds, size_t n)
 	return lbl_buckets_new(bounds, n, &buckets);
 }
 
-/* Bounds rise, each slot ends with its bound, and the next begins 1 ns later. */
+/* Bounds ascend; each slot ends at its bound, and the next slot begins 1 ns later. */
 static void check_slots(void)
 {
 	uint32_t n = lbl_buckets_slots(buckets), slot;
@@ -40,7 +40,7 @@ static void test_native_bounds_alone(void)
 	lbl_buckets_free(buckets);
 }
 
-/* Classic bounds are slots' ends too, the same ones where a native bound is the same. */
+/* A slot ends at each classic bound; a native bound with the same value shares the slot. */
 static void test_classic_bounds_are_merged_in(void)
 {
 	static const uint64_t bounds[] = { 1000, 5000000, SECOND, 10 * SECOND, LBL_TOP_NS };

@@ -61,7 +61,7 @@ static struct lbl_event make_event(bool with_ids)
 	case 5:
 		((uint8_t *)&event)[36 + random_below(20)] ^= (uint8_t)(1 << random_below(8));
 		break;
-	case 6: /* IPv6 backends, alike but for a bit, of which half the events promise IPv4 */
+	case 6: /* IPv6 backends that differ in one bit; half of the events have LBL_FLAG_IPV4 */
 		event.addr[0] = 0xfd;
 		event.addr[1 + random_below(15)] ^= 1;
 		event.flags = (uint8_t)random_below(2);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Every form of event, from its bytes as its producer writes them. */
+/* Decode each event format from the bytes that its producer writes. */
 #include "common.h"
 #include "event/decode.h"
 
@@ -24,7 +24,7 @@ static bool is_address(const uint8_t *addr, uint8_t last)
 	return !memcmp(addr, prefix, sizeof(prefix)) && addr[15] == last;
 }
 
-/* 10.0.7.3:40000 asked 10.0.7.1:443, and was sent to 10.0.7.2:8080; that ended after 5 s. */
+/* 10.0.7.3:40000 connected to 10.0.7.1:443, was sent to 10.0.7.2:8080, and closed after 5 s. */
 static void check_foreign(uint32_t len)
 {
 	REQUIRE(lbl_decode(bytes, len, &decoded) == 0);
@@ -66,7 +66,7 @@ static void test_foreign_native(void)
 	check_foreign(72);
 }
 
-/* Our own is taken as it stands, and so is the front of a longer one. */
+/* Our own event is copied unchanged, and so is the front of an extended one. */
 static void test_own(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -104,7 +104,7 @@ static void test_every_type_and_reason(void)
 	}
 }
 
-/* The flag that promises IPv4 is held against every byte that could belie it. */
+/* LBL_FLAG_IPV4 is checked against each byte of the address prefix. */
 static void test_an_address_that_belies_its_flag(void)
 {
 	int i;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a drain hands on: in which pieces, how many at a time, to all sinks and under their locks. */
+/* What a drain passes on: the sizes of bursts and batches, to all sinks, under their locks. */
 #include "common.h"
 
 enum { SINKS = 2, MANY = 3000 };
@@ -51,7 +51,7 @@ static void end_batch(struct lbl_sink *sink)
 	taker_of(sink)->batches++;
 }
 
-/* One of them does not care where batches end. */
+/* One sink has no `end` operation. */
 static const struct lbl_sink_ops ops[SINKS] = {
 	{ .burst = take_burst, .record = take_record, .end = end_batch },
 	{ .burst = take_burst, .record = take_record },
@@ -86,7 +86,7 @@ static void tear_down(uint64_t taken)
 
 static void produce(uint64_t n, uint32_t len)
 {
-	struct lbl_event events[3] = { 0 }; /* as much as the longest record */
+	struct lbl_event events[3] = { 0 }; /* the size of the longest record */
 
 	for (; events[0].timestamp_ns < n; events[0].timestamp_ns++)
 		REQUIRE(!lbl_ring_produce(&ring, events, len));
@@ -97,7 +97,7 @@ static bool drain_batch(void)
 	return lbl_drain_batch(&ring, *ring.producer_pos, sinks, SINKS, &counts);
 }
 
-/* Whatever the records are: others wait for the locks. Returns the size of a batch. */
+/* Other threads wait for the locks, so a batch is bounded for all records. Returns its size. */
 static uint64_t check_batches(uint32_t len)
 {
 	uint64_t batch, left = MANY;
@@ -124,7 +124,7 @@ static void test_a_batch_is_bounded(void)
 	CHECK(takers[0].bursts == 0 && takers[0].last_len == 40);
 }
 
-/* A burst is as long as it may be, and a record of another length ends it. */
+/* A burst has the maximal length, and a record of another length ends it. */
 static void test_bursts_are_whole(void)
 {
 	set_up();

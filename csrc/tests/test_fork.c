@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* fork() takes every lock, of lower ranks first, and gives it back on both sides. */
+/* fork() takes every lock in the order of ranks, and releases it in parent and child. */
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common.h"
 
-/* The front of struct lbl_intern, which base/intern.c keeps to itself. */
+/* The front of struct lbl_intern, which base/intern.c keeps private. */
 struct intern_front {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
@@ -54,7 +54,7 @@ static bool is_held(pthread_mutex_t *lock)
 	return false;
 }
 
-/* Locks of this rank and lower ones have had their turn, others have not. */
+/* Handlers of this rank and lower ones have run; the others have not. */
 static void check_locks(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	uint32_t turned = 0, i;
@@ -65,7 +65,7 @@ static void check_locks(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 		CHECK(is_held(locks[i]) == ((i < turned) == (phase == LBL_FORK_PREPARE)));
 }
 
-/* The child's checks are the parent's, too. */
+/* Report the child's failed checks in the parent, too. */
 static void fork_and_check(void)
 {
 	int status;
@@ -88,7 +88,7 @@ static void test_every_lock_is_held_over_a_fork(void)
 	uint32_t i;
 
 	set_up();
-	lbl_stream_stop(stream); /* so that nobody else takes them */
+	lbl_stream_stop(stream); /* so that no other thread takes them */
 	for (i = 0; i <= LBL_FORK_INTERN; i++) {
 		last[i] = (struct lbl_fork_entry){ .rank = i, .handle = check_locks };
 		lbl_fork_register(&last[i]);
@@ -107,7 +107,7 @@ static void note_fork(struct lbl_sink *sink)
 	forked++;
 }
 
-/* Only the child's sinks are told. */
+/* Only the child calls the sinks' `forked` operation. */
 static void test_sinks_are_told_in_the_child(void)
 {
 	static const struct lbl_sink_ops ops = { .forked = note_fork };
@@ -167,7 +167,7 @@ static void test_lower_ranks_come_first(void)
 		CHECK(called[i] == order[i % 6]);
 	for (i = 0; i < 6; i++) {
 		lbl_fork_unregister(&listed[i].entry);
-		lbl_fork_unregister(&listed[i].entry); /* of no effect */
+		lbl_fork_unregister(&listed[i].entry); /* no effect */
 		n_called = 0;
 		fork_and_check();
 		CHECK(n_called == 2 * (5 - i));
@@ -205,7 +205,7 @@ static void *pop(void *arg)
 	return (void *)(intptr_t)lbl_queue_pop(arg, -1, 2, popped);
 }
 
-/* It has what was counted, and cannot touch the ring; the parent goes on. */
+/* The child keeps the counts and cannot touch the ring; the parent continues. */
 static void test_a_child_is_on_its_own(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -217,7 +217,7 @@ static void test_a_child_is_on_its_own(void)
 	set_up();
 	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
 	CHECK(lbl_stream_drain(stream) >= 0);
-	stream->produced.produced++; /* as of one that the ring had no room for */
+	stream->produced.produced++; /* as if one event did not fit into the ring */
 	stream->produced.dropped++;
 	fflush(stdout);
 	pid = fork();

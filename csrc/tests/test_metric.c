@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Which latencies there are, and what a closed event tells of each. */
+/* The latencies, and their values in a closed event. */
 #include "common.h"
 
 static void test_each_has_a_name(void)
@@ -17,7 +17,7 @@ static void test_each_has_a_name(void)
 	CHECK(!lbl_metric_info(LBL_METRICS));
 }
 
-/* 0 is not measured, and the largest is what never came. */
+/* 0 means not measured; LBL_SPAN_NONE means that the end never came. */
 static void test_short_times(void)
 {
 	static const uint32_t us[] = { 0, 1, 2, 1000000, LBL_SPAN_NONE - 1, LBL_SPAN_NONE };

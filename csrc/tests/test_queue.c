@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A subscriber's queue: in order, bounded, and waited for. */
+/* A subscriber's queue: ordered, bounded, and with timeouts. */
 #include "common.h"
 
 static struct lbl_stream *stream;
@@ -73,7 +73,7 @@ static void test_a_full_queue_drops_the_new(void)
 	tear_down();
 }
 
-/* Neither queued nor counted as dropped: it would have told nothing. */
+/* A malformed record is neither queued nor counted as dropped. */
 static void test_malformed_records_are_no_events(void)
 {
 	uint8_t record[40] = { 0 };
@@ -97,7 +97,7 @@ static void *pop_one(void *arg)
 	return (void *)(intptr_t)lbl_queue_pop(queue, *(int *)arg, 1, &popped);
 }
 
-/* With a timeout that is far away, and without one. */
+/* With a long timeout, and without one. */
 static void test_a_reader_is_woken(void)
 {
 	int timeouts[] = { -1, 1000000 }, i;

@@ -9,7 +9,7 @@ static struct lbl_buckets *buckets;
 static uint16_t slots[LBL_SLOTS_MAX];
 static uint64_t counts[LBL_SLOTS_MAX];
 
-/* Slot by slot one more, so that no two counts are the same. */
+/* Ascending counts, so that no two slots have the same. */
 static size_t fill_all(void)
 {
 	uint32_t n = lbl_buckets_slots(buckets), i;
@@ -21,7 +21,7 @@ static size_t fill_all(void)
 	return n;
 }
 
-/* A native bucket ends at 2^(index / 2^schema) s, and the one before it where it begins. */
+/* A native bucket ends at 2^(index / 2^schema) s, and begins where the previous one ends. */
 static long double native_bound_ns(int schema, int32_t index)
 {
 	return 1e9L * powl(2, ldexpl(index, -schema));
@@ -101,7 +101,7 @@ static void test_classic_counts_are_cumulative(void)
 	lbl_buckets_free(buckets);
 }
 
-/* Within half a percent of the observation at the rank. */
+/* Within 0.5 % of the observation at the rank. */
 static bool is_about(double seconds, double expected)
 {
 	return fabs(seconds / expected - 1) < 0.0055;
@@ -133,7 +133,7 @@ static void test_percentiles(void)
 	lbl_buckets_free(buckets);
 }
 
-/* The first bucket begins at 0 and the last one has no end. */
+/* The first bucket begins at 0; the last one is unbounded. */
 static void test_percentiles_at_the_ends(void)
 {
 	uint32_t n;

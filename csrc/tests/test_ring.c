@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Rings whose contents make no sense, or not yet. */
+/* Rings with invalid contents, and records that are not submitted yet. */
 #include "common.h"
 
 static struct lbl_stream *stream;
@@ -51,7 +51,7 @@ static void test_a_busy_record_is_waited_for(void)
 	tear_down();
 }
 
-/* Its producer may be preempted by the very thread that waits for it. */
+/* A spinning thread could preempt the producer that it waits for. */
 static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 {
 	const struct timespec wait = { .tv_nsec = 100000000 };
@@ -67,7 +67,7 @@ static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 	REQUIRE(!pthread_getcpuclockid(stream->thread, &clock));
 	nanosleep(&wait, NULL);
 	CHECK(now_ns(clock) < SECOND / 50);
-	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* as a producer submits */
+	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* like a producer */
 	lbl_stream_detach(stream, &shard->sink, &unused);
 	lbl_stream_free(stream); /* the reference that lbl_stream_attach() took */
 	CHECK(shard->outcomes.recorded == 40);

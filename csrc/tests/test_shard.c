@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* What a shard makes of single events, and of all that another shard has counted. */
+/* How a shard records single events, and merges another shard's counts. */
 #include "common.h"
 
 enum { SPAN_US = 1000 };
 
 static struct lbl_totals totals;
 
-/* A closed event that tells all four latencies. */
+/* A closed event that contains all four latencies. */
 static struct lbl_event telling_event(uint8_t backend)
 {
 	struct lbl_event event = closed_event(SECOND, backend);
@@ -41,7 +41,7 @@ static struct lbl_tallies tallies_of(const struct lbl_shard *shard, uint32_t ind
 	return tallies;
 }
 
-/* Every kind of event is counted as one thing, and its backend's latencies are those it tells. */
+/* Each kind of event has one outcome, and records only the latencies that it contains. */
 static void test_each_event_has_one_outcome(void)
 {
 	struct lbl_shard *shard = make_shard(10, true);
@@ -97,7 +97,7 @@ static void test_merging_moves_all(void)
 
 	to->by_name = true;
 	from->table.sees_opens = true;
-	for (i = 0; i < 12; i++) { /* more than there is room for */
+	for (i = 0; i < 12; i++) { /* more than the capacity */
 		event.addr[15] = (uint8_t)i;
 		record(from, &event, 300);
 	}
@@ -125,14 +125,14 @@ static void test_merging_moves_all(void)
 	free_shard(to);
 }
 
-/* Then what is lost is counted as lost, and every sum still closes. */
+/* Lost observations are counted as lost, and every identity holds. */
 static void test_merging_without_memory_loses_nothing_silently(void)
 {
 	struct lbl_shard *from = make_shard(10, true), *to = make_shard(10, true);
 	struct lbl_event event = telling_event(1);
 	uint32_t metric;
 
-	record(from, &event, 200); /* more than fits a counter that cannot carry */
+	record(from, &event, 200); /* more than a counter can hold without carrying */
 	event.addr[15] = 2;
 	event.created_ns -= SECOND / 2;
 	record(from, &event, 100);
@@ -148,7 +148,7 @@ static void test_merging_without_memory_loses_nothing_silently(void)
 	free_shard(to);
 }
 
-/* Counts and sums that pass the bits which stand in the fast path's line. */
+/* Counts and sums that overflow the bits in struct lbl_hot. */
 static void check_carry(bool in_bursts, bool with_opened)
 {
 	static struct {
@@ -168,7 +168,7 @@ static void check_carry(bool in_bursts, bool with_opened)
 	for (i = 0; i < 4; i++) {
 		records[i].event = event;
 		records[i].event.type = with_opened && i % 2 ? LBL_OPENED : LBL_CLOSED;
-		records[i].event.connect_us = SPAN_US * SPAN_US; /* a second too */
+		records[i].event.connect_us = SPAN_US * SPAN_US; /* a second one, too */
 		records[i].event.first_byte_us = SPAN_US * SPAN_US;
 		if (!in_bursts)
 			record(shard, &records[i].event, 1);
@@ -201,7 +201,7 @@ static void test_counts_and_sums_carry_event_by_event(void)
 		check_carry(i & 1, i & 2);
 }
 
-/* Proxies that nobody named are called by their number; the overflow's key is no backend's. */
+/* Unnamed proxies are named by their id; no backend has the overflow backend's key. */
 static void test_proxies_have_names(void)
 {
 	struct lbl_shard *shard = make_shard(10, false);
@@ -226,7 +226,7 @@ static void test_proxies_have_names(void)
 	free_shard(shard);
 }
 
-/* Events that tell the client, as clj-ebpf-lb writes them in network order. */
+/* Events that contain the client, as written by clj-ebpf-lb in network order. */
 static void record_foreign(struct lbl_shard *shard, uint8_t type, uint64_t at_ns, uint8_t vip_port)
 {
 	uint8_t bytes[64] = { [0] = type,
@@ -252,7 +252,7 @@ static uint64_t created_elsewhere(void *ctx, const struct lbl_decoded_event *eve
 	return *(uint64_t *)ctx;
 }
 
-/* From the event that opened it, else from elsewhere, else from nowhere. */
+/* Creation times come from the opened event, else from the last source, else are unknown. */
 static void test_where_a_creation_time_comes_from(void)
 {
 	struct lbl_shard *shard = make_shard(10, false);
@@ -270,13 +270,13 @@ static void test_where_a_creation_time_comes_from(void)
 	CHECK(asked == 2 && shard->outcomes.unmatched == 1);
 	shard->elsewhere = (struct lbl_birth_source){ 0 };
 	record_foreign(shard, LBL_CLOSED, 7000, 1);
-	own.created_ns = 0; /* and does not tell the client */
+	own.created_ns = 0; /* and the event does not contain the client */
 	record(shard, &own, 1);
 	CHECK(asked == 2 && shard->outcomes.unmatched == 3 && accounted(&shard->outcomes));
 	free_shard(shard);
 }
 
-/* The VIP that was asked for is a proxy's; of none, the first proxy is meant. */
+/* A known VIP selects its proxy; any other VIP means the first proxy. */
 static void test_a_vip_tells_the_proxy(void)
 {
 	static const struct lbl_vip vips[] = {

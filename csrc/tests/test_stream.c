@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* The drain thread: when it drains, when it starts and ends, and whom it feeds. */
+/* The drain thread: when it starts, drains and ends, and which sinks it feeds. */
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "common.h"
 
-/* A sink that counts, and notes which signals its thread takes. */
+/* A sink that counts records, and the signals that its thread accepts. */
 struct counter {
 	struct lbl_sink sink;
 	uint64_t n;
@@ -41,7 +41,7 @@ static void produce(struct lbl_stream *stream, uint32_t n)
 		REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
 }
 
-/* Detach, and drop the reference that attaching took. */
+/* Detach, and drop the reference that lbl_stream_attach() took. */
 static void detach(struct lbl_stream *stream, struct counter *counter)
 {
 	lbl_stream_detach(stream, &counter->sink, &unused);
@@ -53,7 +53,7 @@ enum { IDLE_WAITS = 8 };
 static int waits[64];
 static uint64_t n_waits;
 
-/* Idle rounds pass at once. */
+/* Idle waits return at once. */
 static int note_wait(int timeout_ms)
 {
 	uint64_t n = n_waits;
@@ -93,7 +93,7 @@ static int wait_for_ever(int timeout_ms)
 	return -1;
 }
 
-/* At each quarter of the ring, so that one that fills up does not wait for the timer. */
+/* The thread is woken at each quarter of the ring, without waiting for the timer. */
 static void test_a_ring_that_fills_up_wakes_the_thread(void)
 {
 	struct lbl_stream *stream = open_stream(1 << 16);
@@ -115,7 +115,7 @@ static void test_a_ring_that_fills_up_wakes_the_thread(void)
 	lbl_stream_free(stream);
 }
 
-/* Nobody but its thread drains it here. */
+/* Only its thread drains the ring here. */
 static void test_a_stream_drains_by_itself_after_each_start(void)
 {
 	struct lbl_stream *stream = open_stream(4096);
@@ -159,7 +159,7 @@ static void test_the_thread_ends_with_the_last_sink(void)
 	lbl_stream_free(stream);
 }
 
-/* Of the program's signals none is taken by the thread, and its starter goes on to take them. */
+/* The drain thread accepts no signals; the thread that started it still does. */
 static void test_the_thread_takes_no_signals(void)
 {
 	struct lbl_stream *stream = open_stream(4096);
@@ -178,7 +178,7 @@ static void test_the_thread_takes_no_signals(void)
 	lbl_stream_free(stream);
 }
 
-/* In whichever order they come, and each is told what was counted before it came and until it went. */
+/* In any order of attaching, each sink receives the counts at its attach and detach. */
 static void test_sinks_are_kept_by_serial(void)
 {
 	static struct counter counters[LBL_SINKS_MAX + 1];
@@ -241,7 +241,7 @@ static void test_a_full_ring_drops_and_counts(void)
 	lbl_stream_free(stream);
 }
 
-/* A stream needs three descriptors, and leaves none behind if it does not get them. */
+/* A stream needs three fds, and leaks none if one is refused. */
 static void test_no_descriptors(void)
 {
 	struct rlimit before, scarce;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "common.h"
 
-/* Of as many as there is room for, one more or less than fits whole pages too. */
+/* Fill a table to `max` backends, and beyond. The callers try values next to whole pages. */
 static void check_capacity(uint32_t max)
 {
 	struct lbl_key key = { .port = 80, .proxy_ref = 1 };
@@ -28,7 +28,7 @@ static void test_a_full_table_says_so(void)
 	check_capacity(32768);
 }
 
-/* Each byte of a key tells backends apart. */
+/* Each byte of a key distinguishes backends. */
 static void test_keys_that_differ_in_a_bit(void)
 {
 	struct lbl_key key = { .port = 80, .proxy_ref = 1 }, other;

@@ -180,7 +180,7 @@ static void *name_proxies(void *arg)
 	return NULL;
 }
 
-/* Whoever comes first gives a name its number, and it is given once. */
+/* The first thread gives a name its number; the other threads get the same. */
 static void test_names_are_given_once(void)
 {
 	struct lbl_tracker *tracker = make_tracker(1, false);

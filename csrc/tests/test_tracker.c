@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Recording by hand, and what a snapshot shows of all that a tracker has counted. */
+/* Durations observed by the program, and snapshots of all that a tracker has counted. */
 #include "common.h"
 
 static const uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
@@ -44,7 +44,7 @@ static void produce(struct lbl_stream *stream, uint8_t backend, uint32_t n)
 	REQUIRE(lbl_stream_drain(stream) >= 0);
 }
 
-/* A refused call leaves nothing behind, and the lock is free after each. */
+/* A refused call changes nothing, and the lock is free after each call. */
 static void test_observing(void)
 {
 	struct lbl_tracker *tracker = make_tracker(10, true);
@@ -117,7 +117,7 @@ static void test_what_a_tracker_can_be(void)
 	lbl_buckets_free(buckets);
 }
 
-/* By hand and from two streams, of which one calls the proxy by an id. */
+/* Observed by the program and from two streams, one of which uses a proxy id. */
 static void test_a_backend_is_one_row(void)
 {
 	struct lbl_tracker *tracker = make_tracker(10, true);
@@ -144,7 +144,7 @@ static void test_a_backend_is_one_row(void)
 		REQUIRE(!lbl_stream_produce(streams[1], &event, sizeof(event)));
 		REQUIRE(lbl_stream_drain(streams[1]) == 1);
 	}
-	for (i = 0; i < 2; i++) { /* the same after the streams' parts have moved */
+	for (i = 0; i < 2; i++) { /* the same after the streams' counts were merged */
 		snapshot = snapshot_of(tracker, LBL_LIFETIME);
 		CHECK(snapshot->n_rows == 4 && snapshot->rows[0].name == 0);
 		CHECK(snapshot->n_pairs == 4 && snapshot->rows[0].count == 0);
@@ -183,7 +183,7 @@ static void test_a_large_snapshot(void)
 	uint8_t other[16] = { 0xfd };
 	size_t i, k;
 
-	for (i = 0; i < BACKENDS + 7; i++) { /* more than there is room for */
+	for (i = 0; i < BACKENDS + 7; i++) { /* more than the capacity */
 		memcpy(other + 8, &i, sizeof(i));
 		REQUIRE(!lbl_tracker_backend(tracker, LBL_LIFETIME, 1, other, 80, &backend));
 		for (k = 0; k < DURATIONS; k++)
@@ -227,11 +227,11 @@ static void test_names_have_numbers(void)
 	CHECK(!memcmp(lbl_tracker_name_text(tracker, 100, &len), "100", 3) && len == 3);
 	CHECK(!memcmp(lbl_tracker_name_text(tracker, 0, &len), "overflow", 8) && len == 8);
 	CHECK(!lbl_tracker_name_text(tracker, 101, &len));
-	CHECK(lbl_tracker_name(tracker, "overflow", 8) == 101); /* a proxy may be called that */
+	CHECK(lbl_tracker_name(tracker, "overflow", 8) == 101); /* a proxy may have this name */
 	lbl_tracker_free(tracker);
 }
 
-/* How many times memory can end before a call needs no more; each time it says so. */
+/* Return how often a call fails when memory ends one allocation later each time. */
 static uint32_t fail_each_time(int (*call)(void))
 {
 	uint32_t n = 0;
@@ -276,7 +276,7 @@ static int read_it(void)
 	return err;
 }
 
-/* Nothing is left of a call that fails, as AddressSanitizer sees. */
+/* A failed call leaks nothing; AddressSanitizer checks it. */
 static void test_memory_may_end_at_any_time(void)
 {
 	buckets = make_buckets();
