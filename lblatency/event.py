@@ -83,25 +83,26 @@ class Event:
         if self.reason not in REASONS:
             raise ValueError(f"reason {self.reason!r} must be one of {', '.join(REASONS)}")
         address, port = parse_target(self.target)
-        event = ffi.new(
-            "struct lbl_event *",
-            {
-                "type": _TYPE_NUMBERS[self.type],
-                "reason": REASONS.index(self.reason),
-                "protocol": self.protocol,
-                "flags": (lib.LBL_FLAG_PROBE if self.probe else 0)
-                | (0 if self.target.startswith("[") else lib.LBL_FLAG_IPV4),
-                "backend_id": self.backend_id,
-                "timestamp_ns": self.timestamp_ns,
-                "created_ns": self.created_ns,
-                "connect_us": _pack_span(self.connect_us),
-                "first_byte_us": _pack_span(self.first_byte_us),
-                "closing_us": _pack_span(self.closing_us),
-                "port": port,
-                "proxy_id": self.proxy_id,
-                "addr": address,
-            },
-        )
+        fields = {
+            "type": _TYPE_NUMBERS[self.type],
+            "reason": REASONS.index(self.reason),
+            "protocol": self.protocol,
+            "flags": (lib.LBL_FLAG_PROBE if self.probe else 0)
+            | (0 if self.target.startswith("[") else lib.LBL_FLAG_IPV4),
+            "backend_id": self.backend_id,
+            "timestamp_ns": self.timestamp_ns,
+            "created_ns": self.created_ns,
+            "connect_us": _pack_span(self.connect_us),
+            "first_byte_us": _pack_span(self.first_byte_us),
+            "closing_us": _pack_span(self.closing_us),
+            "port": port,
+            "proxy_id": self.proxy_id,
+            "addr": address,
+        }
+        try:
+            event = ffi.new("struct lbl_event *", fields)
+        except OverflowError as error:
+            raise ValueError(f"a field of the event is out of range: {error}") from None
         return bytes(ffi.buffer(event))
 
 

@@ -194,9 +194,8 @@ def _open_ring(ring: MapSpec, fd: int, counters_fd: int) -> Any:
 
 
 def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream:
-    """Open all rings, also those in arrays of maps. A shared counters map goes to the first one."""
+    """Open all rings, also those in arrays of maps."""
     streams: list[Any] = []
-    counted: set[int] = set()
     with ExitStack() as stack:
         for ring in rings:
             fd = stack.enter_context(map_fd(ring))
@@ -208,19 +207,8 @@ def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream
                     f"array {ring} has no rings in it yet; the balancer must add them"
                 )
             for each in inner or [fd]:
-                streams.append(_open_ring(ring, each, _once(counters_fd, counted)))
+                streams.append(_open_ring(ring, each, counters_fd))
     return EventStream(streams)
-
-
-def _once(counters_fd: int, counted: set[int]) -> int:
-    """What C gets for a counters map: its fd for the first ring that has it, else a constant."""
-    if counters_fd < 0:
-        return int(lib.LBL_NOT_COUNTED)
-    number = lib.lbl_map_id(counters_fd)
-    if number in counted:
-        return int(lib.LBL_COUNTED_ELSEWHERE)
-    counted.add(number)
-    return counters_fd
 
 
 def create_event_stream(
@@ -241,6 +229,8 @@ def create_event_stream(
         LatencyError: it is a map of another kind.
     """
     if isinstance(ringbuf, MemoryRing):
+        if counters is not None:
+            raise ValueError("a MemoryRing counts by itself; counters must be None")
         return EventStream([ringbuf.ptr])
     rings: Sequence[MapSpec]
     if isinstance(ringbuf, Sequence) and not isinstance(ringbuf, (str, bytes)):

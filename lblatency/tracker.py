@@ -115,6 +115,8 @@ class LatencyTracker:
             raise TypeError("stats_stream must come from lblatency.stats.create_event_stream()")
         if conntrack_map is not None and not isinstance(conntrack_map, ConntrackMap):
             raise TypeError("conntrack_map must be a lblatency.conntrack.ConntrackMap or None")
+        if proxies is not None and not isinstance(proxies, Mapping):
+            raise TypeError("proxies must be a mapping from proxy id or 'ip:port' to name")
         table = self._proxy_table(proxy_name, proxies or {})
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,15 @@ def test_a_short_time_that_cannot_be_is_refused(span: float) -> None:
     """A negative time or NaN is a ValueError."""
     with pytest.raises(ValueError, match="None, NEVER, or 0 or more"):
         stats.Event("closed", TARGET, 2, 1, connect_us=span).pack()
+
+
+@pytest.mark.parametrize(
+    "field", [{"protocol": 256}, {"timestamp_ns": -1}, {"backend_id": 2**32}, {"proxy_id": 65536}]
+)
+def test_a_number_that_has_no_room_is_refused(field: dict[str, Any]) -> None:
+    """As every field that cannot be sent."""
+    with pytest.raises(ValueError, match="out of range"):
+        replace(stats.Event("closed", TARGET, 2, 1), **field).pack()
 
 
 def test_a_zeroed_event_has_measured_nothing() -> None:

@@ -512,3 +512,15 @@ def test_every_field_of_the_abi_goes_to_c_and_back() -> None:
         assert ring.produce(sent.pack())
         stream.drain()
         assert subscription.get(timeout=20) == sent
+
+
+@pytest.mark.parametrize("length", [8, 56, 64, 72, 120])
+def test_a_full_ring_of_any_records_is_accounted_for(length: int) -> None:
+    """However many wait in the ring: produced = received + dropped + in_ring."""
+    ring = stats.MemoryRing(1 << 20)
+    while ring.produce(bytes(length)):
+        pass
+    with stats.create_event_stream(ring) as stream:
+        found = stream.stats()
+    assert found.produced == found.in_ring + 1
+    assert found.dropped == 1

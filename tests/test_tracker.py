@@ -570,3 +570,16 @@ def test_address_space_is_what_the_readme_says() -> None:
     assert float(made) == pytest.approx(600, rel=0.1)
     assert 270 < float(started) < 450  # with a thread's stack and its heap
     assert error.startswith("no address space for 1000000 backends; lower max_backends")
+
+
+def test_proxies_must_be_a_mapping() -> None:
+    """A list of pairs is told what is wanted."""
+    stream = stats.create_event_stream(stats.MemoryRing())
+    with pytest.raises(TypeError, match="proxies must be a mapping"):
+        LatencyTracker().start(stream, None, "web", proxies=[(1, "api")])  # type: ignore[arg-type]
+
+
+def test_a_memory_ring_takes_no_counters() -> None:
+    """It counts by itself; a map that would be ignored is refused."""
+    with pytest.raises(ValueError, match="counts by itself"):
+        stats.create_event_stream(stats.MemoryRing(), counters="lbl_counters")

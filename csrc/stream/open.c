@@ -105,7 +105,6 @@ static int open_counters(struct lbl_stream *stream, int fd)
 	struct bpf_map_info info;
 	int err;
 
-	stream->counted = fd != LBL_NOT_COUNTED;
 	if (fd < 0)
 		return 0;
 	err = lbl_map_info(fd, &info);
@@ -117,9 +116,12 @@ static int open_counters(struct lbl_stream *stream, int fd)
 	err = duplicate(fd, &stream->counters_fd);
 	if (!err)
 		err = lbl_counters_sum(fd, (uint64_t *)&counters, sizeof(counters) / 8);
-	if (!err)
-		stream->dropped_before = counters.dropped;
-	return err;
+	if (err)
+		return err;
+	stream->counted = true;
+	stream->counters_id = info.id;
+	stream->dropped_before = counters.dropped;
+	return 0;
 }
 
 static int open_ring(struct lbl_stream *stream, int fd)

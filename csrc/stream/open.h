@@ -6,16 +6,11 @@
 #include "stream/stream.h"
 
 /* cdef: begin */
-enum lbl_counted {
-	LBL_NOT_COUNTED = -1, /* the producer has no counters */
-	LBL_COUNTED_ELSEWHERE = -2, /* another stream reads the same counters map */
-};
-
 /*
  * Open the BPF ring buffer `ring_fd` as its only consumer. `counters_fd` is the producer's per-CPU
- * map of struct lbl_counters, or a value of enum lbl_counted. Both fds are duplicated. -EINVAL if a
- * map has another type, -EBUSY if another stream in this network namespace already consumes the
- * ring.
+ * map of struct lbl_counters, or -1 if it has none; streams may share one. Both fds are duplicated.
+ * -EINVAL if a map has another type, -EBUSY if another stream in this network namespace already
+ * consumes the ring.
  */
 int lbl_stream_open(int ring_fd, int counters_fd, struct lbl_stream **ret);
 

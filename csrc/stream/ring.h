@@ -13,7 +13,7 @@
 #define LBL_RING_DISCARDED 0x40000000U
 #define LBL_RING_LEN 0x3fffffffU
 
-enum { LBL_WALK_MAX = 4096 };
+enum { LBL_WALK_MAX = 1 << 20 };
 
 struct lbl_ring_header {
 	uint32_t len;

@@ -4,12 +4,25 @@
 #include "kernel/counters.h"
 #include "stream/stats.h"
 
-enum { RETRIES_MAX = 200 };
+enum { RETRIES_MAX = 50 };
 
 struct visit {
 	void (*call)(void *ctx, size_t i, const struct lbl_drain_counts *counts);
 	void *ctx;
 };
+
+/* Whether no earlier stream reads the same counters map. */
+static bool is_first(struct lbl_stream *const *streams, size_t i)
+{
+	uint32_t id = streams[i]->counters_id;
+	size_t k;
+
+	for (k = 0; id && k < i; k++) {
+		if (streams[k]->counters_id == id)
+			return false;
+	}
+	return true;
+}
 
 static int add_kernel_counters(const struct lbl_stream *stream, struct lbl_counters *sum)
 {
@@ -33,16 +46,18 @@ static int read_counters(struct lbl_stream *const *streams, size_t n, struct lbl
 	size_t i;
 
 	*ret = (struct lbl_counters){ 0 };
-	for (i = 0; i < n && !err; i++)
-		err = add_kernel_counters(streams[i], ret);
+	for (i = 0; i < n && !err; i++) {
+		if (is_first(streams, i))
+			err = add_kernel_counters(streams[i], ret);
+	}
 	return err;
 }
 
 /* An orphaned stream's ring belongs to the parent process, so its counts are frozen. */
-static void read_orphan(const struct lbl_stream *stream, struct lbl_counters *memory,
+static void read_orphan(const struct lbl_stream *stream, bool first, struct lbl_counters *memory,
 			struct lbl_stream_stats *ret)
 {
-	uint64_t dropped = stream->produced.dropped;
+	uint64_t dropped = first ? stream->produced.dropped : 0;
 
 	memory->dropped += dropped;
 	memory->produced += stream->consumed_before + stream->counts.received + dropped;
@@ -60,13 +75,15 @@ static void read_ring(const struct lbl_stream *stream, struct lbl_counters *memo
 }
 
 /* Holding both locks freezes a ring in memory, so its counters and its fill agree. */
-static void read_stream(struct lbl_stream *stream, size_t i, const struct visit *visit,
+static void read_stream(struct lbl_stream *const *streams, size_t i, const struct visit *visit,
 			struct lbl_counters *memory, struct lbl_stream_stats *ret)
 {
+	struct lbl_stream *stream = streams[i];
+
 	pthread_mutex_lock(&stream->producing);
 	pthread_mutex_lock(&stream->lock);
 	if (stream->orphaned)
-		read_orphan(stream, memory, ret);
+		read_orphan(stream, is_first(streams, i), memory, ret);
 	else
 		read_ring(stream, memory, ret);
 	ret->received += stream->counts.received;
@@ -86,8 +103,10 @@ static struct lbl_counters counted_before(struct lbl_stream *const *streams, siz
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		before.dropped += streams[i]->dropped_before;
-		before.produced += streams[i]->dropped_before + streams[i]->consumed_before;
+		uint64_t dropped = is_first(streams, i) ? streams[i]->dropped_before : 0;
+
+		before.dropped += dropped;
+		before.produced += dropped + streams[i]->consumed_before;
 	}
 	return before;
 }
@@ -124,7 +143,7 @@ static int read_once(struct lbl_stream *const *streams, size_t n, const struct v
 	if (err)
 		return err;
 	for (i = 0; i < n; i++)
-		read_stream(streams[i], i, visit, &memory, ret);
+		read_stream(streams, i, visit, &memory, ret);
 	err = read_counters(streams, n, &after);
 	if (err)
 		return err;

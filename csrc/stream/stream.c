@@ -134,28 +134,53 @@ static void remove_sink(struct lbl_stream *stream, const struct lbl_sink *sink,
 	pthread_mutex_unlock(&stream->lock);
 }
 
-int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
-		      struct lbl_drain_counts *ret)
+int lbl_stream_reserve(struct lbl_stream *stream)
 {
-	struct lbl_drain_counts unused;
 	int err = 0;
 
 	pthread_mutex_lock(&stream->control);
 	if (stream->orphaned)
 		err = -ECHILD;
-	else if (stream->n_sinks == LBL_SINKS_MAX)
+	else if (stream->n_sinks + stream->n_reserved == LBL_SINKS_MAX)
 		err = -ENOSPC;
-	if (!err) {
-		add_sink(stream, sink, ret); /* first, so that the thread drains nothing past it */
-		if (!stream->running)
-			err = start_thread(stream);
-		if (err)
-			remove_sink(stream, sink, &unused);
-		else
-			lbl_ref(&stream->refs);
-	}
+	else
+		stream->n_reserved++;
 	pthread_mutex_unlock(&stream->control);
 	return err;
+}
+
+void lbl_stream_release(struct lbl_stream *stream)
+{
+	pthread_mutex_lock(&stream->control);
+	stream->n_reserved--;
+	pthread_mutex_unlock(&stream->control);
+}
+
+int lbl_stream_attach_reserved(struct lbl_stream *stream, struct lbl_sink *sink,
+			       struct lbl_drain_counts *ret)
+{
+	struct lbl_drain_counts unused;
+	int err = 0;
+
+	pthread_mutex_lock(&stream->control);
+	add_sink(stream, sink, ret); /* first, so that the thread drains nothing past it */
+	if (!stream->running)
+		err = start_thread(stream);
+	if (err)
+		remove_sink(stream, sink, &unused);
+	else
+		lbl_ref(&stream->refs);
+	stream->n_reserved--;
+	pthread_mutex_unlock(&stream->control);
+	return err;
+}
+
+int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
+		      struct lbl_drain_counts *ret)
+{
+	int err = lbl_stream_reserve(stream);
+
+	return err ? err : lbl_stream_attach_reserved(stream, sink, ret);
 }
 
 void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
@@ -182,6 +207,7 @@ static void orphan(struct lbl_stream *stream)
 	if (stream->claim_fd >= 0)
 		close(stream->claim_fd);
 	stream->claim_fd = -1;
+	stream->produced.dropped += stream->dropped_before; /* 0 in memory; else until it is read */
 	if (stream->counters_fd >= 0)
 		lbl_counters_sum(stream->counters_fd, (uint64_t *)&stream->produced,
 				 sizeof(stream->produced) / sizeof(uint64_t));

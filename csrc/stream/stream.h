@@ -43,9 +43,10 @@ struct lbl_stream {
 	pthread_t thread;
 	bool running, stopping, orphaned;
 	struct lbl_sink *sinks[LBL_SINKS_MAX]; /* ascending serials */
-	uint32_t n_sinks;
+	uint32_t n_sinks, n_reserved;
 	struct lbl_drain_counts counts;
-	bool counted; /* the producer has counters, here or in another stream */
+	uint32_t counters_id; /* of the map behind counters_fd; 0 = none */
+	bool counted; /* the producer has counters */
 	uint64_t consumed_before; /* events consumed before the stream was opened */
 	uint64_t dropped_before; /* the producer's count when the stream was opened */
 	struct lbl_counters produced; /* ring in memory: current; child of fork(): as of the fork */
@@ -64,6 +65,16 @@ void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase ph
  */
 int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
 		      struct lbl_drain_counts *ret);
+
+/*
+ * The same in two steps, so that a sink can be attached to all of several streams or to none.
+ * Reserving takes the place, which attaching or lbl_stream_release() gives back. An attached sink
+ * can then fail only if no thread can be made: -EAGAIN.
+ */
+int lbl_stream_reserve(struct lbl_stream *stream);
+void lbl_stream_release(struct lbl_stream *stream);
+int lbl_stream_attach_reserved(struct lbl_stream *stream, struct lbl_sink *sink,
+			       struct lbl_drain_counts *ret);
 
 /* Drain once more, then remove the sink. `ret`: the stream's counts after the sink's last event. */
 void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,

@@ -313,11 +313,37 @@ static void test_shared_sinks_are_locked_in_one_order(void)
 	free_streams();
 }
 
+/* What others dropped before, and what waits in the rings, is not counted by a start that fails. */
+static void test_a_start_that_fails_counts_nothing(void)
+{
+	struct lbl_tracker *tracker = make_tracker(10, false), *others[LBL_SINKS_MAX];
+	struct lbl_event event = closed_event(SECOND, 1);
+	struct lbl_stream_stats events;
+	uint32_t i;
+
+	open_streams();
+	while (!lbl_stream_produce(streams[1], &event, sizeof(event)))
+		;
+	for (i = 0; i < LBL_SINKS_MAX; i++) {
+		others[i] = make_tracker(10, false);
+		REQUIRE(!start_on(others[i], &streams[1], 1, "web"));
+	}
+	produce(streams[0], 5);
+	CHECK(start_on(tracker, streams, RINGS, "web") == -ENOSPC);
+	events = events_of(tracker);
+	CHECK(!events.produced && !events.received && !events.dropped);
+	for (i = 0; i < LBL_SINKS_MAX; i++)
+		lbl_tracker_free(others[i]);
+	lbl_tracker_free(tracker);
+	free_streams();
+}
+
 int main(void)
 {
 	RUN(test_a_tracker_counts_from_its_start_to_its_stop);
 	RUN(test_a_child_keeps_what_was_received);
 	RUN(test_a_start_is_all_or_nothing);
+	RUN(test_a_start_that_fails_counts_nothing);
 	RUN(test_shared_sinks_are_locked_in_one_order);
 	RUN(test_starts_and_stops_under_traffic);
 	return checks_done();

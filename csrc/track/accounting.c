@@ -3,11 +3,10 @@
 
 int lbl_accounting_begin(struct lbl_tracker *tracker)
 {
-	struct lbl_stream_stats stats;
+	struct lbl_stream_stats stats = { 0 };
 	int err = lbl_stream_stats(tracker->streams, tracker->n_attached, &stats);
 
-	if (!err)
-		tracker->dropped_before = stats.dropped;
+	tracker->dropped_before = stats.dropped;
 	return err;
 }
 

@@ -208,37 +208,40 @@ int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
 
 /* ---- one backend ---- */
 
-static size_t find_part(const struct lbl_shard *shard, const struct lbl_key *key,
-			struct part **parts, size_t n)
+static int find_part(const struct lbl_shard *shard, const struct lbl_key *key, struct part **parts,
+		     size_t *n)
 {
 	uint32_t index = lbl_table_find(&shard->table, key);
 	struct part *larger;
 
-	larger = index ? reallocarray(*parts, n + 1, sizeof(*larger)) : NULL;
+	if (!index)
+		return 0;
+	larger = reallocarray(*parts, *n + 1, sizeof(*larger));
 	if (!larger)
-		return n;
+		return -ENOMEM;
 	*parts = larger;
-	larger[n] = part_of(shard, index);
-	return n + 1;
+	larger[(*n)++] = part_of(shard, index);
+	return 0;
 }
 
 /* Several proxy ids may have the same name, each with a backend of its own. */
-static size_t find_parts(struct lbl_shard *shard, const struct lbl_key *named, struct part **parts,
-			 size_t n)
+static int find_parts(struct lbl_shard *shard, const struct lbl_key *named, struct part **parts,
+		      size_t *n)
 {
 	struct lbl_key key = *named;
+	int err = 0;
 	size_t i;
 
 	pthread_mutex_lock(&shard->sink.lock);
 	if (shard->by_name)
-		n = find_part(shard, named, parts, n);
-	for (i = 0; i < shard->n_proxies; i++) {
+		err = find_part(shard, named, parts, n);
+	for (i = 0; i < shard->n_proxies && !err; i++) {
 		key.proxy_ref = shard->proxies[i].proxy;
 		if (shard->proxies[i].name == named->proxy_ref)
-			n = find_part(shard, &key, parts, n);
+			err = find_part(shard, &key, parts, n);
 	}
 	pthread_mutex_unlock(&shard->sink.lock);
-	return n;
+	return err;
 }
 
 int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,
@@ -247,15 +250,16 @@ int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric
 	struct lbl_key key = { .port = port, .proxy_ref = name };
 	struct part *parts = NULL;
 	size_t n = 0, i;
-	int err;
+	int err = 0;
 
 	if (!has_metric(tracker, metric))
 		return -ENOENT;
 	memcpy(key.addr, addr, sizeof(key.addr));
 	pthread_mutex_lock(&tracker->lock);
-	for (i = 0; i < lbl_tracker_shards(tracker); i++)
-		n = find_parts(lbl_tracker_shard(tracker, i), &key, &parts, n);
-	err = make_snapshot(parts, n, metric, ret);
+	for (i = 0; i < lbl_tracker_shards(tracker) && !err; i++)
+		err = find_parts(lbl_tracker_shard(tracker, i), &key, &parts, &n);
+	if (!err)
+		err = make_snapshot(parts, n, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;

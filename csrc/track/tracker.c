@@ -235,22 +235,62 @@ static void free_streams(const struct attachments *ended)
 		lbl_stream_free(ended->streams[i]);
 }
 
+static void release_from(const struct attachments *made, size_t first, size_t end)
+{
+	size_t i;
+
+	for (i = first; i < end; i++)
+		lbl_stream_release(made->streams[i]);
+}
+
+/* Reserve a place in every stream, so that nothing is drained if one of them has none. */
+static int reserve_all(const struct attachments *made)
+{
+	int err = 0;
+	size_t i;
+
+	for (i = 0; i < made->n && !err; i++)
+		err = lbl_stream_reserve(made->streams[i]);
+	if (err)
+		release_from(made, 0, i - 1);
+	return err;
+}
+
+static int attach_reserved(struct lbl_tracker *tracker, const struct attachments *made)
+{
+	int err = 0;
+	size_t i;
+
+	for (i = 0; i < made->n && !err; i++) {
+		struct lbl_attachment *each = &made->each[i];
+
+		err = lbl_stream_attach_reserved(each->stream, &each->shard->sink, &each->before);
+	}
+	if (err) {
+		release_from(made, i, made->n);
+		tracker->n_attached = i - 1;
+	}
+	return err;
+}
+
 static int attach_all(struct lbl_tracker *tracker, struct attachments *made)
 {
-	int err;
+	int err = reserve_all(made);
 
+	if (err)
+		return err;
 	tracker->attached = made->each;
 	tracker->streams = made->streams;
 	tracker->n_attached = made->n;
 	err = lbl_accounting_begin(tracker);
-	tracker->n_attached = 0;
-	while (!err && tracker->n_attached < made->n) {
-		struct lbl_attachment *each = &made->each[tracker->n_attached];
-
-		err = lbl_stream_attach(each->stream, &each->shard->sink, &each->before);
-		if (!err)
-			tracker->n_attached++;
+	if (err) {
+		release_from(made, 0, made->n);
+		tracker->n_attached = 0;
+		return err;
 	}
+	err = attach_reserved(tracker, made);
+	if (err)
+		lbl_accounting_begin(tracker); /* anew, without the streams that failed */
 	return err;
 }
 
