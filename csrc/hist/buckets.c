@@ -75,40 +75,36 @@ static void merge_bounds(struct lbl_buckets *buckets, const uint64_t *bounds, si
 		buckets->upper[slot] = UINT64_MAX;
 }
 
-/* The smallest whole ns in a cell. */
-static uint64_t cell_start(uint32_t cell)
-{
-	uint64_t mantissa = 1ULL << LBL_CELL_BITS | (cell & ((1U << LBL_CELL_BITS) - 1));
-	uint32_t octave_of = cell >> LBL_CELL_BITS;
+/* Cells whose durations a double holds exactly: below 2^53 ns, 104 days. */
+enum { EXACT_CELLS = 53 << LBL_CELL_BITS, MOST_IN_CELL = 2 };
 
-	if (octave_of >= LBL_CELL_BITS)
-		return mantissa << (octave_of - LBL_CELL_BITS);
-	return mantissa >> (LBL_CELL_BITS - octave_of);
+/* `first`: how many bounds lie below the cell, `n`: how many in it. */
+static uint64_t cell_entry(const struct lbl_buckets *buckets, uint32_t cell, uint32_t first,
+			   uint32_t n)
+{
+	uint64_t bits = (uint64_t)(cell + (1023 << LBL_CELL_BITS)) << LBL_REST_BITS;
+	uint64_t entry = ((uint64_t)first << LBL_REST_BITS) - bits;
+
+	if (n > 1 || cell >= EXACT_CELLS)
+		return entry + ((uint64_t)LBL_BY_COMPARES << LBL_REST_BITS);
+	if (n)
+		entry += (1ULL << LBL_REST_BITS) - 1 - (lbl_bits(buckets->upper[first]) - bits);
+	return entry;
 }
 
-static void fill_cells(struct lbl_buckets *buckets)
+static int fill_cells(struct lbl_buckets *buckets)
 {
-	uint32_t cell, slot = 0;
+	uint32_t bounds = buckets->n_slots - 1, first = 0, cell, n;
 
-	for (cell = 0; cell < LBL_CELLS; cell++) {
-		while (buckets->upper[slot] < cell_start(cell))
-			slot++;
-		buckets->cell[cell] = (uint16_t)slot;
+	for (cell = 0; cell < LBL_CELLS; cell++, first += n) {
+		for (n = 0; first + n < bounds; n++)
+			if (lbl_cell(lbl_bits(buckets->upper[first + n])) != cell)
+				break;
+		if (n > MOST_IN_CELL)
+			return -ERANGE;
+		buckets->cell[cell] = cell_entry(buckets, cell, first, n);
 	}
-}
-
-/* The index must be right on both sides of every bound, or the bounds are too close together. */
-static bool index_is_exact(const struct lbl_buckets *buckets)
-{
-	uint32_t slot;
-
-	for (slot = 0; slot + 1 < buckets->n_slots; slot++) {
-		uint64_t upper = buckets->upper[slot];
-
-		if (lbl_slot(buckets, upper) != slot || lbl_slot(buckets, upper + 1) != slot + 1)
-			return false;
-	}
-	return true;
+	return 0;
 }
 
 int lbl_buckets_new(const uint64_t *bounds, size_t n, struct lbl_buckets **ret)
@@ -124,10 +120,10 @@ int lbl_buckets_new(const uint64_t *bounds, size_t n, struct lbl_buckets **ret)
 		return -ENOMEM;
 	buckets->refs = 1;
 	merge_bounds(buckets, bounds, n);
-	fill_cells(buckets);
-	if (!index_is_exact(buckets)) {
+	err = fill_cells(buckets);
+	if (err) {
 		free(buckets);
-		return -ERANGE;
+		return err;
 	}
 	*ret = buckets;
 	return 0;

@@ -57,38 +57,52 @@ struct lbl_buckets {
 	uint32_t n_slots;
 	uint32_t n_classic;
 	uint64_t upper[LBL_SLOTS_MAX + 2]; /* inclusive, ns; UINT64_MAX behind the last bound */
-	uint16_t cell[LBL_CELLS]; /* how many bounds lie below the cell */
+	uint64_t cell[LBL_CELLS]; /* see lbl_slot_of() */
 	int32_t native[LBL_SLOTS_MAX]; /* schema-6 index of the slot */
 	uint16_t classic[LBL_CLASSIC_MAX]; /* the slot that ends at the classic bound */
 };
 
 /*
- * A cell is 1/128 of an octave, found from the exponent and top mantissa bits of the duration as a
- * double (clz would need lzcnt to be as quick). The 1 keeps 0 out of the exponents; cells are wider
- * where it counts. For durations of at most LBL_TOP_NS.
+ * Finding a slot takes one load. The bits of the duration as a double grow with it: the exponent
+ * and the top of the mantissa are the number of its cell, 1/128 of an octave, the LBL_REST_BITS
+ * below its place in the cell. A cell's entry is such that adding the bits leaves the slot above
+ * LBL_REST_BITS: it holds the number of bounds below the cell, less the cell's own bits, plus what
+ * makes all places behind a bound in the cell carry. Where two bounds lie in the cell, it holds
+ * LBL_BY_COMPARES more, and compares finish the search.
  */
-static inline uint32_t lbl_cell(uint64_t ns)
+enum { LBL_REST_BITS = 52 - LBL_CELL_BITS, LBL_BY_COMPARES = 1 << 15 };
+
+/* Of a duration of at most LBL_TOP_NS, plus 1 to keep 0 out of the exponents. */
+static inline uint64_t lbl_bits(uint64_t ns)
 {
-	union {
+	const union {
 		double d;
 		uint64_t u;
-	} x = { .d = (double)(int64_t)(ns | 1) };
+	} x = { .d = (double)(int64_t)(ns + 1) };
 
-	return (uint32_t)(x.u >> (52 - LBL_CELL_BITS)) - (1023U << LBL_CELL_BITS);
+	return x.u;
 }
 
-/* A cell holds two bounds at the most, so two branchless compares finish the search. */
-static inline uint32_t lbl_slot_in_cell(const struct lbl_buckets *buckets, uint32_t cell,
-					uint64_t ns)
+static inline uint64_t lbl_cell(uint64_t bits)
 {
-	uint32_t first = buckets->cell[cell];
+	return (bits >> LBL_REST_BITS) - (1023 << LBL_CELL_BITS);
+}
 
-	return first + (buckets->upper[first] < ns) + (buckets->upper[first + 1] < ns);
+static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t bits, uint64_t ns)
+{
+	uint64_t slot = (buckets->cell[lbl_cell(bits)] + bits) >> LBL_REST_BITS;
+
+	if (unlikely(slot >= LBL_BY_COMPARES)) {
+		slot -= LBL_BY_COMPARES;
+		slot += (buckets->upper[slot] < ns) + (buckets->upper[slot + 1] < ns);
+	}
+	return slot;
 }
 
 static inline uint32_t lbl_slot(const struct lbl_buckets *buckets, uint64_t ns)
 {
-	return ns > LBL_TOP_NS ? buckets->n_slots - 1 : lbl_slot_in_cell(buckets, lbl_cell(ns), ns);
+	return ns > LBL_TOP_NS ? buckets->n_slots - 1
+			       : (uint32_t)lbl_slot_of(buckets, lbl_bits(ns), ns);
 }
 
 #endif

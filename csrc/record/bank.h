@@ -52,7 +52,7 @@ int lbl_bank_grow(struct lbl_bank *bank, size_t n);
 /* Free the bank, of which `n` backends are in use. */
 void lbl_bank_destroy(struct lbl_bank *bank, size_t n);
 
-static inline uint8_t *lbl_bank_counter(const struct lbl_bank *bank, uint32_t index, uint32_t slot)
+static inline uint8_t *lbl_bank_counter(const struct lbl_bank *bank, uint32_t index, size_t slot)
 {
 	return &bank->rows[(size_t)index * bank->row_bytes + slot];
 }

@@ -22,11 +22,11 @@ __attribute__((constructor)) static void choose(void)
  * compare is enough: type, reason and flags are bytes of the first word, and a wrong type or a
  * probe's flag ends up in high bits.
  */
-static inline uint32_t fast_reason(uint32_t word)
+static inline uint32_t fast_reason(uint64_t head)
 {
 	const uint32_t mask = 0xffffU | (uint32_t)LBL_FLAG_PROBE << 24;
+	uint32_t word = ((uint32_t)le64toh(head) ^ LBL_CLOSED) & mask;
 
-	word = (le32toh(word) ^ LBL_CLOSED) & mask;
 	return word >> 8 | word << 24;
 }
 
@@ -48,21 +48,20 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 
 	for (i = from; i < n; i++, at += LBL_EVENT_STRIDE) {
 		const struct lbl_event *event = (const void *)at;
-		uint32_t word = READ_ONCE((const uint32_t *)(const void *)event);
+		uint64_t head = READ_ONCE((const uint64_t *)(const void *)event);
 		uint64_t created = READ_ONCE(&event->created_ns);
 		uint64_t ended = READ_ONCE(&event->timestamp_ns);
 		uint64_t ns = ended - created;
-		uint32_t reason = fast_reason(word);
 
-		if (unlikely(reason >= LBL_HOT_REASONS || !is_lifetime(created, ended))) {
+		if (unlikely(fast_reason(head) >= LBL_HOT_REASONS ||
+			     !is_lifetime(created, ended))) {
 			closed &= ~(1ULL << i);
-			opened |= (uint64_t)((le32toh(word) & 0xff) == LBL_OPENED) << i;
+			opened |= (uint64_t)((le64toh(head) & 0xff) == LBL_OPENED) << i;
 			ns = 0;
 		}
+		memcpy(&burst->head[i], &head, sizeof(head));
 		burst->ns[i] = ns;
-		burst->column[i].cell = (uint16_t)lbl_cell(ns);
-		burst->column[i].reason = (uint16_t)reason;
-		burst->column[i].id = event->backend_id;
+		burst->bits[i] = lbl_bits(ns);
 	}
 	burst->closed |= closed;
 	burst->opened |= opened;
@@ -74,7 +73,7 @@ static inline void locate(const struct lbl_shard *shard, struct lbl_burst *restr
 			  uint32_t i, uint32_t index)
 {
 	const struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
-	uint32_t slot = lbl_slot_in_cell(bank->buckets, burst->column[i].cell, burst->ns[i]);
+	uint64_t slot = lbl_slot_of(bank->buckets, burst->bits[i], burst->ns[i]);
 
 	burst->hot[i] = &shard->table.hot[index];
 	burst->counter[i] = lbl_bank_counter(bank, index, slot);
@@ -89,7 +88,7 @@ static void find_by_id(const struct lbl_shard *shard, struct lbl_burst *restrict
 
 #pragma GCC unroll 4
 	for (i = 0; i < burst->n; i++)
-		locate(shard, burst, i, *lbl_table_by_id(&shard->table, burst->column[i].id));
+		locate(shard, burst, i, *lbl_table_by_id(&shard->table, burst->head[i].backend_id));
 }
 
 /* Speculative as well: use the first hash entry that may match the key. */
@@ -175,7 +174,7 @@ static ALWAYS_INLINE void tell(struct lbl_burst *restrict burst,
 		told |= (uint64_t)is_told << i;
 		ns = is_told ? ns : 0;
 		more->ns[i] = ns;
-		more->cell[i] = (uint16_t)lbl_cell(ns);
+		more->bits[i] = lbl_bits(ns);
 	}
 	more->told |= told;
 }
@@ -209,7 +208,7 @@ static ALWAYS_INLINE void locate_told(const struct lbl_shard *shard, const struc
 
 	for (i = 0; i < burst->n; i++) {
 		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
-		uint32_t slot = lbl_slot_in_cell(bank->buckets, more->cell[i], more->ns[i]);
+		uint64_t slot = lbl_slot_of(bank->buckets, more->bits[i], more->ns[i]);
 		uint8_t *counter = lbl_bank_counter(bank, index, slot);
 
 		if (!all && !(more->told >> i & 1))
@@ -288,7 +287,7 @@ static inline bool count_one_closed(struct lbl_shard *shard, const struct lbl_bu
 {
 	struct lbl_hot *hot = burst->hot[i];
 
-	lbl_tally_inc(&shard->table, hot, burst->column[i].reason);
+	lbl_tally_inc(&shard->table, hot, burst->head[i].reason);
 	if (unlikely(lbl_bump8(burst->counter[i], 1)) &&
 	    !carry_lifetime(shard, hot, burst->counter[i]))
 		return false;

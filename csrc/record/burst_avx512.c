@@ -75,22 +75,12 @@ AVX512 static inline __mmask8 are_opened(const struct columns *events)
 	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
 }
 
-/* As lbl_cell(). */
-AVX512 static inline __m512i cells(__m512i ns)
+/* As lbl_bits(). */
+AVX512 static inline __m512i bits_of(__m512i ns)
 {
-	__m512d x = _mm512_cvtepi64_pd(_mm512_or_si512(ns, _mm512_set1_epi64(1)));
-	__m512i top = _mm512_srli_epi64(_mm512_castpd_si512(x), 52 - LBL_CELL_BITS);
+	__m512i more = _mm512_add_epi64(ns, _mm512_set1_epi64(1));
 
-	return _mm512_sub_epi64(top, _mm512_set1_epi64(1023 << LBL_CELL_BITS));
-}
-
-/* As struct lbl_burst_column. */
-AVX512 static inline __m512i column_of(const struct columns *events, __m512i ns)
-{
-	const __m512i id_mask = _mm512_set1_epi64((int64_t)0xffffffff00000000);
-	__m512i low = _mm512_or_si512(cells(ns), _mm512_slli_epi64(reasons(events), 16));
-
-	return _mm512_or_si512(low, _mm512_and_si512(events->word, id_mask));
+	return _mm512_castpd_si512(_mm512_cvtepi64_pd(more));
 }
 
 AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
@@ -105,7 +95,8 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 
 		ns = _mm512_maskz_mov_epi64(closed, ns);
 		_mm512_storeu_si512(&burst->ns[i], ns);
-		_mm512_storeu_si512(&burst->column[i], column_of(&events, ns));
+		_mm512_storeu_si512(&burst->bits[i], bits_of(ns));
+		_mm512_storeu_si512(&burst->head[i], events.word);
 		closed_sets[i / 8] = closed;
 		opened_sets[i / 8] = are_opened(&events);
 	}
@@ -149,7 +140,7 @@ AVX512 static inline void tell(struct lbl_burst *burst, struct lbl_burst_more *m
 	}
 	ns = _mm512_maskz_mov_epi64(told, ns);
 	_mm512_storeu_si512(&more->ns[i], ns);
-	_mm_storeu_si128((void *)&more->cell[i], _mm512_cvtepi64_epi16(cells(ns)));
+	_mm512_storeu_si512(&more->bits[i], bits_of(ns));
 	more->told |= (uint64_t)told << i;
 }
 

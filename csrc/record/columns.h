@@ -14,7 +14,7 @@
  */
 struct lbl_burst_more {
 	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
-	uint16_t cell[LBL_BURST_MAX]; /* see struct lbl_buckets */
+	uint64_t bits[LBL_BURST_MAX]; /* lbl_bits() */
 	uint8_t *counter[LBL_BURST_MAX];
 	uint64_t told; /* set of events that contain the latency */
 	uint8_t untold;
@@ -31,11 +31,11 @@ struct lbl_burst {
 	uint32_t n;
 	uint64_t closed, opened;
 	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
-	struct lbl_burst_column {
-		uint16_t cell; /* see struct lbl_buckets */
-		uint16_t reason;
-		uint32_t id;
-	} column[LBL_BURST_MAX];
+	uint64_t bits[LBL_BURST_MAX]; /* lbl_bits() */
+	struct lbl_burst_head {
+		uint8_t type, reason, protocol, flags;
+		uint32_t backend_id;
+	} head[LBL_BURST_MAX]; /* as struct lbl_event begins */
 	struct lbl_hot *hot[LBL_BURST_MAX];
 	uint8_t *counter[LBL_BURST_MAX];
 	struct lbl_burst_more more[LBL_METRICS - 1]; /* in the order of the shard's `more` */
