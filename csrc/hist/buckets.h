@@ -88,13 +88,14 @@ static inline uint64_t lbl_cell(uint64_t bits)
 	return (bits >> LBL_REST_BITS) - (1023 << LBL_CELL_BITS);
 }
 
-static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t bits, uint64_t ns)
+static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t bits,
+				   const uint64_t *ns)
 {
 	uint64_t slot = (buckets->cell[lbl_cell(bits)] + bits) >> LBL_REST_BITS;
 
 	if (unlikely(slot >= LBL_BY_COMPARES)) {
 		slot -= LBL_BY_COMPARES;
-		slot += (buckets->upper[slot] < ns) + (buckets->upper[slot + 1] < ns);
+		slot += (buckets->upper[slot] < *ns) + (buckets->upper[slot + 1] < *ns);
 	}
 	return slot;
 }
@@ -102,7 +103,7 @@ static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t b
 static inline uint32_t lbl_slot(const struct lbl_buckets *buckets, uint64_t ns)
 {
 	return ns > LBL_TOP_NS ? buckets->n_slots - 1
-			       : (uint32_t)lbl_slot_of(buckets, lbl_bits(ns), ns);
+			       : (uint32_t)lbl_slot_of(buckets, lbl_bits(ns), &ns);
 }
 
 #endif

@@ -6,13 +6,23 @@
 #include "record/burst_avx512.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline, cold))
+/* Not `cold`: then GCC would put what comes behind a call aside too. */
+#define NOINLINE __attribute__((noinline))
 
 bool lbl_use_avx512;
 
 __attribute__((constructor)) static void choose(void)
 {
 	lbl_use_avx512 = lbl_has_avx512();
+}
+
+/* The number of the first in a set, which is taken out of it. */
+static inline uint32_t pop_lowest(uint64_t *set)
+{
+	uint32_t i = (uint32_t)__builtin_ctzll(*set);
+
+	*set &= *set - 1;
+	return i;
 }
 
 /* ---- decoding ---- */
@@ -73,7 +83,7 @@ static inline void locate(const struct lbl_shard *shard, struct lbl_burst *restr
 			  uint32_t i, uint32_t index)
 {
 	const struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
-	uint64_t slot = lbl_slot_of(bank->buckets, burst->bits[i], burst->ns[i]);
+	uint64_t slot = lbl_slot_of(bank->buckets, burst->bits[i], &burst->ns[i]);
 
 	burst->hot[i] = &shard->table.hot[index];
 	burst->counter[i] = lbl_bank_counter(bank, index, slot);
@@ -181,10 +191,8 @@ static ALWAYS_INLINE void tell(struct lbl_burst *restrict burst,
 
 /* A constant metric makes the loop branchless. */
 static void tell_metric(struct lbl_burst *restrict burst, struct lbl_burst_more *restrict more,
-			enum lbl_metric metric)
+			enum lbl_metric metric, uint32_t from)
 {
-	uint32_t from = lbl_use_avx512 ? lbl_burst_tell_avx512(burst, more, metric) : 0;
-
 	switch (metric) {
 	case LBL_CONNECT:
 		tell(burst, more, LBL_CONNECT, from);
@@ -200,64 +208,67 @@ static void tell_metric(struct lbl_burst *restrict burst, struct lbl_burst_more 
 	}
 }
 
-static ALWAYS_INLINE void locate_told(const struct lbl_shard *shard, const struct lbl_bank *bank,
-				      const struct lbl_burst *restrict burst,
-				      struct lbl_burst_more *restrict more, bool all)
+static void tell_all(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
-	uint32_t i;
+	uint32_t from = 0, k;
 
+	for (k = 0; k < shard->n_more; k++)
+		burst->more[k].told = 0;
+	if (lbl_use_avx512)
+		from = lbl_burst_tell_avx512(burst, shard->more, shard->n_more);
+	for (k = 0; from < burst->n && k < shard->n_more; k++)
+		tell_metric(burst, &burst->more[k], shard->more[k], from);
+}
+
+/* A constant `n` unrolls the loop, and keeps in registers what it needs of each latency. */
+static ALWAYS_INLINE void locate_told(const struct lbl_shard *shard,
+				      struct lbl_burst *restrict burst, uint32_t n)
+{
+	struct lbl_bank banks[LBL_METRICS - 1]; /* their own, so that no store could change them */
+	uint32_t i, k;
+
+#pragma GCC unroll 4
+	for (k = 0; k < n; k++)
+		banks[k] = shard->banks[shard->more[k]];
 	for (i = 0; i < burst->n; i++) {
 		uint32_t index = lbl_index_of(&shard->table, burst->hot[i]);
-		uint64_t slot = lbl_slot_of(bank->buckets, more->bits[i], more->ns[i]);
-		uint8_t *counter = lbl_bank_counter(bank, index, slot);
 
-		if (!all && !(more->told >> i & 1))
-			counter = &more->untold;
-		more->counter[i] = counter;
-		__builtin_prefetch(counter, 1);
+		__builtin_prefetch(lbl_shard_sums(shard, burst->hot[i]), 1);
+#pragma GCC unroll 4
+		for (k = 0; k < n; k++) {
+			const struct lbl_bank *bank = &banks[k];
+			struct lbl_burst_more *more = &burst->more[k];
+			uint64_t slot = lbl_slot_of(bank->buckets, more->bits[i], &more->ns[i]);
+
+			more->counter[i] = lbl_bank_counter(bank, index, slot);
+			__builtin_prefetch(more->counter[i], 1);
+		}
 	}
 }
 
-static void locate_sums(const struct lbl_shard *shard, const struct lbl_burst *burst)
+static void leave_untold(const struct lbl_burst *burst, struct lbl_burst_more *more)
 {
-	const struct lbl_bank *first = &shard->banks[shard->more[0]];
-	uint32_t i;
+	uint64_t untold = lbl_burst_all(burst->n) & ~more->told;
 
-	for (i = 0; i < burst->n; i++)
-		__builtin_prefetch(lbl_bank_sum(first, lbl_index_of(&shard->table, burst->hot[i])),
-				   1);
+	more->untold = 0;
+	while (untold)
+		more->counter[pop_lowest(&untold)] = &more->untold;
 }
 
 static void locate_more(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
-	uint64_t all = lbl_burst_all(burst->n);
 	uint32_t k;
 
-	locate_sums(shard, burst);
-	for (k = 0; k < shard->n_more; k++) {
-		const struct lbl_bank *bank = &shard->banks[shard->more[k]];
-		struct lbl_burst_more *more = &burst->more[k];
-
-		more->untold = 0;
-		more->told = 0;
-		tell_metric(burst, more, shard->more[k]);
-		if (likely(more->told == all))
-			locate_told(shard, bank, burst, more, true);
-		else
-			locate_told(shard, bank, burst, more, false);
-	}
+	tell_all(shard, burst);
+	if (shard->n_more == LBL_METRICS - 1)
+		locate_told(shard, burst, LBL_METRICS - 1);
+	else
+		locate_told(shard, burst, shard->n_more);
+	for (k = 0; k < shard->n_more; k++)
+		leave_untold(burst, &burst->more[k]);
 }
 
 /* ---- counting ---- */
-
-/* The number of the first in a set, which is taken out of it. */
-static inline uint32_t pop_lowest(uint64_t *set)
-{
-	uint32_t i = (uint32_t)__builtin_ctzll(*set);
-
-	*set &= *set - 1;
-	return i;
-}
 
 static void count_opened(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
@@ -340,6 +351,7 @@ static ALWAYS_INLINE uint32_t count_one_more(struct lbl_shard *shard, const stru
 	uint64_t *sums = lbl_shard_sums(shard, burst->hot[i]);
 	uint32_t failed = 0, k;
 
+#pragma GCC unroll 4
 	for (k = 0; k < n; k++) {
 		const struct lbl_burst_more *more = &burst->more[k];
 
@@ -375,8 +387,8 @@ static void count_more(struct lbl_shard *shard, const struct lbl_burst *burst)
 {
 	uint32_t failed;
 
-	if (shard->n_more == 3)
-		failed = count_more_of(shard, burst, 3);
+	if (shard->n_more == LBL_METRICS - 1)
+		failed = count_more_of(shard, burst, LBL_METRICS - 1);
 	else
 		failed = count_more_of(shard, burst, shard->n_more);
 	lbl_owner_add(&shard->outcomes.not_counted, failed);

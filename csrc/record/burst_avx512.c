@@ -105,30 +105,23 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 
 /* ---- latencies besides lifetimes ---- */
 
-/* The short time that a latency is made of, in us. False if this file does not know the latency. */
-AVX512 static inline bool spans(const char *event, enum lbl_metric metric, __m512i *ret)
+/* The short time that a latency is made of, in us, of events by column from connect_us on. */
+AVX512 static inline __m512i span(const struct columns *spans, enum lbl_metric metric)
 {
-	struct columns events = load_columns(event + offsetof(struct lbl_event, connect_us));
-
 	switch (metric) {
 	case LBL_CONNECT:
-		*ret = low_half(events.word);
-		return true;
+		return low_half(spans->word);
 	case LBL_FIRST_BYTE:
-		*ret = _mm512_srli_epi64(events.word, 32);
-		return true;
-	case LBL_ACTIVE:
-		*ret = low_half(events.timestamp);
-		return true;
+		return _mm512_srli_epi64(spans->word, 32);
 	default:
-		return false;
+		return low_half(spans->timestamp);
 	}
 }
 
 AVX512 static inline void tell(struct lbl_burst *burst, struct lbl_burst_more *more,
-			       enum lbl_metric metric, uint32_t i, __m512i us)
+			       enum lbl_metric metric, uint32_t i, const struct columns *spans)
 {
-	__m512i ns = _mm512_mul_epu32(us, _mm512_set1_epi64(1000));
+	__m512i us = span(spans, metric), ns = _mm512_mul_epu32(us, _mm512_set1_epi64(1000));
 	__m512i before = _mm512_sub_epi64(us, _mm512_set1_epi64(1));
 	__mmask8 told = _mm512_cmplt_epu64_mask(before, _mm512_set1_epi64(LBL_SPAN_NONE - 1));
 
@@ -145,16 +138,21 @@ AVX512 static inline void tell(struct lbl_burst *burst, struct lbl_burst_more *m
 }
 
 /* As tell() in burst.c. */
-AVX512 uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, struct lbl_burst_more *more,
-				      enum lbl_metric metric)
+AVX512 uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
+				      uint32_t n_metrics)
 {
-	uint32_t n = burst->n & ~7U, i;
-	__m512i us;
+	uint32_t n = burst->n & ~7U, i, k;
 
-	for (i = 0; i < n; i += 8) {
-		if (!spans(burst->first + i * (size_t)LBL_EVENT_STRIDE, metric, &us))
+	for (k = 0; k < n_metrics; k++) {
+		if (metrics[k] > LBL_ACTIVE)
 			return 0;
-		tell(burst, more, metric, i, us);
+	}
+	for (i = 0; i < n; i += 8) {
+		struct columns spans = load_columns(burst->first + i * (size_t)LBL_EVENT_STRIDE +
+						    offsetof(struct lbl_event, connect_us));
+
+		for (k = 0; k < n_metrics; k++)
+			tell(burst, &burst->more[k], metrics[k], i, &spans);
 	}
 	return n;
 }
@@ -196,10 +194,10 @@ uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 	return 0;
 }
 
-uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, struct lbl_burst_more *more,
-			       enum lbl_metric metric)
+uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
+			       uint32_t n_metrics)
 {
-	(void)burst, (void)more, (void)metric;
+	(void)burst, (void)metrics, (void)n_metrics;
 	return 0;
 }
 
