@@ -29,16 +29,22 @@ static void deliver(const struct drain *drain, const void *data, uint32_t len)
 	lbl_owner_add(&drain->counts->received, 1);
 }
 
-/* How many submitted 56-byte events stand in a row. */
+/*
+ * How many submitted 56-byte events stand in a row. Asks for those that will be read after them,
+ * but not for lines that a producer may be writing.
+ */
 static uint32_t burst_length(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
 	const uint8_t *first = ring->data + (at & ring->mask), *last, *header;
 	uint64_t most = (end - at) / LBL_EVENT_STRIDE;
+	size_t ahead = most < 2 * LBL_BURST_MAX ? 0 : LBL_BURST_MAX * LBL_EVENT_STRIDE;
 
 	last = first + (most < LBL_BURST_MAX ? most : LBL_BURST_MAX) * LBL_EVENT_STRIDE;
-	for (header = first; header < last; header += LBL_EVENT_STRIDE)
+	for (header = first; header < last; header += LBL_EVENT_STRIDE) {
+		__builtin_prefetch(header + ahead);
 		if (lbl_record_len(header) != LBL_EVENT_BYTES)
 			break;
+	}
 	return (uint32_t)(header - first) / LBL_EVENT_STRIDE;
 }
 
