@@ -107,11 +107,11 @@ static inline uint32_t lbl_table_guess(const struct lbl_table *table, uint64_t h
 {
 	uint64_t i, entry;
 
-	for (i = hash; (entry = table->hash[i & table->hash_mask]); i++) {
-		if (likely(entry >> 32 == hash >> 32))
+	for (i = hash;; i++) {
+		entry = table->hash[i & table->hash_mask];
+		if (likely(!((entry ^ hash) >> 32)) || !entry)
 			return (uint32_t)entry;
 	}
-	return 0;
 }
 
 /* Return the backend's index, or 0 if unknown. */
