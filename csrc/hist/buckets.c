@@ -75,10 +75,10 @@ static void merge_bounds(struct lbl_buckets *buckets, const uint64_t *bounds, si
 		buckets->upper[slot] = UINT64_MAX;
 }
 
-/* Cells whose durations a double holds exactly: below 2^53 ns, 104 days. */
+/* Below 2^53 ns (104 days), a double holds every duration exactly. */
 enum { EXACT_CELLS = 53 << LBL_CELL_BITS, MOST_IN_CELL = 2 };
 
-/* `first`: how many bounds lie below the cell, `n`: how many in it. */
+/* Return a cell's entry. `first` bounds lie below the cell, `n` in it. */
 static uint64_t cell_entry(const struct lbl_buckets *buckets, uint32_t cell, uint32_t first,
 			   uint32_t n)
 {

@@ -63,16 +63,16 @@ struct lbl_buckets {
 };
 
 /*
- * Finding a slot takes one load. The bits of the duration as a double grow with it: the exponent
- * and the top of the mantissa are the number of its cell, 1/128 of an octave, the LBL_REST_BITS
- * below its place in the cell. A cell's entry is such that adding the bits leaves the slot above
- * LBL_REST_BITS: it holds the number of bounds below the cell, less the cell's own bits, plus what
- * makes all places behind a bound in the cell carry. Where two bounds lie in the cell, it holds
- * LBL_BY_COMPARES more, and compares finish the search.
+ * The slot of a duration takes one load to find. The duration is converted to a double, whose bits
+ * grow with it: exponent and top of the mantissa number a cell of 1/128 octave, and the lower
+ * LBL_REST_BITS are the position in the cell. The sum of the bits and the cell's entry has the slot
+ * above LBL_REST_BITS, since the entry is the number of bounds below the cell, minus the cell's own
+ * bits, plus a number that makes positions after the cell's bound carry. The entry of a cell with
+ * two bounds adds LBL_BY_COMPARES instead, and compares find the slot.
  */
 enum { LBL_REST_BITS = 52 - LBL_CELL_BITS, LBL_BY_COMPARES = 1 << 15 };
 
-/* Of a duration of at most LBL_TOP_NS, plus 1 to keep 0 out of the exponents. */
+/* Return the bits for a duration of at most LBL_TOP_NS. Adds 1, since the double 0 has no exponent. */
 static inline uint64_t lbl_bits(uint64_t ns)
 {
 	const union {

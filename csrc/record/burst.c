@@ -6,7 +6,7 @@
 #include "record/burst_avx512.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-/* Not `cold`: then GCC would put what comes behind a call aside too. */
+/* Not `cold`: GCC would then move the code after each call out of line too. */
 #define NOINLINE __attribute__((noinline))
 
 bool lbl_use_avx512;
@@ -16,7 +16,7 @@ __attribute__((constructor)) static void choose(void)
 	lbl_use_avx512 = lbl_has_avx512();
 }
 
-/* The number of the first in a set, which is taken out of it. */
+/* Remove the lowest event from a set and return its number. */
 static inline uint32_t pop_lowest(uint64_t *set)
 {
 	uint32_t i = (uint32_t)__builtin_ctzll(*set);
@@ -170,61 +170,61 @@ static uint64_t contradictions(const struct lbl_burst *burst)
 /* ---- latencies besides lifetimes ---- */
 
 /* Read a latency of the events from `from` on. */
-static ALWAYS_INLINE void tell(struct lbl_burst *restrict burst,
-			       struct lbl_burst_more *restrict more, enum lbl_metric metric,
-			       uint32_t from)
+static ALWAYS_INLINE void read_latency(struct lbl_burst *restrict burst,
+				       struct lbl_burst_more *restrict more, enum lbl_metric metric,
+				       uint32_t from)
 {
-	uint64_t told = 0;
+	uint64_t measured = 0;
 	uint32_t i;
 
 	for (i = from; i < burst->n; i++) {
-		uint64_t ns = lbl_told(metric, lbl_burst_event(burst, i), burst->ns[i]);
-		bool is_told = ns != LBL_NOT_TOLD;
+		uint64_t ns = lbl_latency_ns(metric, lbl_burst_event(burst, i), burst->ns[i]);
+		bool is_measured = ns != LBL_NOT_MEASURED;
 
-		told |= (uint64_t)is_told << i;
-		ns = is_told ? ns : 0;
+		measured |= (uint64_t)is_measured << i;
+		ns = is_measured ? ns : 0;
 		more->ns[i] = ns;
 		more->bits[i] = lbl_bits(ns);
 	}
-	more->told |= told;
+	more->measured |= measured;
 }
 
 /* A constant metric makes the loop branchless. */
-static void tell_metric(struct lbl_burst *restrict burst, struct lbl_burst_more *restrict more,
+static void read_metric(struct lbl_burst *restrict burst, struct lbl_burst_more *restrict more,
 			enum lbl_metric metric, uint32_t from)
 {
 	switch (metric) {
 	case LBL_CONNECT:
-		tell(burst, more, LBL_CONNECT, from);
+		read_latency(burst, more, LBL_CONNECT, from);
 		break;
 	case LBL_FIRST_BYTE:
-		tell(burst, more, LBL_FIRST_BYTE, from);
+		read_latency(burst, more, LBL_FIRST_BYTE, from);
 		break;
 	case LBL_ACTIVE:
-		tell(burst, more, LBL_ACTIVE, from);
+		read_latency(burst, more, LBL_ACTIVE, from);
 		break;
 	default:
-		tell(burst, more, metric, from);
+		read_latency(burst, more, metric, from);
 	}
 }
 
-static void tell_all(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
+static void read_more(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	uint32_t from = 0, k;
 
 	for (k = 0; k < shard->n_more; k++)
-		burst->more[k].told = 0;
+		burst->more[k].measured = 0;
 	if (lbl_use_avx512)
-		from = lbl_burst_tell_avx512(burst, shard->more, shard->n_more);
+		from = lbl_burst_read_avx512(burst, shard->more, shard->n_more);
 	for (k = 0; from < burst->n && k < shard->n_more; k++)
-		tell_metric(burst, &burst->more[k], shard->more[k], from);
+		read_metric(burst, &burst->more[k], shard->more[k], from);
 }
 
-/* A constant `n` unrolls the loop, and keeps in registers what it needs of each latency. */
-static ALWAYS_INLINE void locate_told(const struct lbl_shard *shard,
-				      struct lbl_burst *restrict burst, uint32_t n)
+/* A constant `n` unrolls the loop and keeps each bank's fields in registers. */
+static ALWAYS_INLINE void locate_measured(const struct lbl_shard *shard,
+					  struct lbl_burst *restrict burst, uint32_t n)
 {
-	struct lbl_bank banks[LBL_METRICS - 1]; /* their own, so that no store could change them */
+	struct lbl_bank banks[LBL_METRICS - 1]; /* copies, which no store can alias */
 	uint32_t i, k;
 
 #pragma GCC unroll 4
@@ -246,26 +246,27 @@ static ALWAYS_INLINE void locate_told(const struct lbl_shard *shard,
 	}
 }
 
-static void leave_untold(const struct lbl_burst *burst, struct lbl_burst_more *more)
+/* Events without the latency increment a counter that nobody reads. */
+static void divert_unmeasured(const struct lbl_burst *burst, struct lbl_burst_more *more)
 {
-	uint64_t untold = lbl_burst_all(burst->n) & ~more->told;
+	uint64_t unmeasured = lbl_burst_all(burst->n) & ~more->measured;
 
-	more->untold = 0;
-	while (untold)
-		more->counter[pop_lowest(&untold)] = &more->untold;
+	more->unmeasured = 0;
+	while (unmeasured)
+		more->counter[pop_lowest(&unmeasured)] = &more->unmeasured;
 }
 
 static void locate_more(const struct lbl_shard *shard, struct lbl_burst *restrict burst)
 {
 	uint32_t k;
 
-	tell_all(shard, burst);
+	read_more(shard, burst);
 	if (shard->n_more == LBL_METRICS - 1)
-		locate_told(shard, burst, LBL_METRICS - 1);
+		locate_measured(shard, burst, LBL_METRICS - 1);
 	else
-		locate_told(shard, burst, shard->n_more);
+		locate_measured(shard, burst, shard->n_more);
 	for (k = 0; k < shard->n_more; k++)
-		leave_untold(burst, &burst->more[k]);
+		divert_unmeasured(burst, &burst->more[k]);
 }
 
 /* ---- counting ---- */

@@ -105,7 +105,7 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 
 /* ---- latencies besides lifetimes ---- */
 
-/* The short time that a latency is made of, in us, of events by column from connect_us on. */
+/* Return the short time, in us, from which a latency is computed. `spans` begin at connect_us. */
 AVX512 static inline __m512i span(const struct columns *spans, enum lbl_metric metric)
 {
 	switch (metric) {
@@ -118,27 +118,28 @@ AVX512 static inline __m512i span(const struct columns *spans, enum lbl_metric m
 	}
 }
 
-AVX512 static inline void tell(struct lbl_burst *burst, struct lbl_burst_more *more,
-			       enum lbl_metric metric, uint32_t i, const struct columns *spans)
+AVX512 static inline void read_latency(struct lbl_burst *burst, struct lbl_burst_more *more,
+				       enum lbl_metric metric, uint32_t i,
+				       const struct columns *spans)
 {
 	__m512i us = span(spans, metric), ns = _mm512_mul_epu32(us, _mm512_set1_epi64(1000));
 	__m512i before = _mm512_sub_epi64(us, _mm512_set1_epi64(1));
-	__mmask8 told = _mm512_cmplt_epu64_mask(before, _mm512_set1_epi64(LBL_SPAN_NONE - 1));
+	__mmask8 measured = _mm512_cmplt_epu64_mask(before, _mm512_set1_epi64(LBL_SPAN_NONE - 1));
 
 	if (metric == LBL_ACTIVE) {
 		__m512i lifetime = _mm512_loadu_si512(&burst->ns[i]);
 
-		told = _mm512_mask_cmple_epu64_mask(told, ns, lifetime);
+		measured = _mm512_mask_cmple_epu64_mask(measured, ns, lifetime);
 		ns = _mm512_sub_epi64(lifetime, ns);
 	}
-	ns = _mm512_maskz_mov_epi64(told, ns);
+	ns = _mm512_maskz_mov_epi64(measured, ns);
 	_mm512_storeu_si512(&more->ns[i], ns);
 	_mm512_storeu_si512(&more->bits[i], bits_of(ns));
-	more->told |= (uint64_t)told << i;
+	more->measured |= (uint64_t)measured << i;
 }
 
-/* As tell() in burst.c. */
-AVX512 uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
+/* The same as read_latency() in burst.c. */
+AVX512 uint32_t lbl_burst_read_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
 				      uint32_t n_metrics)
 {
 	uint32_t n = burst->n & ~7U, i, k;
@@ -152,7 +153,7 @@ AVX512 uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, const enum lbl_me
 						    offsetof(struct lbl_event, connect_us));
 
 		for (k = 0; k < n_metrics; k++)
-			tell(burst, &burst->more[k], metrics[k], i, &spans);
+			read_latency(burst, &burst->more[k], metrics[k], i, &spans);
 	}
 	return n;
 }
@@ -194,7 +195,7 @@ uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 	return 0;
 }
 
-uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
+uint32_t lbl_burst_read_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
 			       uint32_t n_metrics)
 {
 	(void)burst, (void)metrics, (void)n_metrics;

@@ -8,8 +8,11 @@
 bool lbl_has_avx512(void);
 /* Decode the events up to a multiple of 8. Returns their number. */
 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst);
-/* Read latencies off events up to a multiple of 8, and return how many; 0 if one is not known here. */
-uint32_t lbl_burst_tell_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
+/*
+ * Read latencies besides the lifetime of the events up to a multiple of 8. Returns their number, or
+ * 0 if this file does not know one of the latencies.
+ */
+uint32_t lbl_burst_read_avx512(struct lbl_burst *burst, const enum lbl_metric *metrics,
 			       uint32_t n_metrics);
 /* Whether the keys of all events are those of their backends. */
 bool lbl_burst_same_keys_avx512(const struct lbl_burst *burst);

@@ -9,15 +9,15 @@
 #include "stream/sink.h"
 
 /*
- * A latency besides the lifetime. An event without it has the duration 0 and increments `untold`, a
- * counter that a burst cannot fill.
+ * A latency besides the lifetime. An event without it has the duration 0 and increments
+ * `unmeasured`, a counter that a burst cannot fill.
  */
 struct lbl_burst_more {
 	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
 	uint64_t bits[LBL_BURST_MAX]; /* lbl_bits() */
 	uint8_t *counter[LBL_BURST_MAX];
-	uint64_t told; /* set of events that contain the latency */
-	uint8_t untold;
+	uint64_t measured; /* set of events that contain the latency */
+	uint8_t unmeasured;
 };
 
 /*
@@ -35,7 +35,7 @@ struct lbl_burst {
 	struct lbl_burst_head {
 		uint8_t type, reason, protocol, flags;
 		uint32_t backend_id;
-	} head[LBL_BURST_MAX]; /* as struct lbl_event begins */
+	} head[LBL_BURST_MAX]; /* the first 8 bytes of struct lbl_event */
 	struct lbl_hot *hot[LBL_BURST_MAX];
 	uint8_t *counter[LBL_BURST_MAX];
 	struct lbl_burst_more more[LBL_METRICS - 1]; /* in the order of the shard's `more` */

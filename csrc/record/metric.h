@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The latencies in closed events; each has a bank. To add one, extend the enum, lbl_told(),
+ * The latencies in closed events; each has a bank. To add one, extend the enum, lbl_latency_ns(),
  * metric.c and render/families.c.
  */
 #ifndef LBL_RECORD_METRIC_H
@@ -27,20 +27,20 @@ struct lbl_metric_info {
 const struct lbl_metric_info *lbl_metric_info(enum lbl_metric metric);
 /* cdef: end */
 
-#define LBL_NOT_TOLD UINT64_MAX
+#define LBL_NOT_MEASURED UINT64_MAX
 
-/* Convert to ns; LBL_NOT_TOLD if the time was not measured or its end never came. */
+/* Convert to ns; LBL_NOT_MEASURED if the time was not measured or its end never came. */
 static inline uint64_t lbl_span_ns(uint32_t us)
 {
-	return us - 1 < LBL_SPAN_NONE - 1 ? us * 1000ULL : LBL_NOT_TOLD;
+	return us - 1 < LBL_SPAN_NONE - 1 ? us * 1000ULL : LBL_NOT_MEASURED;
 }
 
 /*
- * Return a latency of a closed event in ns, or LBL_NOT_TOLD. `lifetime` is the event's lifetime or
- * LBL_NOT_TOLD. Reads each field once, since records in a ring may change.
+ * Return a latency of a closed event in ns, or LBL_NOT_MEASURED. `lifetime` is the event's
+ * lifetime, or LBL_NOT_MEASURED. Reads each field once, since records in a ring may change.
  */
-static inline uint64_t lbl_told(enum lbl_metric metric, const struct lbl_event *event,
-				uint64_t lifetime)
+static inline uint64_t lbl_latency_ns(enum lbl_metric metric, const struct lbl_event *event,
+				      uint64_t lifetime)
 {
 	uint64_t ns;
 
@@ -51,7 +51,8 @@ static inline uint64_t lbl_told(enum lbl_metric metric, const struct lbl_event *
 		return lbl_span_ns(READ_ONCE(&event->first_byte_us));
 	case LBL_ACTIVE:
 		ns = lbl_span_ns(READ_ONCE(&event->closing_us));
-		return lifetime != LBL_NOT_TOLD && ns <= lifetime ? lifetime - ns : LBL_NOT_TOLD;
+		return lifetime != LBL_NOT_MEASURED && ns <= lifetime ? lifetime - ns
+								      : LBL_NOT_MEASURED;
 	default:
 		return lifetime;
 	}

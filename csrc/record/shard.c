@@ -165,14 +165,14 @@ static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded
  */
 static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
 {
-	const struct lbl_birth_source *elsewhere = &shard->elsewhere;
+	const struct lbl_birth_source *birth_source = &shard->birth_source;
 	uint64_t created_ns = decoded->event.created_ns;
 
 	if (created_ns || !decoded->has_client)
 		return created_ns;
 	created_ns = lbl_births_take(&shard->births, decoded);
-	if (!created_ns && elsewhere->created_ns)
-		created_ns = elsewhere->created_ns(elsewhere->ctx, decoded);
+	if (!created_ns && birth_source->created_ns)
+		created_ns = birth_source->created_ns(birth_source->ctx, decoded);
 	return created_ns;
 }
 
@@ -185,7 +185,7 @@ static void record_opened(struct lbl_shard *shard, const struct lbl_decoded_even
 		lbl_owner_add(&shard->outcomes.births_evicted, 1);
 }
 
-/* Returns the lifetime, or LBL_NOT_TOLD if it is unknown or implausible. */
+/* Returns the lifetime, or LBL_NOT_MEASURED if it is unknown or implausible. */
 static uint64_t record_lifetime(struct lbl_shard *shard, uint32_t index, uint64_t created_ns,
 				uint64_t ended_ns)
 {
@@ -194,11 +194,11 @@ static uint64_t record_lifetime(struct lbl_shard *shard, uint32_t index, uint64_
 
 	if (!created_ns) {
 		lbl_owner_add(&shard->outcomes.unmatched, 1);
-		return LBL_NOT_TOLD;
+		return LBL_NOT_MEASURED;
 	}
 	if (created_ns > ended_ns || lifetime > LBL_LIFETIME_MAX) {
 		lbl_owner_add(&shard->outcomes.rejected, 1);
-		return LBL_NOT_TOLD;
+		return LBL_NOT_MEASURED;
 	}
 	if (lbl_bank_count(bank, index, lifetime)) {
 		lbl_bank_add_sum(bank, index, lifetime);
@@ -216,9 +216,9 @@ static void record_more(struct lbl_shard *shard, const struct lbl_event *event, 
 
 	for (i = 0; i < shard->n_more; i++) {
 		struct lbl_bank *bank = &shard->banks[shard->more[i]];
-		uint64_t ns = lbl_told(shard->more[i], event, lifetime);
+		uint64_t ns = lbl_latency_ns(shard->more[i], event, lifetime);
 
-		if (ns == LBL_NOT_TOLD)
+		if (ns == LBL_NOT_MEASURED)
 			continue;
 		if (lbl_bank_count(bank, index, ns))
 			lbl_bank_add_sum(bank, index, ns);

@@ -53,7 +53,7 @@ struct lbl_shard {
 	struct lbl_array sums_memory; /* of `more`, LBL_SUMS_BYTES per backend */
 	struct lbl_outcomes outcomes;
 	struct lbl_births births;
-	struct lbl_birth_source elsewhere; /* the last source of creation times; all 0 = none */
+	struct lbl_birth_source birth_source; /* the last source of creation times; all 0 = none */
 	struct lbl_intern *names;
 	bool by_name; /* keys contain a name's number instead of a proxy id */
 	uint32_t limit; /* limit of backends to add, at most the table's */

@@ -30,8 +30,8 @@ static void deliver(const struct drain *drain, const void *data, uint32_t len)
 }
 
 /*
- * How many submitted 56-byte events stand in a row. Asks for those that will be read after them,
- * but not for lines that a producer may be writing.
+ * Return the number of consecutive submitted 56-byte events. Prefetches the next burst's records,
+ * but no cache line that a producer may be writing.
  */
 static uint32_t burst_length(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {

@@ -25,25 +25,28 @@ static void test_short_times(void)
 	size_t i;
 
 	for (i = 0; i < sizeof(us) / sizeof(us[0]); i++) {
-		bool told = us[i] && us[i] != LBL_SPAN_NONE;
+		bool measured = us[i] && us[i] != LBL_SPAN_NONE;
 		uint64_t ns = us[i] * 1000ULL;
 
 		event = closed_event(SECOND, 1);
-		CHECK(lbl_told(LBL_CONNECT, &event, SECOND) == LBL_NOT_TOLD);
-		CHECK(lbl_told(LBL_FIRST_BYTE, &event, SECOND) == LBL_NOT_TOLD);
-		CHECK(lbl_told(LBL_ACTIVE, &event, SECOND) == LBL_NOT_TOLD);
+		CHECK(lbl_latency_ns(LBL_CONNECT, &event, SECOND) == LBL_NOT_MEASURED);
+		CHECK(lbl_latency_ns(LBL_FIRST_BYTE, &event, SECOND) == LBL_NOT_MEASURED);
+		CHECK(lbl_latency_ns(LBL_ACTIVE, &event, SECOND) == LBL_NOT_MEASURED);
 		event.connect_us = us[i];
-		CHECK(lbl_told(LBL_CONNECT, &event, SECOND) == (told ? ns : LBL_NOT_TOLD));
-		CHECK(lbl_told(LBL_CONNECT, &event, LBL_NOT_TOLD) == (told ? ns : LBL_NOT_TOLD));
+		CHECK(lbl_latency_ns(LBL_CONNECT, &event, SECOND) ==
+		      (measured ? ns : LBL_NOT_MEASURED));
+		CHECK(lbl_latency_ns(LBL_CONNECT, &event, LBL_NOT_MEASURED) ==
+		      (measured ? ns : LBL_NOT_MEASURED));
 		event.first_byte_us = us[i];
-		CHECK(lbl_told(LBL_FIRST_BYTE, &event, SECOND) == (told ? ns : LBL_NOT_TOLD));
+		CHECK(lbl_latency_ns(LBL_FIRST_BYTE, &event, SECOND) ==
+		      (measured ? ns : LBL_NOT_MEASURED));
 		event.closing_us = us[i];
-		CHECK(lbl_told(LBL_ACTIVE, &event, 1ULL << 50) ==
-		      (told ? (1ULL << 50) - ns : LBL_NOT_TOLD));
-		CHECK(lbl_told(LBL_ACTIVE, &event, LBL_NOT_TOLD) == LBL_NOT_TOLD);
-		CHECK(lbl_told(LBL_ACTIVE, &event, ns) == (told ? 0 : LBL_NOT_TOLD));
-		CHECK(!told || lbl_told(LBL_ACTIVE, &event, ns - 1) == LBL_NOT_TOLD);
-		CHECK(lbl_told(LBL_LIFETIME, &event, i) == i);
+		CHECK(lbl_latency_ns(LBL_ACTIVE, &event, 1ULL << 50) ==
+		      (measured ? (1ULL << 50) - ns : LBL_NOT_MEASURED));
+		CHECK(lbl_latency_ns(LBL_ACTIVE, &event, LBL_NOT_MEASURED) == LBL_NOT_MEASURED);
+		CHECK(lbl_latency_ns(LBL_ACTIVE, &event, ns) == (measured ? 0 : LBL_NOT_MEASURED));
+		CHECK(!measured || lbl_latency_ns(LBL_ACTIVE, &event, ns - 1) == LBL_NOT_MEASURED);
+		CHECK(lbl_latency_ns(LBL_LIFETIME, &event, i) == i);
 	}
 }
 

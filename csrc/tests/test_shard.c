@@ -259,7 +259,7 @@ static void test_where_a_creation_time_comes_from(void)
 	struct lbl_event own = closed_event(SECOND, 1);
 	uint64_t elsewhere = 1000;
 
-	shard->elsewhere = (struct lbl_birth_source){ created_elsewhere, &elsewhere };
+	shard->birth_source = (struct lbl_birth_source){ created_elsewhere, &elsewhere };
 	record_foreign(shard, LBL_OPENED, 2000, 1);
 	record_foreign(shard, LBL_CLOSED, 5000, 1);
 	CHECK(counted(shard, 1, LBL_LIFETIME) == 1 && totals.sum == 3000 && !asked);
@@ -268,7 +268,7 @@ static void test_where_a_creation_time_comes_from(void)
 	elsewhere = 0;
 	record_foreign(shard, LBL_CLOSED, 7000, 1);
 	CHECK(asked == 2 && shard->outcomes.unmatched == 1);
-	shard->elsewhere = (struct lbl_birth_source){ 0 };
+	shard->birth_source = (struct lbl_birth_source){ 0 };
 	record_foreign(shard, LBL_CLOSED, 7000, 1);
 	own.created_ns = 0; /* and the event does not contain the client */
 	record(shard, &own, 1);

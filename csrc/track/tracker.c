@@ -164,7 +164,7 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 	ret->conntrack = lbl_conntrack_ref(conntrack);
 	ret->shard->table.sees_opens = true;
 	if (conntrack)
-		ret->shard->elsewhere = lbl_conntrack_births(conntrack);
+		ret->shard->birth_source = lbl_conntrack_births(conntrack);
 	return set_proxies(ret->shard, proxies, n_proxies);
 }
 
