@@ -82,7 +82,7 @@ enum { EXACT_CELLS = 53 << LBL_CELL_BITS, MOST_IN_CELL = 2 };
 static uint64_t cell_entry(const struct lbl_buckets *buckets, uint32_t cell, uint32_t first,
 			   uint32_t n)
 {
-	uint64_t bits = (uint64_t)(cell + (1023 << LBL_CELL_BITS)) << LBL_REST_BITS;
+	uint64_t bits = (uint64_t)(cell + (1023ULL << LBL_CELL_BITS)) << LBL_REST_BITS;
 	uint64_t entry = ((uint64_t)first << LBL_REST_BITS) - bits;
 
 	if (n > 1 || cell >= EXACT_CELLS)

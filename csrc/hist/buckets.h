@@ -72,7 +72,7 @@ struct lbl_buckets {
  */
 enum { LBL_REST_BITS = 52 - LBL_CELL_BITS, LBL_BY_COMPARES = 1 << 15 };
 
-/* Return the bits for a duration of at most LBL_TOP_NS. Adds 1, since the double 0 has no exponent. */
+/* `ns` is at most LBL_TOP_NS. Adds 1, since 0 has no exponent. */
 static inline uint64_t lbl_bits(uint64_t ns)
 {
 	const union {
@@ -85,7 +85,7 @@ static inline uint64_t lbl_bits(uint64_t ns)
 
 static inline uint64_t lbl_cell(uint64_t bits)
 {
-	return (bits >> LBL_REST_BITS) - (1023 << LBL_CELL_BITS);
+	return (bits >> LBL_REST_BITS) - (1023ULL << LBL_CELL_BITS);
 }
 
 static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t bits,
@@ -95,7 +95,8 @@ static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t b
 
 	if (unlikely(slot >= LBL_BY_COMPARES)) {
 		slot -= LBL_BY_COMPARES;
-		slot += (buckets->upper[slot] < *ns) + (buckets->upper[slot + 1] < *ns);
+		slot += (uint64_t)(buckets->upper[slot] < *ns) +
+			(uint64_t)(buckets->upper[slot + 1] < *ns);
 	}
 	return slot;
 }

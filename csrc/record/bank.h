@@ -82,13 +82,6 @@ static inline bool lbl_bank_inc(struct lbl_bank *bank, uint32_t index, uint8_t *
 	return likely(!lbl_bump8(counter, 1)) || lbl_bank_carry(bank, index, counter);
 }
 
-static inline void lbl_bank_sum_up(struct lbl_bank *bank, uint32_t index, uint64_t *sum,
-				   uint64_t ns)
-{
-	if (unlikely(lbl_bump64(sum, ns)))
-		lbl_bank_add_sum(bank, index, 0);
-}
-
 /* Count one duration; the caller adds it to the sum. Returns false like lbl_bank_carry(). */
 static inline bool lbl_bank_count(struct lbl_bank *bank, uint32_t index, uint64_t ns)
 {
