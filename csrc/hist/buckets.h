@@ -67,8 +67,9 @@ struct lbl_buckets {
  * grow with it: exponent and top of the mantissa number a cell of 1/128 octave, and the lower
  * LBL_REST_BITS are the position in the cell. The sum of the bits and the cell's entry has the slot
  * above LBL_REST_BITS, since the entry is the number of bounds below the cell, minus the cell's own
- * bits, plus a number that makes positions after the cell's bound carry. The entry of a cell with
- * two bounds adds LBL_BY_COMPARES instead, and compares find the slot.
+ * bits, plus a number that makes positions after the cell's bound carry. If a cell has two bounds,
+ * or if doubles do not hold all of its ns, its entry adds LBL_BY_COMPARES instead, and compares find
+ * the slot.
  */
 enum { LBL_REST_BITS = 52 - LBL_CELL_BITS, LBL_BY_COMPARES = 1 << 15 };
 
@@ -95,8 +96,8 @@ static inline uint64_t lbl_slot_of(const struct lbl_buckets *buckets, uint64_t b
 
 	if (unlikely(slot >= LBL_BY_COMPARES)) {
 		slot -= LBL_BY_COMPARES;
-		slot += (uint64_t)(buckets->upper[slot] < *ns) +
-			(uint64_t)(buckets->upper[slot + 1] < *ns);
+		slot += buckets->upper[slot] < *ns;
+		slot += buckets->upper[slot] < *ns;
 	}
 	return slot;
 }
