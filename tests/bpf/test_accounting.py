@@ -18,7 +18,7 @@ from tests.support.rig import assert_accounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path as PathType
+
 
 pytestmark = pytest.mark.bpf
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 ROUNDS = 1000
 
 
-def test_every_sum_is_exact_in_a_storm_of_signals(bpffs: bpf.Bpffs, tmp_path: PathType) -> None:
+def test_every_sum_is_exact_in_a_storm_of_signals(bpffs: bpf.Bpffs, tmp_path: Path) -> None:
     """1,000 starts and stops, and a signal per ms that raises, starts, stops, forks or makes."""
     bpf.load(compiled("filler", tmp_path), bpffs)
     ran = subprocess.run(
@@ -58,7 +58,7 @@ class Balancer(NamedTuple):
 
 
 @pytest.fixture
-def balancer(bpffs: bpf.Bpffs, tmp_path: PathType) -> Iterator[Balancer]:
+def balancer(bpffs: bpf.Bpffs, tmp_path: Path) -> Iterator[Balancer]:
     """Loaded, with empty rings."""
     if len(os.sched_getaffinity(0) & {0, 1}) < 2:
         pytest.skip("needs CPUs 0 and 1")

@@ -116,3 +116,10 @@ class Flow:
         self.sends(SYN, seq=isn)
         self.gets(SYN | ACK, seq=backend_isn, ack=isn + 1)
         self.sends(ACK, seq=isn + 1, ack=backend_isn + 1)
+
+
+def established(watched: Watched, version: int = 4) -> Flow:
+    """A flow whose handshake is complete: ISNs 1000 and 5000."""
+    flow = Flow(watched.balancer, version)
+    flow.handshake()
+    return flow
