@@ -50,6 +50,7 @@ class Storm:
         self.failures: list[str] = []
         self.done: dict[str, int] = {}
         self._busy = False
+        self._may_raise = False
         self._actions: Iterator[Callable[[], None]] = itertools.cycle(
             [self.interrupt, self.start, self.stop, self.fork, self.make, self.read]
         )
@@ -77,7 +78,9 @@ class Storm:
 
     def interrupt(self) -> None:
         """Raise out of the call that is under way."""
-        raise SignalledError
+        if self._may_raise:  # else it would leave the loop
+            self._may_raise = False
+            raise SignalledError
 
     def fork(self) -> None:
         """Fork. The sums in the child must add up; the parent's trackers go on."""
@@ -127,10 +130,12 @@ class Storm:
         signal.setitimer(signal.ITIMER_REAL, PERIOD_S, PERIOD_S)
         for _ in range(rounds):
             try:
+                self._may_raise = True
                 self.trackers[0].start(self.stream, None, "web")
                 self.check("after a start")
                 self.trackers[0].stop()
                 self.check("after a stop")
+                self._may_raise = False
             except SignalledError:
                 pass
         signal.setitimer(signal.ITIMER_REAL, 0)
