@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from lblatency import LatencyTracker, stats
+from lblatency.demo.namespace import die_with_parent
 from tests.support import bpf
 from tests.support.rig import wait_until
 
@@ -33,6 +34,8 @@ class SignalledError(Exception):
 def produce(program: int) -> int:
     """Fork a producer of kernel events, which its parent kills; returns its pid."""
     pid = os.fork()
+    if pid == 0:
+        die_with_parent()
     while pid == 0:
         for first in range(0, 1 << 30, BURST):
             bpf.run(program, struct.pack("=III", first, BURST, 0))
