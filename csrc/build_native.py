@@ -17,7 +17,7 @@ HEADERS = [
     "csrc/hist/read.h",
     "csrc/stream/stream.h",
     "csrc/stream/open.h",
-    "csrc/stream/stats.h",
+    "csrc/stream/ledger.h",
     "csrc/stream/queue.h",
     "csrc/record/metric.h",
     "csrc/record/shard.h",

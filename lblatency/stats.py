@@ -29,8 +29,10 @@ _WAIT_MS = 200  # how long a waiting subscriber takes to notice a signal
 class StreamStats(NamedTuple):
     """Where a stream's events are: `produced = received + dropped + in_ring`.
 
-    The counts start when the stream is created. `produced` and `dropped` are the producer's own
-    counts; they are None if the ring has no counters map.
+    The counts start when the stream is created, with the records that are in the ring then. They
+    never go down, except `in_ring`. `produced` and `dropped` are the producer's own counts; they are
+    None if the ring has no counters map, or if another stream of this process reads other rings
+    that the same map counts for.
     """
 
     produced: int | None
@@ -121,6 +123,10 @@ class EventStream(Closing):
 
     def __init__(self, streams: Sequence[Any]) -> None:
         self._streams = list(streams)
+        rings = ffi.new("struct lbl_stream *[]", self._streams)
+        out = ffi.new("struct lbl_ledger **")
+        check(lib.lbl_ledger_new(rings, len(rings), out), "reading a stream's counters")
+        self._ledger: Any = ffi.gc(out[0], lib.lbl_ledger_free)
 
     @property
     def streams(self) -> list[Any]:
@@ -144,16 +150,17 @@ class EventStream(Closing):
 
     def stats(self) -> StreamStats:
         """How many events were produced and where they are, over all rings, at one moment."""
-        streams = self.streams
+        ledger = self._ledger
+        if ledger is None:
+            raise ValueError("the event stream is closed")
         raw = ffi.new("struct lbl_stream_stats *")
-        rings = ffi.new("struct lbl_stream *[]", streams)
-        rc = lib.lbl_stream_stats(rings, len(streams), raw)
-        check(rc, "reading a stream's counters")
+        check(lib.lbl_ledger_read(ledger, raw), "reading a stream's counters")
         return stream_stats(raw)
 
     def close(self) -> None:
         """Release the rings. Trackers and subscriptions keep them until they end."""
         self._streams = []
+        self._ledger = None
 
 
 class MemoryRing:

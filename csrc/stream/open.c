@@ -9,7 +9,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "kernel/counters.h"
 #include "kernel/maps.h"
 #include "stream/open.h"
 #include "stream/stream.h"
@@ -23,7 +22,7 @@ static struct lbl_stream *stream_new(void)
 	pthread_mutex_init(&stream->control, NULL);
 	pthread_mutex_init(&stream->lock, NULL);
 	pthread_mutex_init(&stream->producing, NULL);
-	stream->ring_fd = stream->counters_fd = stream->claim_fd = -1;
+	stream->ring_fd = stream->claim_fd = -1;
 	stream->epoll_fd = stream->wake_fd = -1;
 	stream->refs = 1;
 	stream->fork.rank = LBL_FORK_STREAM;
@@ -46,8 +45,8 @@ void lbl_stream_free(struct lbl_stream *stream)
 	lbl_fork_unregister(&stream->fork);
 	lbl_stream_stop(stream);
 	lbl_ring_unmap(&stream->ring);
+	lbl_counted_close(stream->counters);
 	close_fd(&stream->ring_fd);
-	close_fd(&stream->counters_fd);
 	close_fd(&stream->claim_fd);
 	close_fd(&stream->epoll_fd);
 	close_fd(&stream->wake_fd);
@@ -99,29 +98,12 @@ static int claim(struct lbl_stream *stream, uint32_t map_id)
 	return errno == EADDRINUSE ? -EBUSY : -errno;
 }
 
+/* Counters that may not be read are as good as none. */
 static int open_counters(struct lbl_stream *stream, int fd)
 {
-	struct lbl_counters counters;
-	struct bpf_map_info info;
-	int err;
+	int err = fd < 0 ? 0 : lbl_counted_open(fd, &stream->counters);
 
-	if (fd < 0)
-		return 0;
-	err = lbl_map_info(fd, &info);
-	if (err)
-		return err;
-	if (info.type != BPF_MAP_TYPE_PERCPU_ARRAY ||
-	    info.value_size != sizeof(struct lbl_counters))
-		return -EINVAL;
-	err = duplicate(fd, &stream->counters_fd);
-	if (!err)
-		err = lbl_counters_sum(fd, (uint64_t *)&counters, sizeof(counters) / 8);
-	if (err)
-		return err;
-	stream->counted = true;
-	stream->counters_id = info.id;
-	stream->dropped_before = counters.dropped;
-	return 0;
+	return err == -EPERM || err == -EACCES ? 0 : err;
 }
 
 static int open_ring(struct lbl_stream *stream, int fd)
@@ -141,7 +123,7 @@ static int open_ring(struct lbl_stream *stream, int fd)
 		err = lbl_ring_map(&stream->ring, stream->ring_fd, info.max_entries);
 	if (err)
 		return err;
-	stream->consumed_before = *stream->ring.consumer_pos / LBL_EVENT_STRIDE;
+	stream->never_consumed = !*stream->ring.consumer_pos;
 	return watch(stream, stream->ring_fd);
 }
 
@@ -174,7 +156,6 @@ int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret)
 	err = open_wait(stream);
 	if (!err)
 		err = lbl_ring_memory(&stream->ring, bytes);
-	stream->counted = true;
 	if (err)
 		lbl_stream_free(stream);
 	else

@@ -8,7 +8,8 @@
 /* cdef: begin */
 /*
  * Open the BPF ring buffer `ring_fd` as its only consumer. `counters_fd` is the producer's per-CPU
- * map of struct lbl_counters, or -1 if it has none; streams may share one. Both fds are duplicated.
+ * map of struct lbl_counters, or -1 if it has none; streams may share one. A map that may not be read
+ * is taken for none. Both fds are duplicated.
  * -EINVAL if a map has another type, -EBUSY if another stream in this network namespace already
  * consumes the ring.
  */

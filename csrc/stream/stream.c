@@ -7,7 +7,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "kernel/counters.h"
 #include "stream/stream.h"
 
 enum {
@@ -207,10 +206,6 @@ static void orphan(struct lbl_stream *stream)
 	if (stream->claim_fd >= 0)
 		close(stream->claim_fd);
 	stream->claim_fd = -1;
-	stream->produced.dropped += stream->dropped_before; /* 0 in memory; else until it is read */
-	if (stream->counters_fd >= 0)
-		lbl_counters_sum(stream->counters_fd, (uint64_t *)&stream->produced,
-				 sizeof(stream->produced) / sizeof(uint64_t));
 }
 
 void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)

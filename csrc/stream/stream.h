@@ -10,6 +10,7 @@
 
 #include "lbl_abi.h"
 #include "base/fork.h"
+#include "stream/counted.h"
 #include "stream/drain.h"
 #include "stream/ring.h"
 #include "stream/sink.h"
@@ -31,25 +32,24 @@ enum { LBL_SINKS_MAX = 32 };
 
 /*
  * `control` guards the thread, and serializes attach and detach. `lock`, nested in it, guards the
- * ring's consumer side and the list of sinks; `producing` guards the producer side of a ring in
- * memory.
+ * ring's consumer side, the list of sinks and `counters`; `producing` guards the producer side of a
+ * ring in memory. Who gives the stream another ring or other counters increments `generation`.
  */
 struct lbl_stream {
 	struct lbl_fork_entry fork;
 	int refs;
 	pthread_mutex_t control, lock, producing;
 	struct lbl_ring ring;
-	int ring_fd, counters_fd, claim_fd, epoll_fd, wake_fd;
+	int ring_fd, claim_fd, epoll_fd, wake_fd;
 	pthread_t thread;
 	bool running, stopping, orphaned;
 	struct lbl_sink *sinks[LBL_SINKS_MAX]; /* ascending serials */
 	uint32_t n_sinks, n_reserved;
 	struct lbl_drain_counts counts;
-	uint32_t counters_id; /* of the map behind counters_fd; 0 = none */
-	bool counted; /* the producer has counters */
-	uint64_t consumed_before; /* events consumed before the stream was opened */
-	uint64_t dropped_before; /* the producer's count when the stream was opened */
-	struct lbl_counters produced; /* ring in memory: current; child of fork(): as of the fork */
+	struct lbl_counted *counters; /* of the ring's producers; NULL if unknown, or in memory */
+	uint32_t generation; /* how often the ring or the counters were replaced */
+	bool never_consumed; /* nothing had been taken off the ring when the stream got it */
+	struct lbl_counters produced; /* of a ring in memory */
 };
 
 /* Wake the drain thread. Callable from any thread. */

@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "record/burst.h"
+#include "stream/ledger.h"
 #include "stream/open.h"
 #include "stream/queue.h"
 #include "track/backend.h"
@@ -140,6 +141,17 @@ static inline void free_shard(struct lbl_shard *shard)
 
 	lbl_shard_free(shard);
 	lbl_intern_free(names);
+}
+
+/* Read streams by a ledger of their own. */
+static inline struct lbl_stream_stats read_streams(struct lbl_stream *const *streams, size_t n)
+{
+	struct lbl_stream_stats stats;
+	struct lbl_ledger *ledger;
+
+	REQUIRE(!lbl_ledger_new(streams, n, &ledger) && !lbl_ledger_read(ledger, &stats));
+	lbl_ledger_free(ledger);
+	return stats;
 }
 
 /* Start on one or more streams. */

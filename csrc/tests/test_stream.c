@@ -231,11 +231,11 @@ static void test_a_full_ring_drops_and_counts(void)
 	produce(stream, 64);
 	CHECK(lbl_stream_produce(stream, &event, sizeof(event)) == -ENOSPC);
 	CHECK(lbl_stream_produce(stream, &event, 4096) == -EINVAL);
-	CHECK(!lbl_stream_stats(&stream, 1, &stats));
+	stats = read_streams(&stream, 1);
 	CHECK(stats.counted && stats.produced == 65 && stats.dropped == 1 && stats.in_ring == 64);
 	CHECK(stats.fill_bytes == 4096 && stats.size_bytes == 4096 && !stats.fill_max_bytes);
 	lbl_stream_drain(stream);
-	CHECK(!lbl_stream_stats(&stream, 1, &stats));
+	stats = read_streams(&stream, 1);
 	CHECK(stats.received == 64 && !stats.in_ring && !stats.corrupt && !stats.fill_bytes);
 	CHECK(stats.fill_max_bytes == 4096);
 	lbl_stream_free(stream);

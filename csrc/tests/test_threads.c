@@ -98,7 +98,7 @@ static void check_totals(struct lbl_queue *queue, uint64_t popped)
 	struct lbl_stream_stats of;
 	uint64_t received;
 
-	CHECK(!lbl_stream_stats(streams, RINGS, &of));
+	of = read_streams(streams, RINGS);
 	CHECK(of.produced == of.received + of.dropped + of.in_ring && !of.in_ring);
 	received = of.received;
 	CHECK(of.produced == RINGS * EACH);

@@ -4,7 +4,7 @@
 int lbl_accounting_begin(struct lbl_tracker *tracker)
 {
 	struct lbl_stream_stats stats = { 0 };
-	int err = lbl_stream_stats(tracker->streams, tracker->n_attached, &stats);
+	int err = lbl_ledger_restart(tracker->ledger, tracker->n_attached, &stats);
 
 	tracker->dropped_before = stats.dropped;
 	return err;
@@ -50,10 +50,11 @@ static int read_attached(const struct lbl_tracker *tracker, struct lbl_stream_st
 	struct reading reading = { tracker, outcomes };
 	int err;
 
-	err = lbl_stream_visit(tracker->streams, tracker->n_attached, read_outcomes, &reading,
-			       events);
-	if (!err)
-		subtract_before(tracker, events);
+	*events = (struct lbl_stream_stats){ .counted = 1 };
+	if (!tracker->n_attached)
+		return 0;
+	err = lbl_ledger_visit(tracker->ledger, read_outcomes, &reading, events);
+	subtract_before(tracker, events);
 	return err;
 }
 
@@ -62,6 +63,7 @@ static void add_past(struct lbl_stream_stats *stats, const struct lbl_stream_sta
 	stats->produced += past->produced;
 	stats->received += past->received;
 	stats->dropped += past->dropped;
+	stats->in_ring += past->in_ring;
 	stats->corrupt += past->corrupt;
 	stats->counted &= past->counted;
 }
@@ -76,6 +78,7 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 	if (err)
 		return err;
 	add_past(events, &tracker->past);
+	tracker->produced_told = events->produced;
 	pthread_mutex_lock(&tracker->own->sink.lock);
 	lbl_outcomes_add(outcomes, &tracker->own->outcomes);
 	pthread_mutex_unlock(&tracker->own->sink.lock);
@@ -84,9 +87,20 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 
 /* ---- ending ---- */
 
+/* What was told as produced stays so: those that were told as in a ring, are told so for ever. */
+static void keep_told(struct lbl_tracker *tracker)
+{
+	struct lbl_stream_stats *past = &tracker->past;
+
+	if (!past->counted || past->produced >= tracker->produced_told)
+		return;
+	past->in_ring += tracker->produced_told - past->produced;
+	past->produced = tracker->produced_told;
+}
+
 /*
- * Events still in the rings after the last drain are not this tracker's. If the sum of its other
- * events is unbalanced, it stays so.
+ * Other events still in the rings after the last drain are not this tracker's. If the sum of its
+ * other events is unbalanced, it stays so.
  */
 void lbl_accounting_end(struct lbl_tracker *tracker)
 {
@@ -97,8 +111,7 @@ void lbl_accounting_end(struct lbl_tracker *tracker)
 
 	for (i = 0; i < tracker->n_attached; i++)
 		lbl_stream_drain(tracker->streams[i]);
-	if (read_attached(tracker, &stats, &unused))
-		stats = (struct lbl_stream_stats){ .counted = true };
+	read_attached(tracker, &stats, &unused); /* if that fails, the last reading has to do */
 	for (i = 0; i < tracker->n_attached; i++) {
 		struct lbl_attachment *attached = &tracker->attached[i];
 		struct lbl_drain_counts last;
@@ -111,5 +124,6 @@ void lbl_accounting_end(struct lbl_tracker *tracker)
 	past->dropped += stats.dropped;
 	past->produced += received + stats.produced - stats.received - stats.in_ring;
 	past->counted &= stats.counted;
+	keep_told(tracker);
 	tracker->dropped_before = 0;
 }

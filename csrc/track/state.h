@@ -9,7 +9,7 @@
 #include "base/fork.h"
 #include "record/shard.h"
 #include "source/conntrack.h"
-#include "stream/stats.h"
+#include "stream/ledger.h"
 #include "stream/stream.h"
 
 struct lbl_attachment {
@@ -31,7 +31,9 @@ struct lbl_tracker {
 	struct lbl_attachment *attached;
 	struct lbl_stream **streams; /* of the attachments */
 	size_t n_attached;
-	uint64_t dropped_before; /* sum over the streams, when they were attached */
+	struct lbl_ledger *ledger; /* of the streams; NULL if there are none */
+	uint64_t dropped_before; /* by the ledger, when the streams were attached */
+	uint64_t produced_told; /* by the last lbl_accounting_read() */
 	struct lbl_stream_stats past; /* sums over earlier attachments */
 	uint16_t proxy;
 };

@@ -136,6 +136,7 @@ static int set_proxies(struct lbl_shard *shard, const struct lbl_proxy *proxies,
 struct attachments {
 	struct lbl_attachment *each;
 	struct lbl_stream **streams;
+	struct lbl_ledger *ledger;
 	size_t n;
 };
 
@@ -148,6 +149,7 @@ static void free_attachments(struct attachments *made)
 		lbl_conntrack_free(made->each[i].conntrack);
 	}
 	free(made->each);
+	lbl_ledger_free(made->ledger);
 	free(made->streams);
 	*made = (struct attachments){ 0 };
 }
@@ -185,6 +187,8 @@ static int make_attachments(struct lbl_tracker *tracker, struct lbl_stream *cons
 		ret->each[i].stream = ret->streams[i] = streams[i];
 		err = make_attachment(tracker, &ret->each[i], conntrack, proxies, n_proxies);
 	}
+	if (!err)
+		err = lbl_ledger_new(streams, n, &ret->ledger);
 	if (err)
 		free_attachments(ret);
 	return err;
@@ -209,7 +213,8 @@ static bool is_running(const struct lbl_tracker *tracker)
  */
 static struct attachments detach(struct lbl_tracker *tracker)
 {
-	struct attachments ended = { tracker->attached, tracker->streams, tracker->n_attached };
+	struct attachments ended = { tracker->attached, tracker->streams, tracker->ledger,
+				     tracker->n_attached };
 	struct lbl_shard *own = tracker->own;
 	size_t i;
 
@@ -222,6 +227,7 @@ static struct attachments detach(struct lbl_tracker *tracker)
 	pthread_mutex_unlock(&own->sink.lock);
 	tracker->attached = NULL;
 	tracker->streams = NULL;
+	tracker->ledger = NULL;
 	tracker->n_attached = 0;
 	return ended;
 }
@@ -281,6 +287,7 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made)
 		return err;
 	tracker->attached = made->each;
 	tracker->streams = made->streams;
+	tracker->ledger = made->ledger;
 	tracker->n_attached = made->n;
 	err = lbl_accounting_begin(tracker);
 	if (err) {

@@ -8,7 +8,7 @@
 
 #include "record/shard.h"
 #include "source/conntrack.h"
-#include "stream/stats.h"
+#include "stream/ledger.h"
 
 /* cdef: begin */
 struct lbl_tracker;

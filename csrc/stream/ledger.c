@@ -1,0 +1,541 @@
+// SPDX-License-Identifier: MIT
+#include <sched.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "stream/ledger.h"
+#include "stream/open.h"
+
+enum {
+	RETRIES_MAX = 50,
+	MAPS_PER_MEMBER = 3, /* one that went, one that came and went in a retry, one that came */
+};
+
+struct member {
+	struct lbl_stream *stream;
+	struct lbl_counted *counters; /* the stream's at `generation`; the ledger's own reference */
+	uint32_t generation;
+};
+
+/* A counters map of the set, or one that the set had until the last reading. */
+struct map {
+	struct lbl_counted *counters;
+	size_t members; /* how many streams of the set use it */
+	bool is_new; /* no reading has been taken up */
+	bool from_zero; /* a ring came with it that nothing had been taken off */
+	struct lbl_counted_reading now;
+	uint64_t dropped_before; /* its count that is not the set's */
+};
+
+/*
+ * `lock` guards all of it. The counters are ahead of the sum by at least `low` and at most `high`
+ * (numbers modulo 2^64), because they are not read in the same instant.
+ */
+struct lbl_ledger {
+	struct lbl_fork_entry fork;
+	pthread_mutex_t lock;
+	struct member *members;
+	size_t n, capacity;
+	struct map *maps;
+	size_t n_maps;
+	uint64_t low, high;
+	uint64_t under_way; /* most events that are counted but not in their ring yet: one per CPU */
+	bool based; /* `low` and `high` are known */
+	uint64_t generations, restarts; /* of all members and maps, at the last reading */
+	uint64_t dropped_earlier; /* in maps that the set has no more */
+	uint64_t dropped_in_maps; /* at the last reading that no other stream spoilt */
+	uint64_t stranded; /* told as in a ring that is gone */
+	uint64_t told_sum, told_produced; /* by lbl_ledger_visit(), while `produced` was known */
+	struct lbl_stream_stats last;
+};
+
+/* ---- creation ---- */
+
+static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
+{
+	struct lbl_ledger *ledger = (struct lbl_ledger *)entry;
+
+	if (phase == LBL_FORK_PREPARE)
+		pthread_mutex_lock(&ledger->lock);
+	else
+		pthread_mutex_unlock(&ledger->lock);
+}
+
+static struct lbl_ledger *alloc(size_t n)
+{
+	struct lbl_ledger *ledger = calloc(1, sizeof(*ledger));
+
+	if (!ledger)
+		return NULL;
+	ledger->members = calloc(n + 1, sizeof(*ledger->members));
+	ledger->maps = calloc(MAPS_PER_MEMBER * n + 1, sizeof(*ledger->maps));
+	if (ledger->members && ledger->maps)
+		return ledger;
+	free(ledger->members);
+	free(ledger->maps);
+	free(ledger);
+	return NULL;
+}
+
+int lbl_ledger_new(struct lbl_stream *const *streams, size_t n, struct lbl_ledger **ret)
+{
+	struct lbl_ledger *ledger = alloc(n);
+	struct lbl_stream_stats unused;
+	size_t i;
+	int err;
+
+	if (!ledger)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		ledger->members[i].stream = streams[i];
+		lbl_ref(&streams[i]->refs);
+	}
+	ledger->capacity = n;
+	ledger->under_way = (uint64_t)sysconf(_SC_NPROCESSORS_CONF);
+	pthread_mutex_init(&ledger->lock, NULL);
+	ledger->fork.rank = LBL_FORK_LEDGER;
+	ledger->fork.handle = handle_fork;
+	lbl_fork_register(&ledger->fork);
+	err = lbl_ledger_restart(ledger, n, &unused);
+	if (err)
+		lbl_ledger_free(ledger);
+	else
+		*ret = ledger;
+	return err;
+}
+
+static void forget_counters(struct lbl_ledger *ledger)
+{
+	size_t i;
+
+	for (i = 0; i < ledger->capacity; i++) {
+		lbl_counted_unref(ledger->members[i].counters);
+		ledger->members[i].counters = NULL;
+	}
+	for (i = 0; i < ledger->n_maps; i++)
+		lbl_counted_unref(ledger->maps[i].counters);
+	ledger->n_maps = 0;
+}
+
+void lbl_ledger_free(struct lbl_ledger *ledger)
+{
+	size_t i;
+
+	if (!ledger)
+		return;
+	lbl_fork_unregister(&ledger->fork);
+	forget_counters(ledger);
+	for (i = 0; i < ledger->capacity; i++)
+		lbl_stream_free(ledger->members[i].stream);
+	pthread_mutex_destroy(&ledger->lock);
+	free(ledger->members);
+	free(ledger->maps);
+	free(ledger);
+}
+
+/* ---- which counters maps the set has ---- */
+
+static struct map *find_map(struct lbl_ledger *ledger, const struct lbl_counted *counters)
+{
+	size_t i;
+
+	for (i = 0; i < ledger->n_maps; i++) {
+		if (ledger->maps[i].counters == counters)
+			return &ledger->maps[i];
+	}
+	return NULL;
+}
+
+static void use_map(struct lbl_ledger *ledger, const struct member *member)
+{
+	struct map *map = find_map(ledger, member->counters);
+
+	if (!map) {
+		map = &ledger->maps[ledger->n_maps++];
+		*map = (struct map){ .counters = lbl_counted_ref(member->counters),
+				     .is_new = true };
+	}
+	map->members++;
+	/* The first reading's maps may be old; those that come later, came with a ring. */
+	map->from_zero |= ledger->based && member->stream->never_consumed;
+}
+
+static void look_at(struct member *member)
+{
+	struct lbl_stream *stream = member->stream;
+	struct lbl_counted *before = member->counters;
+
+	pthread_mutex_lock(&stream->lock);
+	member->generation = stream->generation;
+	member->counters = lbl_counted_ref(stream->counters);
+	pthread_mutex_unlock(&stream->lock);
+	lbl_counted_unref(before);
+}
+
+/* Maps without members stay until their last counts are taken up; new ones have none. */
+static void forget_maps_in_passing(struct lbl_ledger *ledger)
+{
+	size_t i, kept = 0;
+
+	for (i = 0; i < ledger->n_maps; i++) {
+		if (ledger->maps[i].is_new && !ledger->maps[i].members)
+			lbl_counted_unref(ledger->maps[i].counters);
+		else
+			ledger->maps[kept++] = ledger->maps[i];
+	}
+	ledger->n_maps = kept;
+}
+
+static void find_maps(struct lbl_ledger *ledger)
+{
+	size_t i;
+
+	for (i = 0; i < ledger->n_maps; i++)
+		ledger->maps[i].members = 0;
+	for (i = 0; i < ledger->n; i++) {
+		look_at(&ledger->members[i]);
+		if (ledger->members[i].counters)
+			use_map(ledger, &ledger->members[i]);
+	}
+	forget_maps_in_passing(ledger);
+}
+
+/* ---- a reading ---- */
+
+struct visit {
+	void (*call)(void *ctx, size_t i, const struct lbl_drain_counts *counts);
+	void *ctx;
+};
+
+struct reading {
+	struct lbl_stream_stats stats;
+	struct lbl_counters memory; /* of rings in memory */
+	uint64_t dropped_in_maps;
+	uint64_t first, last; /* produced, before and after the rings were read */
+	uint64_t generations, restarts;
+	bool shared; /* others use a map of the set */
+	bool orphaned;
+};
+
+/* Sum what the maps have. Returns 0 or -errno. */
+static int read_maps(struct lbl_ledger *ledger, uint64_t *produced, uint64_t *restarts)
+{
+	size_t i;
+	int err;
+
+	*produced = *restarts = 0;
+	for (i = 0; i < ledger->n_maps; i++) {
+		struct map *map = &ledger->maps[i];
+
+		err = lbl_counted_read(map->counters, &map->now);
+		if (err)
+			return err;
+		*restarts += map->now.restarts;
+		if (map->members)
+			*produced += map->now.sums.produced;
+	}
+	return 0;
+}
+
+static uint64_t dropped_in_maps(const struct lbl_ledger *ledger)
+{
+	uint64_t dropped = ledger->dropped_earlier;
+	size_t i;
+
+	for (i = 0; i < ledger->n_maps; i++) {
+		const struct map *map = &ledger->maps[i];
+
+		if (!map->is_new)
+			dropped += map->now.sums.dropped - map->dropped_before;
+		else if (map->from_zero)
+			dropped += map->now.sums.dropped;
+	}
+	return dropped;
+}
+
+static void read_ring(const struct lbl_stream *stream, struct reading *reading)
+{
+	struct lbl_stream_stats *stats = &reading->stats;
+
+	reading->orphaned |= stream->orphaned;
+	reading->memory.produced += stream->produced.produced;
+	reading->memory.dropped += stream->produced.dropped;
+	stats->received += stream->counts.received;
+	stats->corrupt += stream->counts.corrupt;
+	stats->fill_max_bytes += stream->counts.fill_max;
+	stats->size_bytes += stream->ring.mask + 1;
+	stats->counted &= stream->counters || stream->ring.memory;
+	if (stream->orphaned) /* the ring is the parent's */
+		return;
+	stats->in_ring += lbl_ring_waiting(&stream->ring);
+	stats->fill_bytes += lbl_ring_fill(&stream->ring);
+}
+
+/* Holding both locks freezes a ring in memory, so its counters and its fill agree. */
+static bool read_stream(const struct lbl_ledger *ledger, size_t i, const struct visit *visit,
+			struct reading *reading)
+{
+	struct lbl_stream *stream = ledger->members[i].stream;
+	bool is_same;
+
+	pthread_mutex_lock(&stream->producing);
+	pthread_mutex_lock(&stream->lock);
+	is_same = stream->generation == ledger->members[i].generation;
+	reading->generations += stream->generation;
+	read_ring(stream, reading);
+	if (visit->call)
+		visit->call(visit->ctx, i, &stream->counts);
+	pthread_mutex_unlock(&stream->lock);
+	pthread_mutex_unlock(&stream->producing);
+	return is_same;
+}
+
+static bool is_shared(const struct lbl_ledger *ledger)
+{
+	size_t i;
+
+	for (i = 0; i < ledger->n_maps; i++) {
+		if (ledger->maps[i].members && ledger->maps[i].now.users > ledger->maps[i].members)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Producers keep counting while the rings are read, so their counters are read before and after.
+ * -EAGAIN if something was replaced or set to zero in between.
+ */
+static int read_all(struct lbl_ledger *ledger, const struct visit *visit, struct reading *ret)
+{
+	struct reading reading = { .stats.counted = 1, .stats.in_ring = ledger->stranded };
+	uint64_t restarts;
+	bool is_same = true;
+	size_t i;
+	int err;
+
+	find_maps(ledger);
+	err = read_maps(ledger, &reading.first, &restarts);
+	if (err)
+		return err;
+	reading.dropped_in_maps = dropped_in_maps(ledger);
+	for (i = 0; i < ledger->n; i++)
+		is_same &= read_stream(ledger, i, visit, &reading);
+	err = read_maps(ledger, &reading.last, &reading.restarts);
+	if (err)
+		return err;
+	reading.first += reading.memory.produced;
+	reading.last += reading.memory.produced;
+	reading.stats.dropped = reading.dropped_in_maps + reading.memory.dropped;
+	reading.shared = is_shared(ledger);
+	*ret = reading;
+	return is_same && restarts == reading.restarts ? 0 : -EAGAIN;
+}
+
+/* ---- what a reading tells ---- */
+
+static uint64_t sum_of(const struct lbl_stream_stats *stats)
+{
+	return stats->received + stats->dropped + stats->in_ring;
+}
+
+/* Bounds of an interval modulo 2^64: whether `a` is less than `b`. */
+static bool is_less(uint64_t a, uint64_t b)
+{
+	return (int64_t)(a - b) < 0;
+}
+
+/* The sum, or what is known to have been produced, was `sum` during this reading. */
+static void narrow(struct lbl_ledger *ledger, const struct reading *reading, uint64_t sum)
+{
+	uint64_t slack = ledger->n_maps ? ledger->under_way : 0;
+	uint64_t low = reading->first - sum - slack, high = reading->last - sum;
+
+	if (!ledger->based || is_less(ledger->low, low))
+		ledger->low = low;
+	if (!ledger->based || is_less(high, ledger->high))
+		ledger->high = high;
+	ledger->based = true;
+}
+
+/* Take up the maps that came, and the last counts of those that went. */
+static void settle_maps(struct lbl_ledger *ledger)
+{
+	size_t i, kept = 0;
+
+	for (i = 0; i < ledger->n_maps; i++) {
+		struct map map = ledger->maps[i];
+
+		if (map.is_new)
+			map.dropped_before = map.from_zero ? 0 : map.now.sums.dropped;
+		map.is_new = false;
+		if (map.members) {
+			ledger->maps[kept++] = map;
+			continue;
+		}
+		ledger->dropped_earlier += map.now.sums.dropped - map.dropped_before;
+		lbl_counted_unref(map.counters);
+	}
+	ledger->n_maps = kept;
+}
+
+/* Records that were told as in a ring, and are neither there nor received, are told so for ever. */
+static void strand(struct lbl_ledger *ledger, struct reading *reading)
+{
+	uint64_t sum = sum_of(&reading->stats);
+
+	if (sum >= ledger->told_sum)
+		return;
+	ledger->stranded += ledger->told_sum - sum;
+	reading->stats.in_ring += ledger->told_sum - sum;
+}
+
+/*
+ * From now on, what was produced is the sum, or what was told if that is more. If a map was set to
+ * zero, it still tells the least that was produced; if something was replaced, nothing does.
+ */
+static void rebase(struct lbl_ledger *ledger, struct reading *reading)
+{
+	bool is_replaced = !ledger->based || reading->generations != ledger->generations;
+	uint64_t sum;
+
+	settle_maps(ledger);
+	if (is_replaced)
+		strand(ledger, reading);
+	sum = sum_of(&reading->stats);
+	if (sum < ledger->told_produced)
+		sum = ledger->told_produced;
+	if (is_replaced || !is_less(sum, reading->first - ledger->high)) {
+		ledger->based = false;
+		narrow(ledger, reading, sum);
+	}
+	ledger->generations = reading->generations;
+	ledger->restarts = reading->restarts;
+}
+
+/*
+ * Set `produced`: the sum if the counters allow it, else the nearer counter. Returns whether it is
+ * the sum.
+ */
+static bool balance(struct lbl_ledger *ledger, struct reading *reading)
+{
+	struct lbl_stream_stats *stats = &reading->stats;
+	uint64_t sum = sum_of(stats), least, most;
+
+	if (!ledger->based || reading->generations != ledger->generations ||
+	    reading->restarts != ledger->restarts)
+		rebase(ledger, reading);
+	sum = sum_of(stats);
+	least = reading->first - ledger->high;
+	most = reading->last - ledger->low;
+	stats->produced = is_less(sum, least) ? least : is_less(most, sum) ? most : sum;
+	if (stats->produced != sum)
+		return false;
+	narrow(ledger, reading, sum);
+	return true;
+}
+
+/* Others' events are among the counted ones, so what is counted now is not the set's. */
+static void pass_over(struct lbl_ledger *ledger, struct reading *reading)
+{
+	size_t i;
+
+	settle_maps(ledger);
+	for (i = 0; i < ledger->n_maps; i++)
+		ledger->maps[i].dropped_before = ledger->maps[i].now.sums.dropped;
+	ledger->dropped_earlier = ledger->dropped_in_maps;
+	ledger->based = false;
+	reading->dropped_in_maps = ledger->dropped_in_maps;
+	reading->stats.dropped = ledger->dropped_in_maps + reading->memory.dropped;
+	reading->stats.counted = 0;
+}
+
+/* Returns whether the reading can stand: the sum holds, or need not. */
+static bool take(struct lbl_ledger *ledger, struct reading *reading)
+{
+	struct lbl_stream_stats *stats = &reading->stats;
+	bool is_balanced = true;
+
+	if (reading->shared)
+		pass_over(ledger, reading);
+	if (stats->counted && reading->orphaned)
+		strand(ledger, reading);
+	if (stats->counted && !reading->orphaned)
+		is_balanced = balance(ledger, reading);
+	else
+		stats->produced = sum_of(stats);
+	ledger->dropped_in_maps = reading->dropped_in_maps;
+	ledger->last = *stats;
+	return is_balanced;
+}
+
+/*
+ * An event counted as produced but not yet in the ring unbalances the sum for an instant, so retry.
+ * If the sum stays unbalanced, report it as it is.
+ */
+static int read_balanced(struct lbl_ledger *ledger, const struct visit *visit)
+{
+	int retries = RETRIES_MAX, err;
+	struct reading reading = { 0 };
+
+	do {
+		err = read_all(ledger, visit, &reading);
+		if (err == -EAGAIN && !retries)
+			ledger->based = false; /* replaced faster than it is read */
+		else if (err == -EAGAIN)
+			continue;
+		else if (err)
+			return err;
+		if (take(ledger, &reading))
+			return 0;
+		sched_yield();
+	} while (retries--);
+	return 0;
+}
+
+int lbl_ledger_restart(struct lbl_ledger *ledger, size_t n, struct lbl_stream_stats *ret)
+{
+	const struct visit none = { 0 };
+	int err;
+
+	pthread_mutex_lock(&ledger->lock);
+	forget_counters(ledger);
+	ledger->n = n;
+	ledger->based = false;
+	ledger->dropped_earlier = ledger->dropped_in_maps = ledger->stranded = 0;
+	ledger->told_sum = ledger->told_produced = 0;
+	ledger->last = (struct lbl_stream_stats){ 0 };
+	err = read_balanced(ledger, &none);
+	*ret = ledger->last;
+	pthread_mutex_unlock(&ledger->lock);
+	return err;
+}
+
+static void tell(struct lbl_ledger *ledger, struct lbl_stream_stats *ret)
+{
+	*ret = ledger->last;
+	if (!ret->counted)
+		return;
+	if (ret->produced < ledger->told_produced)
+		ret->produced = ledger->told_produced;
+	ledger->told_produced = ret->produced;
+	ledger->told_sum = sum_of(ret);
+}
+
+int lbl_ledger_visit(struct lbl_ledger *ledger,
+		     void (*visit)(void *ctx, size_t i, const struct lbl_drain_counts *counts),
+		     void *ctx, struct lbl_stream_stats *ret)
+{
+	const struct visit each = { visit, ctx };
+	int err;
+
+	pthread_mutex_lock(&ledger->lock);
+	err = read_balanced(ledger, &each);
+	tell(ledger, ret);
+	pthread_mutex_unlock(&ledger->lock);
+	return err;
+}
+
+int lbl_ledger_read(struct lbl_ledger *ledger, struct lbl_stream_stats *ret)
+{
+	return lbl_ledger_visit(ledger, NULL, NULL, ret);
+}
