@@ -30,9 +30,9 @@ class StreamStats(NamedTuple):
     """Where a stream's events are: `produced = received + dropped + in_ring`.
 
     The counts start when the stream is created, with the records that are in the ring then. They
-    never go down, except `in_ring`. `produced` and `dropped` are the producer's own counts; they are
-    None if the ring has no counters map, or if another stream of this process reads other rings
-    that the same map counts for.
+    never go down, except `in_ring`. `produced` and `dropped` are the producer's own counts; they
+    are None if the ring has no counters map, or if another stream of this process reads other
+    rings that the same map counts for.
     """
 
     produced: int | None

@@ -364,7 +364,8 @@ class LatencyTracker:
 
         At any moment `produced = received + dropped + in_ring`, `received = opened + closed +
         periodic + malformed` and `closed = recorded + unmatched + rejected + ignored`. `produced`
-        and `dropped` are None if a producer does not count.
+        and `dropped` are None if a producer does not count, or if a stream of this process that the
+        tracker was not started on shares its counters. Nothing but `in_ring` ever goes down.
         """
         return self._event_counts(self.raw_stats())
 

@@ -55,6 +55,7 @@ static const struct lbl_sample lost[] = {
 
 static const struct lbl_sample produced[] = { OF_PRODUCERS(NULL, events.produced) };
 static const struct lbl_sample received[] = { OF_TRACKER(NULL, events.received) };
+static const struct lbl_sample counted[] = { OF_TRACKER(NULL, events.counted) };
 static const struct lbl_sample in_ring[] = { OF_TRACKER(NULL, events.in_ring) };
 static const struct lbl_sample fill_bytes[] = { OF_TRACKER(NULL, events.fill_bytes) };
 static const struct lbl_sample fill_max_bytes[] = { OF_TRACKER(NULL, events.fill_max_bytes) };
@@ -82,6 +83,9 @@ static const struct lbl_family families[] = {
 	  LBL_PER_TRACKER, .label = "reason", SAMPLES(lost) },
 	{ "lblatency_events_produced", "Events that balancers tried to send, by their own counters",
 	  LBL_COUNTER, LBL_PER_TRACKER, SAMPLES(produced) },
+	{ "lblatency_counters_attached",
+	  "1 if the balancers' counters of produced and dropped events are read, else 0",
+	  LBL_GAUGE, LBL_PER_TRACKER, SAMPLES(counted) },
 	{ "lblatency_events_received", "Records read from the ring buffers", LBL_COUNTER,
 	  LBL_PER_TRACKER, SAMPLES(received) },
 	{ "lblatency_ring_events", "Events in the ring buffers", LBL_GAUGE, LBL_PER_TRACKER,

@@ -5,9 +5,16 @@
 
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
 
 #include "check.h"
+#include "kernel/counters.h"
+#include "kernel/maps.h"
 #include "record/burst.h"
 #include "stream/ledger.h"
 #include "stream/open.h"
@@ -45,6 +52,38 @@ int __wrap_mprotect(void *p, size_t size, int protection);
 int __wrap_mprotect(void *p, size_t size, int protection)
 {
 	return is_refused() ? -1 : __real_mprotect(p, size, protection);
+}
+
+/* Counters maps of the tests are files in memory that hold a struct lbl_counters. */
+static inline int make_counters(void)
+{
+	int fd = memfd_create("counters", MFD_CLOEXEC);
+
+	REQUIRE(fd >= 0 && !ftruncate(fd, sizeof(struct lbl_counters)));
+	return fd;
+}
+
+int __wrap_lbl_map_info(int fd, struct bpf_map_info *ret);
+
+int __wrap_lbl_map_info(int fd, struct bpf_map_info *ret)
+{
+	struct stat file;
+
+	if (fstat(fd, &file))
+		return -errno;
+	*ret = (struct bpf_map_info){ .type = BPF_MAP_TYPE_PERCPU_ARRAY,
+				      .id = (uint32_t)file.st_ino,
+				      .value_size = (uint32_t)file.st_size };
+	return 0;
+}
+
+int __wrap_lbl_counters_sum(int fd, uint64_t *sums, size_t count);
+
+int __wrap_lbl_counters_sum(int fd, uint64_t *sums, size_t count)
+{
+	ssize_t size = (ssize_t)(count * sizeof(*sums));
+
+	return pread(fd, sums, (size_t)size, 0) == size ? 0 : -errno;
 }
 
 /* If set, returns how long epoll_wait() waits instead of the requested time. */

@@ -200,6 +200,34 @@ static void test_a_tracker_counts_from_its_start_to_its_stop(void)
 	free_streams();
 }
 
+/* Records that a busy one holds back at a stop were told as produced, so they stay in the sum. */
+static void test_nothing_goes_down_at_a_stop(void)
+{
+	struct lbl_tracker *tracker = make_tracker(10, false);
+	struct lbl_stream_stats before, events;
+	uint32_t *held;
+
+	open_streams();
+	REQUIRE(!start_on(tracker, streams, RINGS, "web"));
+	produce(streams[0], 20);
+	lbl_stream_drain(streams[0]);
+	held = hold_back(streams[0], 5);
+	before = events_of(tracker);
+	CHECK(before.produced == 25 && before.in_ring == 5);
+	produce(streams[0], 3); /* told to nobody */
+	lbl_tracker_stop(tracker);
+	events = events_of(tracker);
+	CHECK(events.produced == 25 && events.received == 20 && events.in_ring == 5);
+	__atomic_and_fetch(held, ~LBL_RING_BUSY, __ATOMIC_RELEASE);
+	REQUIRE(!start_on(tracker, streams, RINGS, "web"));
+	CHECK(events_of(tracker).produced >= 25);
+	lbl_tracker_stop(tracker);
+	events = events_of(tracker);
+	CHECK(events.produced == 33 && events.received == 28 && events.in_ring == 5);
+	lbl_tracker_free(tracker);
+	free_streams();
+}
+
 static void check_child(struct lbl_tracker *tracker, uint64_t received)
 {
 	CHECK(!lbl_tracker_running(tracker));
@@ -362,6 +390,7 @@ static void test_a_start_that_fails_counts_nothing(void)
 int main(void)
 {
 	RUN(test_a_tracker_counts_from_its_start_to_its_stop);
+	RUN(test_nothing_goes_down_at_a_stop);
 	RUN(test_a_child_keeps_what_was_received);
 	RUN(test_a_start_is_all_or_nothing);
 	RUN(test_a_start_that_fails_counts_nothing);

@@ -11,6 +11,12 @@ struct intern_front {
 	pthread_mutex_t lock;
 };
 
+/* The front of struct lbl_ledger, which stream/ledger.c keeps private. */
+struct ledger_front {
+	struct lbl_fork_entry fork;
+	pthread_mutex_t lock;
+};
+
 static struct lbl_stream *stream;
 static struct lbl_tracker *tracker;
 static struct lbl_queue *queue;
@@ -27,6 +33,8 @@ static void set_up(void)
 	n_locks = 0;
 	locks[n_locks++] = &tracker->lock;
 	n_of_rank[LBL_FORK_TRACKER] = 1;
+	locks[n_locks++] = &((struct ledger_front *)tracker->ledger)->lock;
+	n_of_rank[LBL_FORK_LEDGER] = 1;
 	locks[n_locks++] = &stream->control;
 	locks[n_locks++] = &stream->producing;
 	locks[n_locks++] = &stream->lock;

@@ -51,6 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_listen(parser, 10435)
 
 
+def _tell_if_not_counted(tracker: LatencyTracker) -> None:
+    if tracker.event_counts()["produced"] is None:
+        print(
+            "lblatency: no readable lbl_counters map of the ring, so events that do not fit into it"
+            " are not counted; if the balancer has such a map, name it with --counters",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from .._http import serve_metrics  # imports prometheus_client, which takes long
@@ -69,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         )
         with serve_metrics(tracker, options.listen) as url:
             print(f"lblatency: metrics at {url}", file=sys.stderr, flush=True)
+            _tell_if_not_counted(tracker)
             while not signals.arrived(_TICK_S):
                 for source in sources:
                     source.tick()

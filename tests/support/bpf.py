@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH, RINGBUF = 1, 2, 5, 6, 9, 10, 27
 QUEUE = 22
+WRONLY = 1 << 4  # flag: the fd of the new map cannot be read
 VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(6)
@@ -55,9 +56,11 @@ def _map_call(command: int, fd: int, key: Buffer | None, value: Buffer | None = 
 # ---- maps ----
 
 
-def create_map(kind: int, key: int, value: int, entries: int, name: str = "") -> int:
+def create_map(
+    kind: int, key: int, value: int, entries: int, name: str = "", *, flags: int = 0
+) -> int:
     """An fd of a new map, to be closed."""
-    attr = struct.pack("=7I16s", kind, key, value, entries, 0, 0, 0, name.encode())
+    attr = struct.pack("=7I16s", kind, key, value, entries, flags, 0, 0, name.encode())
     fd = call(MAP_CREATE, attr)
     os.set_inheritable(fd, False)
     return fd
