@@ -100,6 +100,7 @@ def test_its_own_counts_are_exposed() -> None:
     for name, count in (("recorded", 2), ("unmatched", 1), ("rejected", 1), ("ignored", 1)):
         assert value("lblatency_closed_events_total", {"outcome": name}) == count
     assert value("lblatency_events_produced_total") == value("lblatency_events_received_total") == 9
+    assert value("lblatency_counters_attached") == 1
     assert value("lblatency_ring_events") == 0
     assert value("lblatency_ring_fill_bytes") == 0
     assert (value("lblatency_ring_fill_max_bytes") or 0) >= 64
@@ -194,4 +195,5 @@ def test_both_text_formats_say_what_was_collected(seen: str, accept: str) -> Non
         assert {"10.0.0.1", "10.1.0.1", "2001:db8::1", "2001:db8::2", "overflow"} <= targets
     else:
         assert targets == set()
-        assert [name for (name, _), value in found if value] == ["lblatency_build_info"]
+        names = [name for (name, _), value in found if value]
+        assert names == ["lblatency_counters_attached", "lblatency_build_info"]

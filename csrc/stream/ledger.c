@@ -39,7 +39,8 @@ struct lbl_ledger {
 	struct map *maps;
 	size_t n_maps;
 	uint64_t low, high;
-	uint64_t under_way; /* most events that are counted but not in their ring yet: one per CPU */
+	uint64_t
+		under_way; /* most events that are counted but not in their ring yet: one per CPU */
 	bool based; /* `low` and `high` are known */
 	uint64_t generations, restarts; /* of all members and maps, at the last reading */
 	uint64_t dropped_earlier; /* in maps that the set has no more */

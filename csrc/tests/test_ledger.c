@@ -139,8 +139,10 @@ static void test_sums_of_a_map_never_go_down(void)
 {
 	static const struct lbl_counters steps[] = { { 30, 10 }, { 36, 11 }, { 0, 0 },	{ 6, 1 },
 						     { 6, 0 },	 { 6, 0 },   { 5, 50 }, { 5, 51 } };
-	static const struct lbl_counters sums[] = { { 30, 10 }, { 36, 11 }, { 36, 11 }, { 42, 12 },
-						    { 48, 12 }, { 48, 12 }, { 53, 62 }, { 53, 63 } };
+	static const struct lbl_counters sums[] = {
+		{ 30, 10 }, { 36, 11 }, { 36, 11 }, { 42, 12 },
+		{ 48, 12 }, { 48, 12 }, { 53, 62 }, { 53, 63 }
+	};
 	struct lbl_counted_reading reading;
 	struct producer web = make_producer(0, 0);
 	size_t i;

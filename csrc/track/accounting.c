@@ -63,9 +63,23 @@ static void add_past(struct lbl_stream_stats *stats, const struct lbl_stream_sta
 	stats->produced += past->produced;
 	stats->received += past->received;
 	stats->dropped += past->dropped;
-	stats->in_ring += past->in_ring;
 	stats->corrupt += past->corrupt;
 	stats->counted &= past->counted;
+}
+
+/*
+ * Records that were told as in a ring when the tracker stopped are told so until a later start
+ * brings them, or others in their place.
+ */
+static void keep_told(struct lbl_tracker *tracker, struct lbl_stream_stats *events)
+{
+	if (!events->counted)
+		return;
+	if (events->produced < tracker->produced_told) {
+		events->in_ring += tracker->produced_told - events->produced;
+		events->produced = tracker->produced_told;
+	}
+	tracker->produced_told = events->produced;
 }
 
 int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *events,
@@ -78,7 +92,7 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 	if (err)
 		return err;
 	add_past(events, &tracker->past);
-	tracker->produced_told = events->produced;
+	keep_told(tracker, events);
 	pthread_mutex_lock(&tracker->own->sink.lock);
 	lbl_outcomes_add(outcomes, &tracker->own->outcomes);
 	pthread_mutex_unlock(&tracker->own->sink.lock);
@@ -87,20 +101,9 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 
 /* ---- ending ---- */
 
-/* What was told as produced stays so: those that were told as in a ring, are told so for ever. */
-static void keep_told(struct lbl_tracker *tracker)
-{
-	struct lbl_stream_stats *past = &tracker->past;
-
-	if (!past->counted || past->produced >= tracker->produced_told)
-		return;
-	past->in_ring += tracker->produced_told - past->produced;
-	past->produced = tracker->produced_told;
-}
-
 /*
- * Other events still in the rings after the last drain are not this tracker's. If the sum of its
- * other events is unbalanced, it stays so.
+ * Events still in the rings after the last drain are not this tracker's. If the sum of its other
+ * events is unbalanced, it stays so.
  */
 void lbl_accounting_end(struct lbl_tracker *tracker)
 {
@@ -124,6 +127,5 @@ void lbl_accounting_end(struct lbl_tracker *tracker)
 	past->dropped += stats.dropped;
 	past->produced += received + stats.produced - stats.received - stats.in_ring;
 	past->counted &= stats.counted;
-	keep_told(tracker);
 	tracker->dropped_before = 0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lblatency.demo.balancer import NatBalancer
+from tests.support import bpf
 from tests.support.balancer import Flow, target
 from tests.support.bpf import Bpffs
 from tests.support.netns import VIP
@@ -81,3 +83,26 @@ def test_a_pinned_ring_is_served(balancer: NatBalancer, bpffs: Bpffs) -> None:
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(10) == 0
+
+
+def test_a_ring_without_counters_is_told_once(bpffs: Bpffs) -> None:
+    """It says what is missing and how to name it, serves all else, and exports that it is so."""
+    fd, path = bpffs
+    ring = bpf.create_map(bpf.RINGBUF, 0, 0, 4096, "no_counters")
+    os.mkdir(f"{path}/lb")
+    bpf.pin(ring, f"{path}/lb/lbl_events")
+    os.close(ring)
+    with serve(fd, "--proxy", "web", "--listen", "127.0.0.1:0") as server:
+        try:
+            assert server.stderr is not None
+            found = re.search(r"metrics at (\S+)", server.stderr.readline())
+            assert found is not None
+            assert "no readable lbl_counters map" in server.stderr.readline()
+            values = scrape(found[1])
+            assert values["lblatency_counters_attached", "", ""] == 0
+            assert values["lblatency_ring_events", "", ""] == 0
+            assert ("lblatency_events_produced_total", "", "") not in values
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""
