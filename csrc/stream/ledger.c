@@ -15,6 +15,7 @@ struct member {
 	struct lbl_stream *stream;
 	struct lbl_counted *counters; /* the stream's at `generation`; the ledger's own reference */
 	uint32_t generation;
+	bool never_consumed;
 };
 
 /* A counters map of the set, or one that the set had until the last reading. */
@@ -158,7 +159,7 @@ static void use_map(struct lbl_ledger *ledger, const struct member *member)
 	}
 	map->members++;
 	/* The first reading's maps may be old; those that come later, came with a ring. */
-	map->from_zero |= ledger->based && member->stream->never_consumed;
+	map->from_zero |= ledger->based && member->never_consumed;
 }
 
 static void look_at(struct member *member)
@@ -168,6 +169,7 @@ static void look_at(struct member *member)
 
 	pthread_mutex_lock(&stream->lock);
 	member->generation = stream->generation;
+	member->never_consumed = stream->never_consumed;
 	member->counters = lbl_counted_ref(stream->counters);
 	pthread_mutex_unlock(&stream->lock);
 	lbl_counted_unref(before);
