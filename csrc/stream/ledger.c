@@ -4,28 +4,14 @@
 #include <unistd.h>
 
 #include "stream/ledger.h"
+#include "stream/mapset.h"
 #include "stream/open.h"
 
-enum {
-	RETRIES_MAX = 50,
-	MAPS_PER_MEMBER = 3, /* one that went, one that came and went in a retry, one that came */
-};
+enum { RETRIES_MAX = 50 };
 
 struct member {
 	struct lbl_stream *stream;
-	struct lbl_counted *counters; /* the stream's at `generation`; the ledger's own reference */
-	uint32_t generation;
-	bool never_consumed;
-};
-
-/* A counters map of the set, or one that the set had until the last reading. */
-struct map {
-	struct lbl_counted *counters;
-	size_t members; /* how many streams of the set use it */
-	bool is_new; /* no reading has been taken up */
-	bool from_zero; /* a ring came with it that nothing had been taken off */
-	struct lbl_counted_reading now;
-	uint64_t dropped_before; /* its count that is not the set's */
+	uint32_t generation; /* of which the maps are known */
 };
 
 /*
@@ -37,14 +23,11 @@ struct lbl_ledger {
 	pthread_mutex_t lock;
 	struct member *members;
 	size_t n, capacity;
-	struct map *maps;
-	size_t n_maps;
+	struct lbl_mapset maps;
 	uint64_t low, high;
-	uint64_t
-		under_way; /* most events that are counted but not in their ring yet: one per CPU */
+	uint64_t under_way; /* events that may be counted and not in their ring yet: one per CPU */
 	bool based; /* `low` and `high` are known */
 	uint64_t generations, restarts; /* of all members and maps, at the last reading */
-	uint64_t dropped_earlier; /* in maps that the set has no more */
 	uint64_t dropped_in_maps; /* at the last reading that no other stream spoilt */
 	uint64_t stranded; /* told as in a ring that is gone */
 	uint64_t told_sum, told_produced; /* by lbl_ledger_visit(), while `produced` was known */
@@ -70,11 +53,9 @@ static struct lbl_ledger *alloc(size_t n)
 	if (!ledger)
 		return NULL;
 	ledger->members = calloc(n + 1, sizeof(*ledger->members));
-	ledger->maps = calloc(MAPS_PER_MEMBER * n + 1, sizeof(*ledger->maps));
-	if (ledger->members && ledger->maps)
+	if (ledger->members && !lbl_mapset_init(&ledger->maps, n))
 		return ledger;
 	free(ledger->members);
-	free(ledger->maps);
 	free(ledger);
 	return NULL;
 }
@@ -106,19 +87,6 @@ int lbl_ledger_new(struct lbl_stream *const *streams, size_t n, struct lbl_ledge
 	return err;
 }
 
-static void forget_counters(struct lbl_ledger *ledger)
-{
-	size_t i;
-
-	for (i = 0; i < ledger->capacity; i++) {
-		lbl_counted_unref(ledger->members[i].counters);
-		ledger->members[i].counters = NULL;
-	}
-	for (i = 0; i < ledger->n_maps; i++)
-		lbl_counted_unref(ledger->maps[i].counters);
-	ledger->n_maps = 0;
-}
-
 void lbl_ledger_free(struct lbl_ledger *ledger)
 {
 	size_t i;
@@ -126,81 +94,12 @@ void lbl_ledger_free(struct lbl_ledger *ledger)
 	if (!ledger)
 		return;
 	lbl_fork_unregister(&ledger->fork);
-	forget_counters(ledger);
+	lbl_mapset_destroy(&ledger->maps);
 	for (i = 0; i < ledger->capacity; i++)
 		lbl_stream_free(ledger->members[i].stream);
 	pthread_mutex_destroy(&ledger->lock);
 	free(ledger->members);
-	free(ledger->maps);
 	free(ledger);
-}
-
-/* ---- which counters maps the set has ---- */
-
-static struct map *find_map(struct lbl_ledger *ledger, const struct lbl_counted *counters)
-{
-	size_t i;
-
-	for (i = 0; i < ledger->n_maps; i++) {
-		if (ledger->maps[i].counters == counters)
-			return &ledger->maps[i];
-	}
-	return NULL;
-}
-
-static void use_map(struct lbl_ledger *ledger, const struct member *member)
-{
-	struct map *map = find_map(ledger, member->counters);
-
-	if (!map) {
-		map = &ledger->maps[ledger->n_maps++];
-		*map = (struct map){ .counters = lbl_counted_ref(member->counters),
-				     .is_new = true };
-	}
-	map->members++;
-	/* The first reading's maps may be old; those that come later, came with a ring. */
-	map->from_zero |= ledger->based && member->never_consumed;
-}
-
-static void look_at(struct member *member)
-{
-	struct lbl_stream *stream = member->stream;
-	struct lbl_counted *before = member->counters;
-
-	pthread_mutex_lock(&stream->lock);
-	member->generation = stream->generation;
-	member->never_consumed = stream->never_consumed;
-	member->counters = lbl_counted_ref(stream->counters);
-	pthread_mutex_unlock(&stream->lock);
-	lbl_counted_unref(before);
-}
-
-/* Maps without members stay until their last counts are taken up; new ones have none. */
-static void forget_maps_in_passing(struct lbl_ledger *ledger)
-{
-	size_t i, kept = 0;
-
-	for (i = 0; i < ledger->n_maps; i++) {
-		if (ledger->maps[i].is_new && !ledger->maps[i].members)
-			lbl_counted_unref(ledger->maps[i].counters);
-		else
-			ledger->maps[kept++] = ledger->maps[i];
-	}
-	ledger->n_maps = kept;
-}
-
-static void find_maps(struct lbl_ledger *ledger)
-{
-	size_t i;
-
-	for (i = 0; i < ledger->n_maps; i++)
-		ledger->maps[i].members = 0;
-	for (i = 0; i < ledger->n; i++) {
-		look_at(&ledger->members[i]);
-		if (ledger->members[i].counters)
-			use_map(ledger, &ledger->members[i]);
-	}
-	forget_maps_in_passing(ledger);
 }
 
 /* ---- a reading ---- */
@@ -215,45 +114,27 @@ struct reading {
 	struct lbl_counters memory; /* of rings in memory */
 	uint64_t dropped_in_maps;
 	uint64_t first, last; /* produced, before and after the rings were read */
-	uint64_t generations, restarts;
-	bool shared; /* others use a map of the set */
+	uint64_t generations;
 	bool orphaned;
 };
 
-/* Sum what the maps have. Returns 0 or -errno. */
-static int read_maps(struct lbl_ledger *ledger, uint64_t *produced, uint64_t *restarts)
+/* The first reading's maps may be old; those that come later with an unused ring are as new. */
+static void find_maps(struct lbl_ledger *ledger)
 {
 	size_t i;
-	int err;
 
-	*produced = *restarts = 0;
-	for (i = 0; i < ledger->n_maps; i++) {
-		struct map *map = &ledger->maps[i];
+	lbl_mapset_begin_use(&ledger->maps);
+	for (i = 0; i < ledger->n; i++) {
+		struct lbl_stream *stream = ledger->members[i].stream;
 
-		err = lbl_counted_read(map->counters, &map->now);
-		if (err)
-			return err;
-		*restarts += map->now.restarts;
-		if (map->members)
-			*produced += map->now.sums.produced;
+		pthread_mutex_lock(&stream->lock);
+		ledger->members[i].generation = stream->generation;
+		if (stream->counters)
+			lbl_mapset_use(&ledger->maps, stream->counters,
+				       ledger->based && stream->never_consumed);
+		pthread_mutex_unlock(&stream->lock);
 	}
-	return 0;
-}
-
-static uint64_t dropped_in_maps(const struct lbl_ledger *ledger)
-{
-	uint64_t dropped = ledger->dropped_earlier;
-	size_t i;
-
-	for (i = 0; i < ledger->n_maps; i++) {
-		const struct map *map = &ledger->maps[i];
-
-		if (!map->is_new)
-			dropped += map->now.sums.dropped - map->dropped_before;
-		else if (map->from_zero)
-			dropped += map->now.sums.dropped;
-	}
-	return dropped;
+	lbl_mapset_end_use(&ledger->maps);
 }
 
 static void read_ring(const struct lbl_stream *stream, struct reading *reading)
@@ -293,17 +174,6 @@ static bool read_stream(const struct lbl_ledger *ledger, size_t i, const struct 
 	return is_same;
 }
 
-static bool is_shared(const struct lbl_ledger *ledger)
-{
-	size_t i;
-
-	for (i = 0; i < ledger->n_maps; i++) {
-		if (ledger->maps[i].members && ledger->maps[i].now.users > ledger->maps[i].members)
-			return true;
-	}
-	return false;
-}
-
 /*
  * Producers keep counting while the rings are read, so their counters are read before and after.
  * -EAGAIN if something was replaced or set to zero in between.
@@ -317,21 +187,21 @@ static int read_all(struct lbl_ledger *ledger, const struct visit *visit, struct
 	int err;
 
 	find_maps(ledger);
-	err = read_maps(ledger, &reading.first, &restarts);
+	err = lbl_mapset_read(&ledger->maps, &reading.first);
 	if (err)
 		return err;
-	reading.dropped_in_maps = dropped_in_maps(ledger);
+	restarts = lbl_mapset_restarts(&ledger->maps);
+	reading.dropped_in_maps = lbl_mapset_dropped(&ledger->maps);
 	for (i = 0; i < ledger->n; i++)
 		is_same &= read_stream(ledger, i, visit, &reading);
-	err = read_maps(ledger, &reading.last, &reading.restarts);
+	err = lbl_mapset_read(&ledger->maps, &reading.last);
 	if (err)
 		return err;
 	reading.first += reading.memory.produced;
 	reading.last += reading.memory.produced;
 	reading.stats.dropped = reading.dropped_in_maps + reading.memory.dropped;
-	reading.shared = is_shared(ledger);
 	*ret = reading;
-	return is_same && restarts == reading.restarts ? 0 : -EAGAIN;
+	return is_same && restarts == lbl_mapset_restarts(&ledger->maps) ? 0 : -EAGAIN;
 }
 
 /* ---- what a reading tells ---- */
@@ -350,7 +220,7 @@ static bool is_less(uint64_t a, uint64_t b)
 /* The sum, or what is known to have been produced, was `sum` during this reading. */
 static void narrow(struct lbl_ledger *ledger, const struct reading *reading, uint64_t sum)
 {
-	uint64_t slack = ledger->n_maps ? ledger->under_way : 0;
+	uint64_t slack = ledger->maps.n ? ledger->under_way : 0;
 	uint64_t low = reading->first - sum - slack, high = reading->last - sum;
 
 	if (!ledger->based || is_less(ledger->low, low))
@@ -358,27 +228,6 @@ static void narrow(struct lbl_ledger *ledger, const struct reading *reading, uin
 	if (!ledger->based || is_less(high, ledger->high))
 		ledger->high = high;
 	ledger->based = true;
-}
-
-/* Take up the maps that came, and the last counts of those that went. */
-static void settle_maps(struct lbl_ledger *ledger)
-{
-	size_t i, kept = 0;
-
-	for (i = 0; i < ledger->n_maps; i++) {
-		struct map map = ledger->maps[i];
-
-		if (map.is_new)
-			map.dropped_before = map.from_zero ? 0 : map.now.sums.dropped;
-		map.is_new = false;
-		if (map.members) {
-			ledger->maps[kept++] = map;
-			continue;
-		}
-		ledger->dropped_earlier += map.now.sums.dropped - map.dropped_before;
-		lbl_counted_unref(map.counters);
-	}
-	ledger->n_maps = kept;
 }
 
 /* Records that were told as in a ring, and are neither there nor received, are told so for ever. */
@@ -401,7 +250,7 @@ static void rebase(struct lbl_ledger *ledger, struct reading *reading)
 	bool is_replaced = !ledger->based || reading->generations != ledger->generations;
 	uint64_t sum;
 
-	settle_maps(ledger);
+	lbl_mapset_settle(&ledger->maps);
 	if (is_replaced)
 		strand(ledger, reading);
 	sum = sum_of(&reading->stats);
@@ -412,7 +261,7 @@ static void rebase(struct lbl_ledger *ledger, struct reading *reading)
 		narrow(ledger, reading, sum);
 	}
 	ledger->generations = reading->generations;
-	ledger->restarts = reading->restarts;
+	ledger->restarts = lbl_mapset_restarts(&ledger->maps);
 }
 
 /*
@@ -425,7 +274,7 @@ static bool balance(struct lbl_ledger *ledger, struct reading *reading)
 	uint64_t sum = sum_of(stats), least, most;
 
 	if (!ledger->based || reading->generations != ledger->generations ||
-	    reading->restarts != ledger->restarts)
+	    ledger->restarts != lbl_mapset_restarts(&ledger->maps))
 		rebase(ledger, reading);
 	sum = sum_of(stats);
 	least = reading->first - ledger->high;
@@ -440,12 +289,7 @@ static bool balance(struct lbl_ledger *ledger, struct reading *reading)
 /* Others' events are among the counted ones, so what is counted now is not the set's. */
 static void pass_over(struct lbl_ledger *ledger, struct reading *reading)
 {
-	size_t i;
-
-	settle_maps(ledger);
-	for (i = 0; i < ledger->n_maps; i++)
-		ledger->maps[i].dropped_before = ledger->maps[i].now.sums.dropped;
-	ledger->dropped_earlier = ledger->dropped_in_maps;
+	lbl_mapset_settle_at(&ledger->maps, ledger->dropped_in_maps);
 	ledger->based = false;
 	reading->dropped_in_maps = ledger->dropped_in_maps;
 	reading->stats.dropped = ledger->dropped_in_maps + reading->memory.dropped;
@@ -458,7 +302,7 @@ static bool take(struct lbl_ledger *ledger, struct reading *reading)
 	struct lbl_stream_stats *stats = &reading->stats;
 	bool is_balanced = true;
 
-	if (reading->shared)
+	if (lbl_mapset_is_shared(&ledger->maps))
 		pass_over(ledger, reading);
 	if (stats->counted && reading->orphaned)
 		strand(ledger, reading);
@@ -501,10 +345,10 @@ int lbl_ledger_restart(struct lbl_ledger *ledger, size_t n, struct lbl_stream_st
 	int err;
 
 	pthread_mutex_lock(&ledger->lock);
-	forget_counters(ledger);
+	lbl_mapset_clear(&ledger->maps);
 	ledger->n = n;
 	ledger->based = false;
-	ledger->dropped_earlier = ledger->dropped_in_maps = ledger->stranded = 0;
+	ledger->dropped_in_maps = ledger->stranded = 0;
 	ledger->told_sum = ledger->told_produced = 0;
 	ledger->last = (struct lbl_stream_stats){ 0 };
 	err = read_balanced(ledger, &none);

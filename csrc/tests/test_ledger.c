@@ -320,7 +320,7 @@ static void test_memory_may_end(void)
 			break;
 		CHECK(err == -ENOMEM && web.stream->refs == 1);
 	}
-	CHECK(calls == 4);
+	CHECK(calls == 4); /* ledger, members, maps */
 	lbl_ledger_free(ledger);
 	end_producer(&web);
 }
