@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "kernel/cpus.h"
 #include "kernel/maps.h"
 #include "source/conntrack.h"
 
@@ -54,7 +55,7 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	conntrack->refs = 1;
 	conntrack->unified = unified;
 	conntrack->value_bytes = (info.value_size + 7) & ~7UL;
-	conntrack->n_values = is_per_cpu(info.type) ? (size_t)libbpf_num_possible_cpus() : 1;
+	conntrack->n_values = is_per_cpu(info.type) ? (size_t)lbl_cpus_most() : 1;
 	conntrack->max_entries = info.max_entries;
 	conntrack->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (conntrack->fd < 0) {
@@ -189,7 +190,7 @@ static int look_up(const struct lbl_conntrack *conntrack, const union key *key,
 	int err = 0;
 	size_t i;
 
-	values = malloc(conntrack->value_bytes * conntrack->n_values);
+	values = calloc(conntrack->n_values, conntrack->value_bytes);
 	if (!values)
 		return -ENOMEM;
 	if (bpf_map_lookup_elem(conntrack->fd, key, values)) {
