@@ -6,7 +6,13 @@
 #include <stdint.h>
 
 /* Lock order. fork() takes locks by ascending rank, and threads nest them in the same order. */
-enum lbl_fork_rank { LBL_FORK_TRACKER, LBL_FORK_STREAM, LBL_FORK_SINK, LBL_FORK_INTERN };
+enum lbl_fork_rank {
+	LBL_FORK_TRACKER,
+	LBL_FORK_STREAM,
+	LBL_FORK_SINK,
+	LBL_FORK_SOURCE,
+	LBL_FORK_INTERN,
+};
 
 /* When a handler is called: before the fork, and after it in the parent and in the child. */
 enum lbl_fork_phase { LBL_FORK_PREPARE, LBL_FORK_PARENT, LBL_FORK_CHILD };
