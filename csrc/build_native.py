@@ -21,6 +21,7 @@ HEADERS = [
     "csrc/stream/queue.h",
     "csrc/record/metric.h",
     "csrc/record/shard.h",
+    "csrc/source/entries.h",
     "csrc/source/conntrack.h",
     "csrc/track/tracker.h",
     "csrc/track/backend.h",

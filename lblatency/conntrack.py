@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,22 @@ def _connection(found: Any) -> Connection:
 class ConntrackMap(Closing):
     """A hash map, plain or per-CPU, from a connection's tuple after NAT to its times and counts.
 
+    A tracker that is started with the map takes creation times from it, for closed events that do
+    not tell one. It scans the map when it starts, and about once per second until it stops (less
+    often if a scan costs more than 50 ms of CPU time), and remembers the earliest creation time of
+    each connection. This is how exact a lifetime is then:
+
+    - If the balancer writes the creation time once, exact.
+    - If later packets overwrite it, up to a scan's interval too short; for a connection that was
+      open before the start, too short by its time until the last packet before the start.
+    - A connection that no scan saw is `unmatched`, unless this map has shown that its creation
+      times stay: a connection's packets came between two looks while its creation time stayed, and
+      none has ever moved.
+
+    An entry belongs to a connection if its original destination is the event's VIP, or is all 0.
+    If it could be another's (there is one for TCP and one for UDP, and the event does not tell the
+    protocol; or the entry was there at the last close already), the event is `unmatched`, too.
+
     Args:
         spec: fd, pin path, id (digits in a string) or name. The key has 16 bytes (IPv4)
             or 40 (IPv6 and IPv4); `bpf/include/lbl_abi.h` defines both.
@@ -86,12 +103,49 @@ class ConntrackMap(Closing):
         return _connection(found)
 
     def __iter__(self) -> Iterator[Connection]:
-        """All entries. Entries that come or go meanwhile may be missing, or come twice."""
+        """All entries. One that is there all the while comes exactly once, whatever else changes.
+
+        Raises:
+            BpfError: the kernel does not let us list the map.
+        """
         out = ffi.new("struct lbl_connection **")
         n = check(lib.lbl_conntrack_list(self.ptr, out), "reading the conntrack map")
         found = ffi.gc(out[0], lib.lbl_connections_free)
         for i in range(n):
             yield _connection(found[i])
+
+    def scan(self) -> int:
+        """Scan the map now, as a running tracker does by itself about once per second.
+
+        Returns:
+            How many connections there are.
+
+        Raises:
+            BpfError: the kernel does not let us list the map.
+        """
+        return check(lib.lbl_conntrack_scan(self.ptr), "scanning the conntrack map")
+
+    def status(self) -> dict[str, Any]:
+        """What scans have found out.
+
+        Returns:
+            `scans` that found all connections; `failures`, of which `error` is the last one's text
+            or None; `interval`, seconds from a scan to the next; connections `remembered`, and
+            `forgotten` because there are more than a million; whether creation times have `stayed`
+            while packets came, and `moved`.
+        """
+        raw = ffi.new("struct lbl_conntrack_stats *")
+        lib.lbl_conntrack_stats(self.ptr, raw)
+        return {
+            "scans": raw.scans,
+            "failures": raw.failures,
+            "error": os.strerror(raw.error) if raw.error else None,
+            "interval": raw.interval_ns / 1e9,
+            "remembered": raw.remembered,
+            "forgotten": raw.forgotten,
+            "stayed": bool(raw.stayed),
+            "moved": bool(raw.moved),
+        }
 
     @property
     def ptr(self) -> Any:

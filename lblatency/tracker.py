@@ -101,7 +101,8 @@ class LatencyTracker:
         Args:
             stats_stream: from `stats.create_event_stream()`, or several of them.
             conntrack_map: where to find the creation time of a connection whose events do not tell
-                it; None if they do.
+                it; None if they do. It is scanned before this call returns, and then about once
+                per second until `stop()`; `ConntrackMap` says how exact lifetimes are then.
             proxy_name: the `proxy_name` label of events without a proxy id.
             proxies: labels of the other events, by their proxy id (int); for events of clj-ebpf-lb,
                 by the address that clients connect to (`ip:port`).

@@ -12,7 +12,8 @@ enum lbl_fork_rank {
 	LBL_FORK_STREAM,
 	LBL_FORK_COUNTED,
 	LBL_FORK_SINK,
-	LBL_FORK_INTERN
+	LBL_FORK_SOURCE,
+	LBL_FORK_INTERN,
 };
 
 /* When a handler is called: before the fork, and after it in the parent and in the child. */

@@ -26,6 +26,11 @@ struct lbl_birth_source {
 	/* Return ns, or 0 if unknown. Called only for events that contain the client. */
 	uint64_t (*created_ns)(void *ctx, const struct lbl_decoded_event *event);
 	void *ctx;
+	/*
+	 * Told of a closed event whose creation time an opened event has told: what the source
+	 * knows of this connection is no later one's. May be NULL.
+	 */
+	void (*used)(void *ctx, const struct lbl_decoded_event *event);
 };
 
 /* Return whether an address is ::ffff:a.b.c.d. */

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernel/counters.h"
+#include "kernel/cpus.h"
 
 int lbl_counters_sum(int fd, uint64_t *sums, size_t count)
 {
-	int cpus = libbpf_num_possible_cpus();
+	int cpus = lbl_cpus_most(); /* the values of CPUs that there are not stay 0 */
 	size_t bytes = count * sizeof(*sums), i;
 	uint32_t only = 0;
 	uint64_t *values;

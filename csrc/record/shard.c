@@ -173,6 +173,8 @@ static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_eve
 	created_ns = lbl_births_take(&shard->births, decoded);
 	if (!created_ns && birth_source->created_ns)
 		created_ns = birth_source->created_ns(birth_source->ctx, decoded);
+	else if (birth_source->used)
+		birth_source->used(birth_source->ctx, decoded);
 	return created_ns;
 }
 

@@ -1,249 +1,162 @@
 // SPDX-License-Identifier: MIT
-/* Two key formats, in plain or per-CPU hash maps. */
-#include <arpa/inet.h>
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <time.h>
 
+#include "base/fork.h"
 #include "base/util.h"
-#include "kernel/maps.h"
 #include "source/conntrack.h"
+#include "source/seen.h"
 
-struct lbl_conntrack {
-	int refs;
-	int fd;
-	bool unified;
-	size_t value_bytes; /* of one CPU's value, rounded up to 8 as the kernel copies it */
-	size_t n_values;
-	uint32_t max_entries;
+static const uint64_t INTERVAL_NS = 1000000000;
+
+enum {
+	SCAN_SHARE = 20, /* a scan's CPU time is at most this part of the time between scans: 5 % */
+	ADDED_PER_LOCK = 64,
 };
 
-enum { VALUE_BYTES_MAX = 4096 };
+/*
+ * `control` serializes begin and end. `lock`, nested in it and in sinks' locks, guards what follows
+ * it. No thread holds `lock` during a system call: closed events wait for it.
+ */
+struct lbl_conntrack {
+	struct lbl_fork_entry fork;
+	int refs;
+	struct lbl_entries entries;
+	pthread_mutex_t control;
+	uint32_t users;
+	pthread_t thread;
+	bool threaded;
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* a scan has ended, or the thread is to stop */
+	bool stopping;
+	struct lbl_seen seen;
+	struct lbl_conntrack_stats stats;
+};
 
-static bool is_per_cpu(uint32_t type)
+static uint64_t read_clock(clockid_t clock)
 {
-	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
+	struct timespec at;
+
+	clock_gettime(clock, &at);
+	return (uint64_t)at.tv_sec * 1000000000 + (uint64_t)at.tv_nsec;
+}
+
+/* ---- creation ---- */
+
+static void init_condition(struct lbl_conntrack *conntrack)
+{
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&conntrack->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
+/* The child has no thread that scans, nor any that waits. */
+static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
+{
+	struct lbl_conntrack *conntrack = (struct lbl_conntrack *)entry;
+
+	if (phase == LBL_FORK_PREPARE) {
+		pthread_mutex_lock(&conntrack->control);
+		pthread_mutex_lock(&conntrack->lock);
+		return;
+	}
+	if (phase == LBL_FORK_CHILD) {
+		conntrack->threaded = false;
+		lbl_seen_end(&conntrack->seen);
+		init_condition(conntrack);
+	}
+	pthread_mutex_unlock(&conntrack->lock);
+	pthread_mutex_unlock(&conntrack->control);
 }
 
 int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 {
-	struct lbl_conntrack *conntrack;
-	struct bpf_map_info info;
-	bool unified;
+	struct lbl_conntrack *conntrack = calloc(1, sizeof(*conntrack));
 	int err;
 
-	err = lbl_map_info(fd, &info);
-	if (err)
-		return err;
-	unified = info.key_size == sizeof(struct lbl_ct_key);
-	if (info.type != BPF_MAP_TYPE_HASH && info.type != BPF_MAP_TYPE_LRU_HASH &&
-	    !is_per_cpu(info.type))
-		return -EINVAL;
-	if (!unified && info.key_size != sizeof(struct lbl_ct_key4))
-		return -EINVAL;
-	if (info.value_size > VALUE_BYTES_MAX ||
-	    info.value_size <
-		    (unified ? sizeof(struct lbl_ct_value) : sizeof(struct lbl_ct_value4)))
-		return -EINVAL;
-
-	conntrack = calloc(1, sizeof(*conntrack));
 	if (!conntrack)
 		return -ENOMEM;
-	conntrack->refs = 1;
-	conntrack->unified = unified;
-	conntrack->value_bytes = (info.value_size + 7) & ~7UL;
-	conntrack->n_values = is_per_cpu(info.type) ? (size_t)libbpf_num_possible_cpus() : 1;
-	conntrack->max_entries = info.max_entries;
-	conntrack->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (conntrack->fd < 0) {
-		err = -errno;
+	err = lbl_entries_open(fd, &conntrack->entries);
+	if (err) {
 		free(conntrack);
 		return err;
 	}
+	err = lbl_seen_init(&conntrack->seen, conntrack->entries.max_entries);
+	if (err) {
+		lbl_entries_close(&conntrack->entries);
+		free(conntrack);
+		return err;
+	}
+	conntrack->refs = 1;
+	pthread_mutex_init(&conntrack->control, NULL);
+	pthread_mutex_init(&conntrack->lock, NULL);
+	init_condition(conntrack);
+	conntrack->fork.rank = LBL_FORK_SOURCE;
+	conntrack->fork.handle = handle_fork;
+	lbl_fork_register(&conntrack->fork);
 	*ret = conntrack;
 	return 0;
-}
-
-struct lbl_conntrack *lbl_conntrack_ref(struct lbl_conntrack *conntrack)
-{
-	if (conntrack)
-		lbl_ref(&conntrack->refs);
-	return conntrack;
 }
 
 void lbl_conntrack_free(struct lbl_conntrack *conntrack)
 {
 	if (!conntrack || !lbl_unref(&conntrack->refs))
 		return;
-	close(conntrack->fd);
+	lbl_fork_unregister(&conntrack->fork);
+	pthread_cond_destroy(&conntrack->changed);
+	pthread_mutex_destroy(&conntrack->lock);
+	pthread_mutex_destroy(&conntrack->control);
+	lbl_seen_destroy(&conntrack->seen);
+	lbl_entries_close(&conntrack->entries);
 	free(conntrack);
 }
 
-/* ---- keys: a connection's have IPv4 as ::ffff:a.b.c.d and ports in host order ---- */
-
-union key {
-	struct lbl_ct_key4 v4;
-	struct lbl_ct_key unified;
-};
-
-static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
-
-static void to_unified(uint8_t *to, const uint8_t *addr)
-{
-	memcpy(to, addr, 16);
-	if (lbl_is_ipv4(addr))
-		memset(to, 0, sizeof(mapped_prefix));
-}
-
-static void from_unified(uint8_t *addr, const uint8_t *from)
-{
-	static const uint8_t zeros[12];
-
-	memcpy(addr, from, 16);
-	if (!memcmp(from, zeros, sizeof(zeros)))
-		memcpy(addr, mapped_prefix, sizeof(mapped_prefix));
-}
-
-/* Returns false if the map cannot contain the connection: IPv6 in an IPv4 map. */
-static bool make_key(const struct lbl_conntrack *conntrack, const struct lbl_connection *of,
-		     union key *key)
-{
-	memset(key, 0, sizeof(*key));
-	if (conntrack->unified) {
-		to_unified(key->unified.src, of->client_addr);
-		to_unified(key->unified.dst, of->backend_addr);
-		key->unified.sport = htons(of->client_port);
-		key->unified.dport = htons(of->backend_port);
-		key->unified.protocol = of->protocol;
-		return true;
-	}
-	memcpy(&key->v4.src, of->client_addr + 12, sizeof(key->v4.src));
-	memcpy(&key->v4.dst, of->backend_addr + 12, sizeof(key->v4.dst));
-	key->v4.sport = htons(of->client_port);
-	key->v4.dport = htons(of->backend_port);
-	key->v4.protocol = of->protocol;
-	return lbl_is_ipv4(of->client_addr) && lbl_is_ipv4(of->backend_addr);
-}
-
-static void read_key(const struct lbl_conntrack *conntrack, const union key *key,
-		     struct lbl_connection *ret)
-{
-	if (conntrack->unified) {
-		from_unified(ret->client_addr, key->unified.src);
-		from_unified(ret->backend_addr, key->unified.dst);
-		ret->client_port = ntohs(key->unified.sport);
-		ret->backend_port = ntohs(key->unified.dport);
-		ret->protocol = key->unified.protocol;
-		return;
-	}
-	memcpy(ret->client_addr, mapped_prefix, sizeof(mapped_prefix));
-	memcpy(ret->client_addr + 12, &key->v4.src, sizeof(key->v4.src));
-	memcpy(ret->backend_addr, mapped_prefix, sizeof(mapped_prefix));
-	memcpy(ret->backend_addr + 12, &key->v4.dst, sizeof(key->v4.dst));
-	ret->client_port = ntohs(key->v4.sport);
-	ret->backend_port = ntohs(key->v4.dport);
-	ret->protocol = key->v4.protocol;
-}
-
-/* ---- values ---- */
-
-/* The six numbers are contiguous in both formats. */
-struct numbers {
-	uint64_t created_ns, last_seen_ns;
-	uint64_t packets_fwd, packets_rev, bytes_fwd, bytes_rev;
-};
-
-_Static_assert(offsetof(struct lbl_ct_value, bytes_rev) -
-			       offsetof(struct lbl_ct_value, created_ns) ==
-		       offsetof(struct numbers, bytes_rev),
-	       "lbl_ct_value has the numbers in this order");
-_Static_assert(offsetof(struct lbl_ct_value4, bytes_rev) -
-			       offsetof(struct lbl_ct_value4, created_ns) ==
-		       offsetof(struct numbers, bytes_rev),
-	       "lbl_ct_value4 has the numbers in this order");
-
-/* Merge the value of one CPU; it is zero if the CPU never saw the connection. */
-static void add_value(struct lbl_connection *ret, const uint8_t *value, size_t offset)
-{
-	struct numbers from;
-
-	memcpy(&from, value + offset, sizeof(from));
-	if (from.created_ns && (!ret->created_ns || from.created_ns < ret->created_ns))
-		ret->created_ns = from.created_ns;
-	if (from.last_seen_ns > ret->last_seen_ns)
-		ret->last_seen_ns = from.last_seen_ns;
-	ret->packets_fwd += from.packets_fwd;
-	ret->packets_rev += from.packets_rev;
-	ret->bytes_fwd += from.bytes_fwd;
-	ret->bytes_rev += from.bytes_rev;
-}
-
-static int look_up(const struct lbl_conntrack *conntrack, const union key *key,
-		   struct lbl_connection *ret)
-{
-	size_t offset = conntrack->unified ? offsetof(struct lbl_ct_value, created_ns)
-					   : offsetof(struct lbl_ct_value4, created_ns);
-	uint8_t *values;
-	int err = 0;
-	size_t i;
-
-	values = malloc(conntrack->value_bytes * conntrack->n_values);
-	if (!values)
-		return -ENOMEM;
-	if (bpf_map_lookup_elem(conntrack->fd, key, values)) {
-		err = -errno;
-		goto out;
-	}
-	ret->created_ns = 0;
-	ret->last_seen_ns = 0;
-	ret->packets_fwd = ret->packets_rev = ret->bytes_fwd = ret->bytes_rev = 0;
-	for (i = 0; i < conntrack->n_values; i++)
-		add_value(ret, values + i * conntrack->value_bytes, offset);
-out:
-	free(values);
-	return err;
-}
+/* ---- reading ---- */
 
 int lbl_conntrack_lookup(const struct lbl_conntrack *conntrack, struct lbl_connection *ret)
 {
-	union key key;
-
-	return make_key(conntrack, ret, &key) ? look_up(conntrack, &key, ret) : -ENOENT;
+	return lbl_entries_lookup(&conntrack->entries, ret);
 }
 
-int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_connection **ret)
+struct list {
+	struct lbl_connection *found;
+	size_t n, capacity;
+};
+
+static int append(void *ctx, const struct lbl_connection *found, size_t n)
 {
-	struct lbl_connection *found = NULL;
-	size_t n = 0, capacity = 0;
-	union key key, *previous = NULL;
-	uint32_t seen;
+	struct list *list = ctx;
 
-	/*
-	 * A deleted key restarts the walk at the front, so limit the walk to the size of the map.
-	 */
-	for (seen = 0; seen < conntrack->max_entries; seen++) {
-		if (bpf_map_get_next_key(conntrack->fd, previous, &key))
-			break;
-		previous = &key;
-		if (n == capacity) {
-			size_t larger = capacity ? 2 * capacity : 64;
-			struct lbl_connection *grown = reallocarray(found, larger, sizeof(*found));
+	if (list->n + n > list->capacity) {
+		size_t larger = 2 * (list->n + n);
+		struct lbl_connection *grown = reallocarray(list->found, larger, sizeof(*grown));
 
-			if (!grown) {
-				free(found);
-				return -ENOMEM;
-			}
-			found = grown;
-			capacity = larger;
-		}
-		memset(&found[n], 0, sizeof(found[n]));
-		read_key(conntrack, &key, &found[n]);
-		n += !look_up(conntrack, &key, &found[n]);
+		if (!grown)
+			return -ENOMEM;
+		list->found = grown;
+		list->capacity = larger;
 	}
-	*ret = found;
-	return (int64_t)n;
+	memcpy(list->found + list->n, found, n * sizeof(*found));
+	list->n += n;
+	return 0;
+}
+
+int64_t lbl_conntrack_list(struct lbl_conntrack *conntrack, struct lbl_connection **ret)
+{
+	struct list list = { 0 };
+	int err = lbl_entries_walk(&conntrack->entries, append, &list);
+
+	if (err) {
+		free(list.found);
+		return err;
+	}
+	*ret = list.found;
+	return (int64_t)list.n;
 }
 
 void lbl_connections_free(struct lbl_connection *connections)
@@ -251,27 +164,245 @@ void lbl_connections_free(struct lbl_connection *connections)
 	free(connections);
 }
 
+/* ---- scans ---- */
+
+struct scan {
+	struct lbl_conntrack *conntrack;
+	bool by_thread;
+	int64_t n;
+};
+
+static int remember(void *ctx, const struct lbl_connection *found, size_t n)
+{
+	struct scan *scan = ctx;
+	struct lbl_conntrack *conntrack = scan->conntrack;
+	bool stopping = false;
+	size_t i;
+
+	pthread_mutex_lock(&conntrack->lock);
+	for (i = 0; i < n && !stopping; i++) {
+		lbl_seen_add(&conntrack->seen, &found[i]);
+		if (i % ADDED_PER_LOCK == 0) {
+			pthread_mutex_unlock(&conntrack->lock);
+			pthread_mutex_lock(&conntrack->lock);
+		}
+		stopping = scan->by_thread && conntrack->stopping;
+	}
+	pthread_mutex_unlock(&conntrack->lock);
+	scan->n += (int64_t)n;
+	return stopping ? -ECANCELED : 0;
+}
+
+static void sweep(struct lbl_conntrack *conntrack)
+{
+	uint32_t swept = 0;
+	bool more;
+
+	do {
+		pthread_mutex_lock(&conntrack->lock);
+		more = lbl_seen_sweep(&conntrack->seen, &swept);
+		pthread_mutex_unlock(&conntrack->lock);
+	} while (more);
+}
+
+static void begin_scan(struct lbl_conntrack *conntrack)
+{
+	pthread_mutex_lock(&conntrack->lock);
+	while (conntrack->seen.scanning)
+		pthread_cond_wait(&conntrack->changed, &conntrack->lock);
+	lbl_seen_begin(&conntrack->seen, read_clock(CLOCK_MONOTONIC));
+	pthread_mutex_unlock(&conntrack->lock);
+}
+
+static void end_scan(struct lbl_conntrack *conntrack, int err)
+{
+	pthread_mutex_lock(&conntrack->lock);
+	lbl_seen_end(&conntrack->seen);
+	if (!err) {
+		conntrack->stats.scans++;
+	} else if (err != -ECANCELED) {
+		conntrack->stats.failures++;
+		conntrack->stats.error = -err;
+	}
+	pthread_cond_broadcast(&conntrack->changed);
+	pthread_mutex_unlock(&conntrack->lock);
+}
+
+static int64_t run_scan(struct lbl_conntrack *conntrack, bool by_thread)
+{
+	struct scan scan = { conntrack, by_thread, 0 };
+	int err;
+
+	begin_scan(conntrack);
+	err = lbl_entries_walk(&conntrack->entries, remember, &scan);
+	if (!err)
+		sweep(conntrack);
+	end_scan(conntrack, err);
+	return err ? err : scan.n;
+}
+
+int64_t lbl_conntrack_scan(struct lbl_conntrack *conntrack)
+{
+	return run_scan(conntrack, false);
+}
+
+void lbl_conntrack_stats(struct lbl_conntrack *conntrack, struct lbl_conntrack_stats *ret)
+{
+	pthread_mutex_lock(&conntrack->lock);
+	*ret = conntrack->stats;
+	ret->remembered = conntrack->seen.n;
+	ret->forgotten = conntrack->seen.forgotten;
+	ret->stayed = conntrack->seen.stayed;
+	ret->moved = conntrack->seen.moved;
+	pthread_mutex_unlock(&conntrack->lock);
+}
+
+/* ---- the thread ---- */
+
+/* Wait until the next scan is due. Returns false if the thread is to stop. */
+static bool wait_for_turn(struct lbl_conntrack *conntrack, uint64_t cost_ns)
+{
+	uint64_t interval = SCAN_SHARE * cost_ns > INTERVAL_NS ? SCAN_SHARE * cost_ns : INTERVAL_NS;
+	uint64_t until_ns = read_clock(CLOCK_MONOTONIC) + interval;
+	struct timespec until = { .tv_sec = (time_t)(until_ns / 1000000000),
+				  .tv_nsec = (long)(until_ns % 1000000000) };
+	bool go_on;
+	int err = 0;
+
+	pthread_mutex_lock(&conntrack->lock);
+	conntrack->stats.interval_ns = interval;
+	while (!conntrack->stopping && err != ETIMEDOUT)
+		err = pthread_cond_timedwait(&conntrack->changed, &conntrack->lock, &until);
+	go_on = !conntrack->stopping;
+	pthread_mutex_unlock(&conntrack->lock);
+	return go_on;
+}
+
+/* start() makes the first scan itself, so that it knows the connections that are open by then. */
+static void *scan_thread(void *arg)
+{
+	struct lbl_conntrack *conntrack = arg;
+	uint64_t cost_ns = 0;
+
+	pthread_setname_np(pthread_self(), "lbl-scan");
+	while (wait_for_turn(conntrack, cost_ns)) {
+		uint64_t before = read_clock(CLOCK_THREAD_CPUTIME_ID);
+
+		run_scan(conntrack, true);
+		cost_ns = read_clock(CLOCK_THREAD_CPUTIME_ID) - before;
+	}
+	return NULL;
+}
+
+/* Block all signals in the thread: handlers belong to the program's threads. */
+static int start_thread(struct lbl_conntrack *conntrack)
+{
+	sigset_t all, old;
+	int err;
+
+	conntrack->stopping = false;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_create(&conntrack->thread, NULL, scan_thread, conntrack);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	conntrack->threaded = !err;
+	return -err;
+}
+
+static void stop_thread(struct lbl_conntrack *conntrack)
+{
+	if (!conntrack->threaded)
+		return;
+	pthread_mutex_lock(&conntrack->lock);
+	conntrack->stopping = true;
+	pthread_cond_broadcast(&conntrack->changed);
+	pthread_mutex_unlock(&conntrack->lock);
+	pthread_join(conntrack->thread, NULL);
+	conntrack->threaded = false;
+}
+
+/* What was remembered is of no use after a time without scans. */
+static void clear(struct lbl_conntrack *conntrack)
+{
+	pthread_mutex_lock(&conntrack->lock);
+	lbl_seen_clear(&conntrack->seen);
+	pthread_mutex_unlock(&conntrack->lock);
+}
+
+int lbl_conntrack_begin(struct lbl_conntrack *conntrack)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&conntrack->control);
+	if (!conntrack->threaded) {
+		clear(conntrack);
+		err = start_thread(conntrack);
+	}
+	if (!err) {
+		conntrack->users++;
+		lbl_ref(&conntrack->refs);
+	}
+	pthread_mutex_unlock(&conntrack->control);
+	return err;
+}
+
+void lbl_conntrack_end(struct lbl_conntrack *conntrack)
+{
+	if (!conntrack)
+		return;
+	pthread_mutex_lock(&conntrack->control);
+	if (!--conntrack->users) {
+		stop_thread(conntrack);
+		clear(conntrack);
+	}
+	pthread_mutex_unlock(&conntrack->control);
+	lbl_conntrack_free(conntrack);
+}
+
 /* ---- births ---- */
 
-/* Events of such formats lack the protocol, so try both. */
+/*
+ * The map has entries per protocol, but events of such formats lack it. If two connections could be
+ * meant, none is.
+ */
 static uint64_t find_created_ns(void *ctx, const struct lbl_decoded_event *decoded)
 {
 	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
-	struct lbl_connection found = { .client_port = decoded->client_port,
-					.backend_port = decoded->event.port };
+	enum { N = sizeof(protocols) };
+	struct lbl_connection event = { .client_port = decoded->client_port,
+					.backend_port = decoded->event.port,
+					.vip_port = decoded->vip_port },
+			      looks[N];
+	struct lbl_conntrack *conntrack = ctx;
+	uint64_t created_ns = 0;
+	bool there[N];
+	uint32_t n = 0;
 	size_t i;
 
-	memcpy(found.client_addr, decoded->client_addr, sizeof(found.client_addr));
-	memcpy(found.backend_addr, decoded->event.addr, sizeof(found.backend_addr));
-	for (i = 0; i < sizeof(protocols); i++) {
-		found.protocol = protocols[i];
-		if (!lbl_conntrack_lookup(ctx, &found))
-			return found.created_ns;
+	memcpy(event.client_addr, decoded->client_addr, sizeof(event.client_addr));
+	memcpy(event.backend_addr, decoded->event.addr, sizeof(event.backend_addr));
+	memcpy(event.vip_addr, decoded->vip_addr, sizeof(event.vip_addr));
+	for (i = 0; i < N; i++) {
+		looks[i] = event;
+		looks[i].protocol = protocols[i];
+		there[i] = !lbl_entries_lookup(&conntrack->entries, &looks[i]);
 	}
-	return 0;
+	pthread_mutex_lock(&conntrack->lock);
+	for (i = 0; i < N; i++) {
+		event.protocol = protocols[i];
+		n += lbl_seen_close(&conntrack->seen, &event, there[i] ? &looks[i] : NULL,
+				    decoded->event.timestamp_ns, &created_ns) != LBL_SEEN_NONE;
+	}
+	pthread_mutex_unlock(&conntrack->lock);
+	return n == 1 ? created_ns : 0;
+}
+
+static void use_birth(void *ctx, const struct lbl_decoded_event *decoded)
+{
+	find_created_ns(ctx, decoded);
 }
 
 struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack)
 {
-	return (struct lbl_birth_source){ find_created_ns, conntrack };
+	return (struct lbl_birth_source){ find_created_ns, conntrack, use_birth };
 }

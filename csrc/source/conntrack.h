@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Read a balancer's connection tracking map, which has the creation times that events lack. */
+/*
+ * A balancer's connection tracking map, which has the creation times that events lack. While
+ * trackers use it, a thread scans it and remembers when each connection was created.
+ */
 #ifndef LBL_SOURCE_CONNTRACK_H
 #define LBL_SOURCE_CONNTRACK_H
 
-#include <stdint.h>
-
-#include "lbl_abi.h"
 #include "event/event.h"
+#include "source/entries.h"
 
 /* cdef: begin */
 struct lbl_conntrack;
@@ -19,21 +20,6 @@ struct lbl_conntrack;
 int lbl_conntrack_open(int fd, struct lbl_conntrack **ret);
 void lbl_conntrack_free(struct lbl_conntrack *conntrack);
 
-/* Addresses in network order, IPv4 as ::ffff:a.b.c.d; ports in host order; times in ns. */
-struct lbl_connection {
-	uint8_t client_addr[16];
-	uint8_t backend_addr[16];
-	uint16_t client_port;
-	uint16_t backend_port;
-	uint8_t protocol;
-	uint64_t created_ns;
-	uint64_t last_seen_ns;
-	uint64_t packets_fwd;
-	uint64_t packets_rev;
-	uint64_t bytes_fwd;
-	uint64_t bytes_rev;
-};
-
 /*
  * Look up the connection with the addresses, ports and protocol of `ret`, and fill in the rest.
  * Returns 0, -ENOENT or another -errno.
@@ -41,17 +27,41 @@ struct lbl_connection {
 int lbl_conntrack_lookup(const struct lbl_conntrack *conntrack, struct lbl_connection *ret);
 
 /*
- * List all connections; the caller frees the array with lbl_connections_free(). Entries inserted or
- * deleted during the walk may be missed or listed twice. Returns the number, or -ENOMEM.
+ * List all connections; the caller frees the array with lbl_connections_free(). One that is there
+ * all the while comes exactly once. Returns the number, or -errno.
  */
-int64_t lbl_conntrack_list(const struct lbl_conntrack *conntrack, struct lbl_connection **ret);
+int64_t lbl_conntrack_list(struct lbl_conntrack *conntrack, struct lbl_connection **ret);
 void lbl_connections_free(struct lbl_connection *connections);
+
+/*
+ * Scan the map now, besides what the thread does, and remember what is found. Returns the number of
+ * connections, or -errno.
+ */
+int64_t lbl_conntrack_scan(struct lbl_conntrack *conntrack);
+
+struct lbl_conntrack_stats {
+	uint64_t scans; /* that found all connections */
+	uint64_t failures; /* scans that did not */
+	int error; /* errno of the last failure */
+	uint64_t interval_ns; /* from the thread's last scan to its next */
+	uint64_t remembered; /* connections: those in the map, and some that left it */
+	uint64_t forgotten; /* connections that there was no room to remember */
+	bool stayed; /* a connection's creation time stayed while packets came */
+	bool moved; /* one moved: each look at the map may tell too late a time */
+};
+
+void lbl_conntrack_stats(struct lbl_conntrack *conntrack, struct lbl_conntrack_stats *ret);
 /* cdef: end */
 
-/* Take a reference. NULL is legal. */
-struct lbl_conntrack *lbl_conntrack_ref(struct lbl_conntrack *conntrack);
+/*
+ * Begin to use the map: a thread scans it about once per second from now on, until as many ends.
+ * Takes a reference. The caller holds no lock. Returns 0, or -errno if there can be no thread.
+ */
+int lbl_conntrack_begin(struct lbl_conntrack *conntrack);
+/* Drops the reference. NULL is legal. */
+void lbl_conntrack_end(struct lbl_conntrack *conntrack);
 
-/* Make a source of creation times, valid while the caller holds a reference. */
+/* Make a source of creation times, valid between begin and end. */
 struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack);
 
 #endif

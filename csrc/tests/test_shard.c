@@ -252,6 +252,14 @@ static uint64_t created_elsewhere(void *ctx, const struct lbl_decoded_event *eve
 	return *(uint64_t *)ctx;
 }
 
+static uint32_t told;
+
+static void use_elsewhere(void *ctx, const struct lbl_decoded_event *event)
+{
+	CHECK(event->client_port == 99 && ctx);
+	told++;
+}
+
 /* Creation times come from the opened event, else from the last source, else are unknown. */
 static void test_where_a_creation_time_comes_from(void)
 {
@@ -259,10 +267,11 @@ static void test_where_a_creation_time_comes_from(void)
 	struct lbl_event own = closed_event(SECOND, 1);
 	uint64_t elsewhere = 1000;
 
-	shard->birth_source = (struct lbl_birth_source){ created_elsewhere, &elsewhere };
+	shard->birth_source =
+		(struct lbl_birth_source){ created_elsewhere, &elsewhere, use_elsewhere };
 	record_foreign(shard, LBL_OPENED, 2000, 1);
 	record_foreign(shard, LBL_CLOSED, 5000, 1);
-	CHECK(counted(shard, 1, LBL_LIFETIME) == 1 && totals.sum == 3000 && !asked);
+	CHECK(counted(shard, 1, LBL_LIFETIME) == 1 && totals.sum == 3000 && !asked && told == 1);
 	record_foreign(shard, LBL_CLOSED, 6000, 1);
 	CHECK(counted(shard, 1, LBL_LIFETIME) == 2 && totals.sum == 3000 + 5000 && asked == 1);
 	elsewhere = 0;
@@ -272,7 +281,8 @@ static void test_where_a_creation_time_comes_from(void)
 	record_foreign(shard, LBL_CLOSED, 7000, 1);
 	own.created_ns = 0; /* and the event does not contain the client */
 	record(shard, &own, 1);
-	CHECK(asked == 2 && shard->outcomes.unmatched == 3 && accounted(&shard->outcomes));
+	CHECK(asked == 2 && told == 1);
+	CHECK(shard->outcomes.unmatched == 3 && accounted(&shard->outcomes));
 	free_shard(shard);
 }
 

@@ -146,7 +146,7 @@ static void free_attachments(struct attachments *made)
 
 	for (i = 0; i < made->n; i++) {
 		lbl_shard_free(made->each[i].shard);
-		lbl_conntrack_free(made->each[i].conntrack);
+		lbl_conntrack_end(made->each[i].conntrack);
 	}
 	free(made->each);
 	lbl_ledger_free(made->ledger);
@@ -163,10 +163,14 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 
 	if (err)
 		return err;
-	ret->conntrack = lbl_conntrack_ref(conntrack);
 	ret->shard->table.sees_opens = true;
-	if (conntrack)
+	if (conntrack) {
+		err = lbl_conntrack_begin(conntrack);
+		if (err)
+			return err;
+		ret->conntrack = conntrack;
 		ret->shard->birth_source = lbl_conntrack_births(conntrack);
+	}
 	return set_proxies(ret->shard, proxies, n_proxies);
 }
 
@@ -319,6 +323,7 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 		      size_t n_proxies)
 {
 	struct attachments made, ended, failed = { 0 };
+	int64_t scanned;
 	int err;
 
 	if (has_duplicate(streams, n))
@@ -326,6 +331,11 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	err = make_attachments(tracker, streams, n, conntrack, proxies, n_proxies, &made);
 	if (err)
 		return err;
+	scanned = conntrack ? lbl_conntrack_scan(conntrack) : 0; /* so open connections are known */
+	if (scanned < 0) {
+		free_attachments(&made);
+		return (int)scanned;
+	}
 	pthread_mutex_lock(&tracker->lock);
 	if (is_running(tracker)) {
 		pthread_mutex_unlock(&tracker->lock);

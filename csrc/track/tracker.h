@@ -51,8 +51,8 @@ struct lbl_proxy {
 
 /*
  * Record the events of all `n` streams from now on; on failure, of none. The first proxy is the
- * streams' own, used for proxy id 0. `conntrack` may be NULL. -EALREADY while the tracker is
- * running, -EBUSY if a stream is given twice, -ENOSPC if a stream has too many sinks, -ECHILD for a
+ * streams' own, used for proxy id 0. `conntrack` may be NULL; it is scanned at once, and
+ * then until the stop. -EALREADY while the tracker is running, -EBUSY if a stream is given twice, -ENOSPC if a stream has too many sinks, -ECHILD for a
  * stream from before a fork(), -ENOMEM.
  */
 int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,69 +11,13 @@ import lblatency
 from lblatency import LatencyTracker, stats
 from lblatency.conntrack import Connection, ConntrackMap
 from tests.support import bpf
+from tests.support.conntrack import KINDS, NUMBERS, PER_CPU, Table
 from tests.support.rig import SECOND, Rig, assert_accounted, foreign64, foreign72
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.bpf
-
-KINDS = {
-    "hash": bpf.HASH,
-    "LRU hash": bpf.LRU_HASH,
-    "per-CPU hash": bpf.PERCPU_HASH,
-    "LRU per-CPU hash": bpf.LRU_PERCPU_HASH,
-}
-PER_CPU = {bpf.PERCPU_HASH, bpf.LRU_PERCPU_HASH}
-VALUE_BYTES = 128
-CREATED = 5 * SECOND
-NUMBERS = (CREATED, 7 * SECOND, 10, 20, 3000, 4000)
-
-
-def address(text: str, unified: bool) -> bytes:
-    """An address in the form of the key: IPv4 alone, or after 12 zero bytes."""
-    if ":" in text:
-        return socket.inet_pton(socket.AF_INET6, text)
-    return bytes(12 if unified else 0) + socket.inet_pton(socket.AF_INET, text)
-
-
-def key(client: tuple[str, int], backend: tuple[str, int], protocol: int, unified: bool) -> bytes:
-    """A key of 16 or 40 bytes."""
-    return (
-        address(client[0], unified)
-        + address(backend[0], unified)
-        + struct.pack(">HHB3x", client[1], backend[1], protocol)
-    )
-
-
-def value(numbers: tuple[int, ...], unified: bool) -> bytes:
-    """The value of one CPU: any addresses, the six numbers, and junk at the end."""
-    front = b"\xee" * (40 if unified else 16)
-    numbered = front + struct.pack("=6Q", *numbers)
-    return numbered + b"\xdd" * (VALUE_BYTES - len(numbered))
-
-
-class Table:
-    """A conntrack map of any kind and key format, which the test fills."""
-
-    def __init__(self, kind: int, unified: bool) -> None:
-        self.per_cpu, self.unified = kind in PER_CPU, unified
-        self.fd = bpf.create_map(kind, 40 if unified else 16, VALUE_BYTES, 1000)
-        self.cpus = bpf.possible_cpus()
-
-    def put(
-        self,
-        client: tuple[str, int] = ("192.0.2.7", 40000),
-        backend: tuple[str, int] = ("10.0.0.1", 80),
-        protocol: int = 6,
-        per_cpu: Sequence[tuple[int, ...]] = (NUMBERS,),
-    ) -> None:
-        """Put an entry; `per_cpu` has the numbers of the first CPUs, the others have 0."""
-        rows = [*per_cpu]
-        if self.per_cpu:
-            rows = (rows + [(0,) * 6] * self.cpus)[: self.cpus]
-        values = b"".join(value(numbers, self.unified) for numbers in rows)
-        bpf.update(self.fd, key(client, backend, protocol, self.unified), values)
 
 
 @pytest.fixture(params=[16, 40])
@@ -130,6 +72,7 @@ def test_a_close_finds_its_creation_in_the_map(table: Table, make: type) -> None
     table.put()
     table.put(("192.0.2.8", 50000), protocol=17, per_cpu=[(6 * SECOND, 0, 0, 0, 0, 0)])
     table.put(("192.0.2.9", 50000), per_cpu=[(0,) * 6])
+    table.put(("192.0.2.11", 50000))
     ring = stats.MemoryRing(4096)
     stream = stats.create_event_stream(ring)
     tracker = LatencyTracker()
@@ -140,7 +83,7 @@ def test_a_close_finds_its_creation_in_the_map(table: Table, make: type) -> None
     ring.produce(make(2, 16 * SECOND, ("192.0.2.8", 50000)))
     ring.produce(make(2, 16 * SECOND, ("192.0.2.9", 50000)))
     ring.produce(make(2, 16 * SECOND, ("192.0.2.10", 50000)))
-    ring.produce(make(2, 4 * SECOND))
+    ring.produce(make(2, 4 * SECOND, ("192.0.2.11", 50000)))
     tracker.stop()
     histogram = tracker.get_all_histograms()["web", "10.0.0.1:80"]
     assert (histogram["count"], histogram["sum"]) == (2, 20)

@@ -105,9 +105,12 @@ def map_id(fd: int) -> int:
 
 
 def possible_cpus() -> int:
-    """How many values a per-CPU map has."""
-    text = Path("/sys/devices/system/cpu/possible").read_text()
-    return int(text.strip().rpartition("-")[2]) + 1
+    """How many values a per-CPU map has: a new one has zeros, and the kernel writes no more."""
+    fd = create_map(PERCPU_ARRAY, 4, 8, 1)
+    values = _copy(b"\xff" * 8 * 65536)
+    _map_call(MAP_LOOKUP, fd, _copy(bytes(4)), values)
+    os.close(fd)
+    return values.raw.index(b"\xff") // 8
 
 
 # ---- pins ----

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "base/util.h"
+#include "source/seen.h"
+
+/* Closed events come late by what their ring holds; so what has vanished is kept for a while. */
+static const uint64_t KEEP_NS = 10000000000;
+
+/*
+ * Packets that end a connection come after its closed event. Where creation times move, one of
+ * these packets must not look like the next connection of the same tuple.
+ */
+static const uint64_t LINGER_NS = 500000000;
+
+enum { SWEPT_PER_CALL = 256 };
+
+struct record {
+	uint32_t next; /* of the chain, or of the free records; 0 = none */
+	uint32_t scan; /* the last one that has found it; 0 = the record is free */
+	uint64_t birth_ns; /* earliest creation time of the current connection; 0 = unknown */
+	uint64_t used_ns; /* end of the last connection that was closed; 0 = none */
+	uint64_t gone_ns; /* the first scan that did not find it; 0 = it is there */
+	struct lbl_connection last; /* the last look */
+};
+
+struct lbl_seen_chunk {
+	struct record records[LBL_SEEN_CHUNK];
+};
+
+int lbl_seen_init(struct lbl_seen *seen, uint32_t max_entries)
+{
+	uint32_t n = LBL_SEEN_CHUNK;
+
+	memset(seen, 0, sizeof(*seen));
+	while (n < max_entries && n < LBL_SEEN_MAX)
+		n *= 2;
+	seen->heads = calloc(n, sizeof(*seen->heads));
+	if (!seen->heads)
+		return -ENOMEM;
+	seen->mask = n - 1;
+	seen->scan = 1;
+	if (getrandom(&seen->seed, sizeof(seen->seed), GRND_NONBLOCK) != sizeof(seen->seed))
+		seen->seed = (uintptr_t)seen->heads;
+	return 0;
+}
+
+void lbl_seen_clear(struct lbl_seen *seen)
+{
+	size_t i;
+
+	for (i = 0; i < LBL_SEEN_MAX / LBL_SEEN_CHUNK; i++) {
+		free(seen->chunks[i]);
+		seen->chunks[i] = NULL;
+	}
+	memset(seen->heads, 0, ((size_t)seen->mask + 1) * sizeof(*seen->heads));
+	seen->n_used = seen->free = seen->n = 0;
+}
+
+void lbl_seen_destroy(struct lbl_seen *seen)
+{
+	lbl_seen_clear(seen);
+	free(seen->heads);
+}
+
+/* ---- records by tuple; their numbers begin with 1 ---- */
+
+static struct record *at(const struct lbl_seen *seen, uint32_t number)
+{
+	number--;
+	return &seen->chunks[number / LBL_SEEN_CHUNK]->records[number % LBL_SEEN_CHUNK];
+}
+
+static uint32_t *head_of(const struct lbl_seen *seen, const struct lbl_connection *of)
+{
+	uint64_t words[4], hash;
+
+	memcpy(words, of->client_addr, 16);
+	memcpy(words + 2, of->backend_addr, 16);
+	hash = (uint64_t)of->client_port << 24 | (uint64_t)of->backend_port << 8 | of->protocol;
+	hash = lbl_mix(words[0] ^ seen->seed, hash ^ 0x9e3779b97f4a7c15 ^ seen->seed);
+	hash = lbl_mix(words[1] ^ hash, words[2] ^ seen->seed);
+	hash = lbl_mix(words[3] ^ hash, 0xd6e8feb86659fd93 ^ seen->seed);
+	return &seen->heads[hash & seen->mask];
+}
+
+static bool same_tuple(const struct lbl_connection *a, const struct lbl_connection *b)
+{
+	return !memcmp(a->client_addr, b->client_addr, sizeof(a->client_addr)) &&
+	       !memcmp(a->backend_addr, b->backend_addr, sizeof(a->backend_addr)) &&
+	       a->client_port == b->client_port && a->backend_port == b->backend_port &&
+	       a->protocol == b->protocol;
+}
+
+static struct record *find(const struct lbl_seen *seen, const struct lbl_connection *of)
+{
+	uint32_t number = *head_of(seen, of);
+
+	while (number && !same_tuple(&at(seen, number)->last, of))
+		number = at(seen, number)->next;
+	return number ? at(seen, number) : NULL;
+}
+
+/* Returns the number of a free record, or 0 if there is no room. */
+static uint32_t take_free(struct lbl_seen *seen)
+{
+	uint32_t number = seen->free;
+
+	if (number) {
+		seen->free = at(seen, number)->next;
+		return number;
+	}
+	if (seen->n_used == LBL_SEEN_MAX)
+		return 0;
+	if (!seen->chunks[seen->n_used / LBL_SEEN_CHUNK])
+		seen->chunks[seen->n_used / LBL_SEEN_CHUNK] =
+			calloc(1, sizeof(struct lbl_seen_chunk));
+	return seen->chunks[seen->n_used / LBL_SEEN_CHUNK] ? ++seen->n_used : 0;
+}
+
+/* Remember a connection that is not remembered yet, without a birth. NULL if there is no room. */
+static struct record *insert(struct lbl_seen *seen, const struct lbl_connection *found)
+{
+	uint32_t number = take_free(seen), *head = head_of(seen, found);
+	struct record *record;
+
+	if (!number) {
+		seen->forgotten++;
+		return NULL;
+	}
+	record = at(seen, number);
+	*record = (struct record){ .next = *head, .scan = seen->scan, .last = *found };
+	*head = number;
+	seen->n++;
+	return record;
+}
+
+static void forget(struct lbl_seen *seen, uint32_t number)
+{
+	struct record *record = at(seen, number);
+	uint32_t *link = head_of(seen, &record->last);
+
+	while (*link != number)
+		link = &at(seen, *link)->next;
+	*link = record->next;
+	*record = (struct record){ .next = seen->free };
+	seen->free = number;
+	seen->n--;
+}
+
+/* ---- what a later look tells ---- */
+
+/* Creation times of this map do not move, so one look is as good as any other. */
+static bool is_steady(const struct lbl_seen *seen)
+{
+	return seen->stayed && !seen->moved;
+}
+
+/* No birth until then is a later connection's than the last that was closed. */
+static uint64_t used_until(const struct lbl_seen *seen, const struct record *record)
+{
+	return record->used_ns && !is_steady(seen) ? record->used_ns + LINGER_NS : record->used_ns;
+}
+
+static bool has_birth(const struct lbl_seen *seen, const struct record *record)
+{
+	return record->birth_ns > used_until(seen, record);
+}
+
+enum change { SAME, MOVED, ANEW };
+
+/* Is the entry still the same connection's as at the last look? */
+static enum change compare(const struct lbl_seen *seen, const struct record *record,
+			   const struct lbl_connection *look)
+{
+	if (record->gone_ns || look->packets_fwd < record->last.packets_fwd ||
+	    !lbl_same_vip(look, &record->last))
+		return ANEW;
+	if (look->created_ns == record->last.created_ns)
+		return SAME;
+	if (is_steady(seen))
+		return ANEW;
+	if (has_birth(seen, record))
+		return MOVED;
+	return look->created_ns > used_until(seen, record) ? ANEW : MOVED;
+}
+
+/* Learn whether the map's creation times move: only a connection whose close has not come tells. */
+static void learn(struct lbl_seen *seen, const struct record *record, enum change change,
+		  const struct lbl_connection *look)
+{
+	if (!look->created_ns || !has_birth(seen, record))
+		return;
+	if (change == MOVED)
+		seen->moved = true;
+	else if (change == SAME && look->packets_fwd > record->last.packets_fwd)
+		seen->stayed = true;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t birth_after(const struct lbl_seen *seen, const struct record *record,
+			    enum change change, const struct lbl_connection *look)
+{
+	if (change == ANEW || !look->created_ns)
+		return look->created_ns;
+	return has_birth(seen, record) ? earlier(record->birth_ns, look->created_ns)
+				       : record->birth_ns;
+}
+
+/* ---- scans ---- */
+
+void lbl_seen_begin(struct lbl_seen *seen, uint64_t now_ns)
+{
+	if (!++seen->scan)
+		seen->scan = 1;
+	seen->scanning = true;
+	seen->scan_ns = now_ns;
+}
+
+void lbl_seen_end(struct lbl_seen *seen)
+{
+	seen->scanning = false;
+}
+
+void lbl_seen_add(struct lbl_seen *seen, const struct lbl_connection *found)
+{
+	struct record *record = find(seen, found);
+	enum change change = ANEW;
+
+	if (record) {
+		change = compare(seen, record, found);
+		learn(seen, record, change, found);
+		if (!lbl_same_vip(found, &record->last))
+			record->used_ns = 0; /* that was the other's close */
+	} else {
+		record = insert(seen, found);
+		if (!record)
+			return;
+	}
+	record->birth_ns = birth_after(seen, record, change, found);
+	record->last = *found;
+	record->scan = seen->scan;
+	record->gone_ns = 0;
+}
+
+bool lbl_seen_sweep(struct lbl_seen *seen, uint32_t *swept)
+{
+	uint32_t end = *swept + SWEPT_PER_CALL;
+
+	if (end > seen->n_used)
+		end = seen->n_used;
+	while (*swept < end) {
+		uint32_t number = ++*swept;
+		struct record *record = at(seen, number);
+
+		if (!record->scan || record->scan == seen->scan)
+			continue;
+		if (!record->gone_ns)
+			record->gone_ns = seen->scan_ns;
+		else if (seen->scan_ns - record->gone_ns > KEEP_NS)
+			forget(seen, number);
+	}
+	return *swept < seen->n_used;
+}
+
+/* ---- closed events ---- */
+
+/* The entry is another VIP's now. No look but the present one has seen its connection. */
+static void replace(struct record *record, const struct lbl_connection *look)
+{
+	record->last = *look;
+	record->birth_ns = 0;
+	record->used_ns = 0;
+}
+
+static enum lbl_seen_close born(const struct lbl_seen *seen, const struct record *record,
+				uint64_t *created_ns)
+{
+	if (!record || !has_birth(seen, record))
+		return LBL_SEEN_NONE;
+	*created_ns = record->birth_ns;
+	return LBL_SEEN_BORN;
+}
+
+/* Nobody has seen the connection before, so its creation time counts only if it cannot move. */
+static enum lbl_seen_close born_at_look(const struct lbl_seen *seen, const struct record *record,
+					const struct lbl_connection *look, uint64_t *created_ns)
+{
+	if (!is_steady(seen) || !look->created_ns)
+		return LBL_SEEN_UNKNOWN;
+	if (record && look->created_ns <= record->used_ns)
+		return LBL_SEEN_NONE;
+	*created_ns = look->created_ns;
+	return LBL_SEEN_BORN;
+}
+
+/* The map has an entry for what was seen before. */
+static enum lbl_seen_close born_by_both(struct lbl_seen *seen, const struct record *record,
+					const struct lbl_connection *look, uint64_t ended_ns,
+					uint64_t *created_ns)
+{
+	enum change change = compare(seen, record, look);
+
+	learn(seen, record, change, look);
+	if (change == ANEW) {
+		/* The event may be late, and the entry that of the next connection. */
+		if (look->created_ns > ended_ns && born(seen, record, created_ns) == LBL_SEEN_BORN)
+			return LBL_SEEN_BORN;
+		return born_at_look(seen, record, look, created_ns);
+	}
+	if (has_birth(seen, record) && look->created_ns) {
+		*created_ns = earlier(record->birth_ns, look->created_ns);
+		return LBL_SEEN_BORN;
+	}
+	if (record->used_ns && change == SAME && look->packets_fwd == record->last.packets_fwd)
+		return LBL_SEEN_NONE; /* it is what the last connection has left behind */
+	return LBL_SEEN_UNKNOWN;
+}
+
+static enum lbl_seen_close find_born(struct lbl_seen *seen, const struct record *record,
+				     const struct lbl_connection *look, uint64_t ended_ns,
+				     uint64_t *created_ns)
+{
+	if (!look)
+		return born(seen, record, created_ns);
+	return record && record->birth_ns ? born_by_both(seen, record, look, ended_ns, created_ns)
+					  : born_at_look(seen, record, look, created_ns);
+}
+
+enum lbl_seen_close lbl_seen_close(struct lbl_seen *seen, const struct lbl_connection *event,
+				   const struct lbl_connection *look, uint64_t ended_ns,
+				   uint64_t *created_ns)
+{
+	struct record *record = find(seen, event);
+	enum lbl_seen_close found;
+
+	/* What has another VIP is another connection's. */
+	if (look && !lbl_same_vip(look, event))
+		look = NULL;
+	if (record && !lbl_same_vip(&record->last, event)) {
+		if (!look)
+			return LBL_SEEN_NONE;
+		replace(record, look);
+	}
+	found = find_born(seen, record, look, ended_ns, created_ns);
+	/* A scan that is under way may have read an entry that is deleted by now. */
+	if (!record && (look || seen->scanning))
+		record = insert(seen, look ? look : event);
+	if (record && ended_ns > record->used_ns)
+		record->used_ns = ended_ns < UINT64_MAX - LINGER_NS ? ended_ns
+								    : UINT64_MAX - LINGER_NS;
+	return found;
+}
