@@ -230,6 +230,17 @@ def test_a_backend_object_is_named_when_there_is_room() -> None:
     assert tracker.get_all_histograms().keys() == {("web", TARGET), OVERFLOW}
 
 
+def test_what_is_bound_stays_little() -> None:
+    """Names that come and go by hand do not pile up, and are bound again after a while."""
+    tracker = LatencyTracker(max_backends=10, removed_row=True)
+    for target in addresses(0, 1000):
+        tracker.record_latency("web", target, 1)
+        assert tracker.backend("web", target) is tracker.backend("web", target)
+        assert len(tracker._bound) <= 10
+        tracker.remove("web", target)
+    assert tracker.get_all_histograms().keys() == {REMOVED}
+
+
 def test_removals_beside_recorders_and_readers() -> None:
     """The sum over all rows never goes down, and is exact at the end."""
     tracker = LatencyTracker(max_backends=20, removed_row=True)
@@ -416,14 +427,13 @@ def test_backends_expire_in_a_child_of_fork() -> None:
     trackers[0].record_latency("web", TARGET, 1)
 
     def check() -> None:
-        tracker = trackers.pop()
-        wait_until(lambda: not named(tracker), "idle backends to go in the child")
-        tracker.record_latency("web", TARGET, 1)
+        wait_until(lambda: not named(trackers[0]), "idle backends to go in the child")
+        trackers[0].record_latency("web", TARGET, 1)
         end = time.monotonic() + 4 * EXPIRY_S
         while time.monotonic() < end:
-            tracker.record_latency("web", "10.0.0.2:80", 1)
-        assert named(tracker) == {"10.0.0.2:80"}
-        del tracker  # waits for no thread
+            trackers[0].record_latency("web", "10.0.0.2:80", 1)
+        assert named(trackers[0]) == {"10.0.0.2:80"}
+        trackers.clear()  # waits for no thread
 
     in_child(check)
     trackers[0].record_latency("web", TARGET, 1)
