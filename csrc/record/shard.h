@@ -96,7 +96,7 @@ static inline bool lbl_shard_has(const struct lbl_shard *shard, enum lbl_metric 
  * readers. Returns 0, or -ENOMEM; then the capacity is as before.
  */
 int lbl_shard_reserve(struct lbl_shard *shard, uint32_t capacity);
-/* Reserve for more backends, up to LBL_BACKENDS_MAX, if the table is full. Returns as above. */
+/* Reserve for twice as many if the table is full. As above, or -ENOSPC at LBL_BACKENDS_MAX. */
 int lbl_shard_make_room(struct lbl_shard *shard);
 
 /* Record one event of any format. */
