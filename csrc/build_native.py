@@ -24,6 +24,8 @@ HEADERS = [
     "csrc/source/entries.h",
     "csrc/source/conntrack.h",
     "csrc/track/tracker.h",
+    "csrc/track/removal.h",
+    "csrc/track/expiry.h",
     "csrc/track/backend.h",
     "csrc/track/snapshot.h",
     "csrc/render/families.h",

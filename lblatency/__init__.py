@@ -72,8 +72,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Make on first use what an import should not pay for.
 
-    The default tracker reserves hundreds of MiB of address space. The collector imports
-    prometheus_client, which takes longer than the rest of this package.
+    The default tracker takes memory. The collector imports prometheus_client, which takes longer
+    than the rest of this package.
     """
     if name == "sources":
         return import_module(".sources", __name__)

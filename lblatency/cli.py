@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(options)
     except argparse.ArgumentError as error:
         parser.error(str(error))
-    except (LatencyError, OSError, ValueError) as error:
+    except (LatencyError, MemoryError, OSError, ValueError) as error:
         print(f"lblatency: {error}", file=sys.stderr)
         return 1
 

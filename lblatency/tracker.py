@@ -8,6 +8,7 @@ from typing import Any
 
 from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
+from ._room import no_room
 from .backend import Backend, BackendRow, refusal
 from .conntrack import ConntrackMap
 from .event import REASONS
@@ -16,6 +17,7 @@ from .stats import EventStream, check_room, stream_stats
 
 __all__ = ["LatencyTracker"]
 
+_EXPIRE_MAX_S = 100 * 365 * 86400
 _OUTCOMES = tuple(name for name, _ in ffi.typeof("struct lbl_outcomes").fields)
 
 
@@ -28,6 +30,17 @@ def _check_name(name: object) -> bytes:
         return name.encode()
     except UnicodeEncodeError:
         raise ValueError(f"proxy name {name!r} is not valid Unicode") from None
+
+
+def _check_expiry(seconds: float) -> int:
+    """Nanoseconds."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"expire_after must be seconds or None, not {type(seconds).__name__}")
+    if not 0 < seconds <= _EXPIRE_MAX_S:
+        raise ValueError(
+            f"expire_after must be more than 0 and at most {_EXPIRE_MAX_S} s, not {seconds!r}"
+        )
+    return max(1, round(seconds * 1e9))
 
 
 class LatencyTracker:
@@ -45,11 +58,13 @@ class LatencyTracker:
             and first byte, and `DEFAULT_BUCKETS` for the others.
         max_backends: how many backends to tell apart per ring, and as many recorded by hand. The
             rest share the backend "overflow", so that a flood of addresses takes limited memory.
-            Each backend reserves 6 KiB of address space per metric, and 3 KiB more per ring; it
+            While the tracker runs, each reserves 3 KiB of address space per ring and metric; it
             takes memory only when it is used.
-
-    Raises:
-        MemoryError: there is not that much address space.
+        expire_after: seconds after which a backend goes if nothing was recorded for it and it has
+            no open connection; None for never. Its room is for others then. If events were lost
+            since the last reset, nobody knows what is open, and it does not keep a backend.
+        removed_row: whether the counts of backends that went stay visible, as the backend
+            "removed". Sums over all backends then never go down.
     """
 
     def __init__(
@@ -58,26 +73,30 @@ class LatencyTracker:
         metrics: Sequence[str] = (LIFETIME,),
         buckets: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
         max_backends: int = 100_000,
+        expire_after: float | None = None,
+        removed_row: bool = False,
     ) -> None:
         self._buckets: dict[str, Buckets] = buckets_of(metrics, buckets)
         if not 1 <= max_backends <= lib.LBL_BACKENDS_MAX:
             raise ValueError(
                 f"max_backends must be 1 to {lib.LBL_BACKENDS_MAX}, not {max_backends!r}"
             )
+        expire_ns = None if expire_after is None else _check_expiry(expire_after)
         each = ffi.new("struct lbl_buckets *[]", len(METRICS))
         for name, of_name in self._buckets.items():
             each[metric_number(name)] = of_name.ptr
         out = ffi.new("struct lbl_tracker **")
         rc = lib.lbl_tracker_new(each, max_backends, out)
         if rc == -errno.ENOMEM:
-            raise MemoryError(
-                f"no address space for {max_backends} backends; lower max_backends or raise the"
-                " limit (ulimit -v)"
-            )
+            raise no_room(max_backends, 0, 0)
         check(rc, "making a tracker")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_tracker_free)
+        if expire_ns is not None:
+            rc = lib.lbl_tracker_expire(self._ptr, expire_ns)
+            check(rc, "starting the thread that removes idle backends")
         self._names: dict[int, str] = {}
-        self._overflow = self._name(0)
+        self._nameless = {lib.LBL_OVERFLOW: self._name(0), lib.LBL_REMOVED: "removed"}
+        self._removed_row = removed_row
         self._bound: dict[tuple[str, str, str], Backend] = {}
         self._max_backends = max_backends
 
@@ -106,6 +125,9 @@ class LatencyTracker:
             proxy_name: the `proxy_name` label of events without a proxy id.
             proxies: labels of the other events, by their proxy id (int); for events of clj-ebpf-lb,
                 by the address that clients connect to (`ip:port`).
+
+        Raises:
+            MemoryError: there is no address space for `max_backends` of each ring.
         """
         given = [stats_stream] if isinstance(stats_stream, EventStream) else stats_stream
         if (
@@ -131,6 +153,9 @@ class LatencyTracker:
         )
         if rc == -errno.EBUSY:
             raise ValueError("stats_stream has the same ring twice; give each ring once")
+        if rc == -errno.ENOMEM:
+            row_bytes = lib.lbl_tracker_row_bytes(self._ptr)
+            raise no_room(self._max_backends, row_bytes, len(rings))
         if rc != -errno.EALREADY:
             check_room(rc, "attaching to the event stream")
 
@@ -172,8 +197,9 @@ class LatencyTracker:
         rc = lib.lbl_tracker_backend(self._ptr, metric_number(metric), number, ip, port, out)
         check(rc, "adding a backend")
         backend = Backend(self._ptr, ffi.gc(out[0], lib.lbl_backend_free))
-        if len(self._bound) < self._max_backends * len(self._buckets):
-            self._bound[proxy_name, target_id, metric] = backend
+        if len(self._bound) >= self._max_backends * len(self._buckets):
+            self._bound.clear()  # most of them may be gone
+        self._bound[proxy_name, target_id, metric] = backend
         return backend
 
     def backend(self, proxy_name: str, target_id: str, *, metric: str = LIFETIME) -> Backend:
@@ -253,12 +279,22 @@ class LatencyTracker:
             text = lib.lbl_tracker_name_text(self._ptr, number, size)
             return self._names.setdefault(number, bytes(ffi.buffer(text, size[0])).decode())
 
+    def _is_nameless(self, proxy_name: str, target_id: str) -> bool:
+        """Whether this is a row for several backends."""
+        return any(
+            (proxy_name, target_id) == (name, format_target(name, 0))
+            for name in self._nameless.values()
+        )
+
     def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[tuple[BackendRow, Any]]:
         """The rows, each with its C struct, which is valid until the snapshot is freed."""
         slots = ffi.buffer(snapshot.slots, snapshot.n_pairs * 2) if snapshot.n_pairs else b""
         counts = ffi.buffer(snapshot.counts, snapshot.n_pairs * 8) if snapshot.n_pairs else b""
         for i in range(snapshot.n_rows):
             raw = snapshot.rows[i]
+            nameless = None if raw.name else self._nameless[raw.port]
+            if nameless == "removed" and not self._removed_row:
+                continue
             first, end = raw.first, raw.first + raw.n
             histogram = HistogramSnapshot(
                 buckets,
@@ -267,9 +303,9 @@ class LatencyTracker:
                 raw.sum_lo + (raw.sum_hi << 64),
             )
             row = BackendRow(
-                proxy=self._name(raw.name),
-                ip=format_ip(bytes(raw.addr)) if raw.name else self._overflow,
-                port=raw.port,
+                proxy=nameless or self._name(raw.name),
+                ip=nameless or format_ip(bytes(raw.addr)),
+                port=0 if nameless else raw.port,
                 histogram=histogram,
                 opened=raw.opened,
                 open=raw.open,
@@ -298,9 +334,8 @@ class LatencyTracker:
     ) -> HistogramSnapshot | None:
         """The histogram of one backend; None if it has no observations."""
         buckets = self._buckets_of(metric)
-        overflow = self._overflow, format_target(self._overflow, 0)
-        if (proxy_name, target_id) == overflow:
-            return self.get_all_histograms(metric=metric).get(overflow)
+        if self._is_nameless(proxy_name, target_id):
+            return self.get_all_histograms(metric=metric).get((proxy_name, target_id))
         encoded = _check_name(proxy_name)
         address, port = parse_target(target_id)
         number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
@@ -409,6 +444,28 @@ class LatencyTracker:
             "events": self._event_counts(raw),
         }
 
+    def remove(self, proxy_name: str, target_id: str) -> bool:
+        """Forget a backend, so that its series go and another one gets its room.
+
+        If something is recorded for it later, it is new. What it had counted is in the backend
+        "removed" if the tracker was made with `removed_row`.
+
+        Returns:
+            Whether there was such a backend.
+        """
+        encoded = _check_name(proxy_name)
+        if self._is_nameless(proxy_name, target_id):
+            return False
+        address, port = parse_target(target_id)
+        number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
+        if number < 0:
+            return False
+        rc = lib.lbl_tracker_remove(self._ptr, number, address, port)
+        return bool(check(rc, "removing a backend"))
+
     def reset_histograms(self) -> None:
-        """Set all histograms and counts per backend to 0. `event_counts()` keeps its counts."""
+        """Set all histograms and counts per backend to 0. `event_counts()` keeps its counts.
+
+        Backends that have no open connection are forgotten.
+        """
         lib.lbl_tracker_reset(self._ptr)

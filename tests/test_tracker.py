@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
-import textwrap
 from array import array
 from fractions import Fraction
 from typing import Any
@@ -536,40 +534,6 @@ def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
     assert stopped == [True]
     monkeypatch.undo()
     assert assert_accounted(rig.tracker)["received"] == 1
-
-
-def test_address_space_is_what_the_readme_says() -> None:
-    """It is 600 MB, and 300 more per ring; the error says what to do if that is too much."""
-    script = """
-        import resource
-        from pathlib import Path
-        import lblatency
-        from lblatency import stats
-
-        def megabytes():
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            return pages * resource.getpagesize() / 1e6
-
-        before = megabytes()
-        tracker = lblatency.LatencyTracker()
-        made = megabytes()
-        tracker.start(stats.create_event_stream(stats.MemoryRing(4096)), None, "web")
-        print(made - before)
-        print(megabytes() - made)
-        tracker.stop()
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
-        try:
-            lblatency.LatencyTracker(max_backends=1_000_000)
-        except MemoryError as error:
-            print(error)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
-    )
-    made, started, error = done.stdout.splitlines()
-    assert float(made) == pytest.approx(600, rel=0.1)
-    assert 270 < float(started) < 450  # with a thread's stack and its heap
-    assert error.startswith("no address space for 1000000 backends; lower max_backends")
 
 
 def test_proxies_must_be_a_mapping() -> None:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* An array reserves its whole address space at once, and makes memory accessible as it grows. */
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/array.h"
 #include "base/util.h"
@@ -8,40 +9,78 @@
 /* Size and alignment of a huge page on x86-64; on other processors, a convenient step. */
 enum { STEP = 2 << 20 };
 
-static size_t round_up(size_t bytes)
+static size_t round_up(size_t bytes, size_t step)
 {
-	return (bytes + STEP - 1) & ~(size_t)(STEP - 1);
+	return (bytes + step - 1) & ~(step - 1);
+}
+
+static uint8_t *reserve(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* Align to huge pages: reserve a step more, and give back what lies before and after. */
+static uint8_t *reserve_aligned(size_t bytes)
+{
+	uint8_t *p = reserve(bytes + STEP), *aligned;
+
+	if (!p)
+		return NULL;
+	aligned = (uint8_t *)round_up((uintptr_t)p, STEP);
+	if (aligned > p)
+		munmap(p, (size_t)(aligned - p));
+	munmap(aligned + bytes, (size_t)(p + STEP - aligned));
+	if (bytes > STEP)
+		madvise(aligned + STEP, bytes - STEP, MADV_HUGEPAGE);
+	return aligned;
 }
 
 /*
  * Reserve the range without access: the kernel neither accounts such memory nor populates it, even
  * under mlockall(). Small arrays use small pages; large ones use huge pages, to save TLB entries.
  */
+static int make(struct lbl_array *array, size_t bytes)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	*array = (struct lbl_array){ .reserved = round_up(bytes, bytes < STEP ? page : STEP) };
+	array->at = array->reserved < STEP ? reserve(array->reserved)
+					   : reserve_aligned(array->reserved);
+	return array->at ? 0 : -ENOMEM;
+}
+
 int lbl_array_reserve(struct lbl_array *array, size_t bytes)
 {
-	uint8_t *p, *aligned;
+	struct lbl_array larger;
 
-	bytes = round_up(bytes);
-	p = mmap(NULL, bytes + STEP, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
+	if (bytes <= array->reserved)
+		return 0;
+	if (make(&larger, bytes))
 		return -ENOMEM;
-	aligned = (uint8_t *)round_up((uintptr_t)p);
-	if (aligned > p)
-		munmap(p, (size_t)(aligned - p));
-	munmap(aligned + bytes, (size_t)(p + STEP - aligned));
-	if (bytes > STEP)
-		madvise(aligned + STEP, bytes - STEP, MADV_HUGEPAGE);
-	*array = (struct lbl_array){ .at = aligned, .reserved = bytes };
+	if (lbl_array_grow(&larger, array->usable)) {
+		lbl_array_release(&larger);
+		return -ENOMEM;
+	}
+	if (array->usable)
+		memcpy(larger.at, array->at, array->usable);
+	lbl_array_release(array);
+	*array = larger;
 	return 0;
 }
 
+/* A small array becomes accessible as a whole. */
 int lbl_array_grow(struct lbl_array *array, size_t bytes)
 {
 	if (likely(bytes <= array->usable))
 		return 0;
-	bytes = round_up(bytes);
-	if (bytes > array->reserved ||
-	    mprotect(array->at + array->usable, bytes - array->usable, PROT_READ | PROT_WRITE))
+	if (bytes > array->reserved)
+		return -ENOMEM;
+	bytes = round_up(bytes, STEP);
+	if (bytes > array->reserved)
+		bytes = array->reserved;
+	if (mprotect(array->at + array->usable, bytes - array->usable, PROT_READ | PROT_WRITE))
 		return -ENOMEM;
 	array->usable = bytes;
 	return 0;

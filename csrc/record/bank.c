@@ -14,24 +14,23 @@ static struct lbl_carried *carried_of(const struct lbl_bank *bank, uint32_t inde
 	return &bank->carried[index];
 }
 
-int lbl_bank_init(struct lbl_bank *bank, struct lbl_buckets *buckets, size_t max, void *sums,
-		  uint32_t sum_stride)
+void lbl_bank_init(struct lbl_bank *bank, struct lbl_buckets *buckets)
 {
 	uint32_t blocks = (buckets->n_slots + LBL_BLOCK_SLOTS - 1) / LBL_BLOCK_SLOTS;
 
-	*bank = (struct lbl_bank){ .row_bytes = blocks * LBL_BLOCK_SLOTS,
-				   .sums = sums,
-				   .sum_stride = sum_stride };
-	if (lbl_array_reserve(&bank->rows_memory, max * bank->row_bytes) ||
-	    lbl_array_reserve(&bank->carried_memory, max * sizeof(*bank->carried))) {
-		lbl_array_release(&bank->rows_memory);
-		return -ENOMEM;
-	}
+	lbl_ref(&buckets->refs);
+	*bank = (struct lbl_bank){ .row_bytes = blocks * LBL_BLOCK_SLOTS, .buckets = buckets };
+}
+
+int lbl_bank_reserve(struct lbl_bank *bank, size_t n)
+{
+	int err = lbl_array_reserve(&bank->rows_memory, n * bank->row_bytes);
+
+	if (!err)
+		err = lbl_array_reserve(&bank->carried_memory, n * sizeof(*bank->carried));
 	bank->rows = bank->rows_memory.at;
 	bank->carried = (struct lbl_carried *)(void *)bank->carried_memory.at;
-	lbl_ref(&buckets->refs);
-	bank->buckets = buckets;
-	return 0;
+	return err;
 }
 
 int lbl_bank_grow(struct lbl_bank *bank, size_t n)

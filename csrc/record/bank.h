@@ -40,13 +40,20 @@ struct lbl_bank {
 	struct lbl_array rows_memory, carried_memory;
 };
 
+/* Create a bank without room for any backend. Takes a reference to `buckets`. */
+void lbl_bank_init(struct lbl_bank *bank, struct lbl_buckets *buckets);
 /*
- * Reserve address space for `max` backends; none is usable yet. The caller provides `sums`, so that
- * a backend's sum can share a cache line with other data of an event. Takes a reference to
- * `buckets`. Returns 0 or -ENOMEM.
+ * Reserve address space for `n` backends; what is new is not usable yet. The caller provides
+ * `sums`, so that a backend's sum can share a cache line with other data of an event. The arrays
+ * may move, as in lbl_table_reserve(). Returns 0 or -ENOMEM.
  */
-int lbl_bank_init(struct lbl_bank *bank, struct lbl_buckets *buckets, size_t max, void *sums,
-		  uint32_t sum_stride);
+int lbl_bank_reserve(struct lbl_bank *bank, size_t n);
+static inline void lbl_bank_set_sums(struct lbl_bank *bank, void *sums, uint32_t sum_stride)
+{
+	bank->sums = sums;
+	bank->sum_stride = sum_stride;
+}
+
 /* Make the first `n` backends usable. Returns 0 or -ENOMEM. */
 int lbl_bank_grow(struct lbl_bank *bank, size_t n);
 /* Free the bank, of which `n` backends are in use. */

@@ -8,24 +8,62 @@
 
 /* ---- creation ---- */
 
-static int init_more(struct lbl_shard *shard, struct lbl_buckets *const buckets[LBL_METRICS],
-		     size_t max)
+static void init_banks(struct lbl_shard *shard, struct lbl_buckets *const buckets[LBL_METRICS])
 {
 	uint32_t i;
-	int err;
 
+	lbl_bank_init(&shard->banks[LBL_LIFETIME], buckets[LBL_LIFETIME]);
 	for (i = LBL_LIFETIME + 1; i < LBL_METRICS; i++) {
-		if (buckets[i])
-			shard->more[shard->n_more++] = (enum lbl_metric)i;
+		if (!buckets[i])
+			continue;
+		lbl_bank_init(&shard->banks[i], buckets[i]);
+		shard->more[shard->n_more++] = (enum lbl_metric)i;
 	}
-	err = shard->n_more ? lbl_array_reserve(&shard->sums_memory, max * LBL_SUMS_BYTES) : 0;
-	for (i = 0; i < shard->n_more && !err; i++) {
-		enum lbl_metric metric = shard->more[i];
+}
 
-		err = lbl_bank_init(&shard->banks[metric], buckets[metric], max,
-				    shard->sums_memory.at + i * sizeof(uint64_t), LBL_SUMS_BYTES);
+static int reserve_more(struct lbl_shard *shard, size_t n)
+{
+	int err = lbl_array_reserve(&shard->sums_memory, n * LBL_SUMS_BYTES);
+	uint32_t i;
+
+	for (i = 0; i < shard->n_more; i++) {
+		struct lbl_bank *bank = &shard->banks[shard->more[i]];
+
+		if (!err)
+			err = lbl_bank_reserve(bank, n);
+		lbl_bank_set_sums(bank, shard->sums_memory.at + i * sizeof(uint64_t),
+				  LBL_SUMS_BYTES);
 	}
 	return err;
+}
+
+/* The table is last: its limit says what all have room for. */
+int lbl_shard_reserve(struct lbl_shard *shard, uint32_t capacity)
+{
+	struct lbl_bank *bank = &shard->banks[LBL_LIFETIME];
+	size_t n = (size_t)capacity + 1;
+	int err = lbl_bank_reserve(bank, n);
+
+	if (!err && shard->n_more)
+		err = reserve_more(shard, n);
+	if (!err)
+		err = lbl_table_reserve(&shard->table, capacity);
+	lbl_bank_set_sums(bank, &shard->table.hot->sum, sizeof(*shard->table.hot));
+	return err;
+}
+
+enum { FEW_BACKENDS = 16 };
+
+int lbl_shard_make_room(struct lbl_shard *shard)
+{
+	uint32_t max = shard->table.max;
+
+	if (!lbl_table_is_full(&shard->table))
+		return 0;
+	if (max == LBL_BACKENDS_MAX)
+		return -ENOSPC;
+	max = max < FEW_BACKENDS ? FEW_BACKENDS : 2 * max;
+	return lbl_shard_reserve(shard, max < LBL_BACKENDS_MAX ? max : LBL_BACKENDS_MAX);
 }
 
 /* Make `n` backends usable in all banks. */
@@ -44,18 +82,13 @@ static int grow(struct lbl_shard *shard, size_t n)
 static int init(struct lbl_shard *shard, struct lbl_buckets *const buckets[LBL_METRICS],
 		uint32_t capacity)
 {
-	size_t max = (size_t)capacity + 1;
-	int err;
+	int err = lbl_table_init(&shard->table, !shard->by_name);
 
-	err = lbl_table_init(&shard->table, capacity);
-	if (!err)
-		err = lbl_bank_init(&shard->banks[LBL_LIFETIME], buckets[LBL_LIFETIME], max,
-				    &shard->table.hot->sum, sizeof(*shard->table.hot));
-	if (!err)
-		err = init_more(shard, buckets, max);
-	if (!err)
-		err = grow(shard, 1);
-	return err;
+	if (err)
+		return err;
+	init_banks(shard, buckets);
+	err = lbl_shard_reserve(shard, capacity);
+	return err ? err : grow(shard, 1);
 }
 
 static void destroy(struct lbl_shard *shard)
@@ -82,6 +115,7 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 
 	if (!shard)
 		return -ENOMEM;
+	shard->by_name = !ops->record;
 	err = init(shard, buckets, capacity);
 	if (err) {
 		destroy(shard);
@@ -89,7 +123,6 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 	}
 	shard->births.seed = shard->table.seed;
 	shard->names = names;
-	shard->limit = capacity;
 	lbl_sink_init(&shard->sink, ops);
 	*ret = shard;
 	return 0;
@@ -138,10 +171,29 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 
 	if (likely(index))
 		return index;
-	if (shard->table.n > shard->limit || grow(shard, (size_t)shard->table.n + 1))
+	if (lbl_table_is_full(&shard->table) ||
+	    grow(shard, (size_t)lbl_table_next(&shard->table) + 1))
 		return 0;
 	name = proxy_name(shard, key->proxy_ref);
 	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);
+}
+
+uint32_t lbl_shard_next_named(const struct lbl_shard *shard, const struct lbl_key *named,
+			      size_t *at)
+{
+	struct lbl_key key = *named;
+	uint32_t index = 0;
+
+	if (shard->by_name)
+		return (*at)++ ? 0 : lbl_table_find(&shard->table, named);
+	while (!index && *at < shard->n_proxies) {
+		const struct lbl_proxy_name *proxy = &shard->proxies[(*at)++];
+
+		key.proxy_ref = proxy->proxy;
+		if (proxy->name == named->proxy_ref)
+			index = lbl_table_find(&shard->table, &key);
+	}
+	return index;
 }
 
 /* Formats without a proxy id contain the VIP instead. */
@@ -268,7 +320,7 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 		decoded.event.proxy_id = proxy_of(shard, &decoded);
 	index = lbl_shard_backend(shard, lbl_key_of(&decoded.event));
 	if (decoded.event.backend_id)
-		*lbl_table_by_id(&shard->table, decoded.event.backend_id) = index;
+		lbl_table_remember(&shard->table, decoded.event.backend_id, index);
 	if (decoded.event.type == LBL_OPENED)
 		record_opened(shard, &decoded, index);
 	else
@@ -326,27 +378,32 @@ static uint64_t merge_bank(struct lbl_shard *shard, uint32_t to, const struct lb
 	return lbl_bank_merge(&shard->banks[metric], to, scratch);
 }
 
-static void merge_backend(struct lbl_shard *shard, const struct lbl_shard *from, uint32_t index,
-			  struct lbl_totals *scratch)
+/* Add one backend's counts to another's. What memory has no room for is corrected in `outcomes`. */
+static void merge_backend(struct lbl_shard *shard, uint32_t to, const struct lbl_shard *from,
+			  uint32_t index, struct lbl_outcomes *outcomes, struct lbl_totals *scratch)
 {
-	struct lbl_key key = from->table.hot[index].key;
 	struct lbl_tallies tallies = { 0 };
-	uint32_t to = 0, i;
 	uint64_t lost;
+	uint32_t i;
 
-	if (index) {
-		key.proxy_ref = from->table.cold[index].name;
-		to = lbl_shard_backend(shard, &key);
-	}
 	lbl_tallies_read(&from->table, index, &tallies);
 	lbl_tallies_merge(&shard->table, to, &tallies);
 	lost = merge_bank(shard, to, from, index, LBL_LIFETIME, scratch);
-	lbl_owner_add(&shard->outcomes.recorded, -lost);
-	lbl_owner_add(&shard->outcomes.rejected, lost);
+	lbl_owner_add(&outcomes->recorded, -lost);
+	lbl_owner_add(&outcomes->rejected, lost);
 	for (i = 0; i < from->n_more; i++) {
 		lost = merge_bank(shard, to, from, index, from->more[i], scratch);
-		lbl_owner_add(&shard->outcomes.not_counted, lost);
+		lbl_owner_add(&outcomes->not_counted, lost);
 	}
+}
+
+static uint32_t same_backend(struct lbl_shard *shard, const struct lbl_shard *from, uint32_t index)
+{
+	struct lbl_key key = from->table.hot[index].key;
+
+	key.proxy_ref = from->table.cold[index].name;
+	lbl_shard_make_room(shard); /* on failure, a new backend is not told apart */
+	return lbl_shard_backend(shard, &key);
 }
 
 void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
@@ -354,8 +411,12 @@ void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 {
 	uint32_t i;
 
-	for (i = 0; i < from->table.n; i++)
-		merge_backend(shard, from, i, scratch);
+	merge_backend(shard, 0, from, 0, &shard->outcomes, scratch);
+	for (i = 1; i < from->table.n; i++) {
+		if (from->table.cold[i].name)
+			merge_backend(shard, same_backend(shard, from, i), from, i,
+				      &shard->outcomes, scratch);
+	}
 	lbl_outcomes_add(&shard->outcomes, &from->outcomes);
 }
 
@@ -367,4 +428,44 @@ void lbl_shard_clear(struct lbl_shard *shard, uint32_t index)
 	lbl_bank_clear(&shard->banks[LBL_LIFETIME], index);
 	for (i = 0; i < shard->n_more; i++)
 		lbl_bank_clear(&shard->banks[shard->more[i]], index);
+}
+
+/* ---- removing ---- */
+
+/* The tallies count every event, and a lifetime recorded by hand; other latencies only in a bank. */
+uint64_t lbl_shard_activity(struct lbl_shard *shard, uint32_t index, struct lbl_totals *scratch)
+{
+	struct lbl_tallies tallies = { 0 };
+	uint64_t n;
+	uint32_t i, k;
+
+	lbl_tallies_read(&shard->table, index, &tallies);
+	n = tallies.opened + tallies.probes;
+	for (i = 0; i < LBL_REASONS; i++)
+		n += tallies.closed[i];
+	for (i = 0; i < shard->n_more && shard->by_name; i++) {
+		lbl_totals_clear(scratch);
+		lbl_bank_read(&shard->banks[shard->more[i]], index, scratch);
+		for (k = scratch->first; k < scratch->end; k++)
+			n += scratch->slots[k];
+	}
+	return n;
+}
+
+void lbl_shard_unlink(struct lbl_shard *shard, uint32_t index)
+{
+	shard->n_by_hand -= shard->table.cold[index].by_hand;
+	lbl_table_unlink(&shard->table, index);
+}
+
+bool lbl_shard_free_one(struct lbl_shard *shard, struct lbl_shard *to, struct lbl_totals *scratch)
+{
+	uint32_t index = shard->table.unlinked;
+
+	if (!index)
+		return false;
+	merge_backend(to, 0, shard, index, &shard->outcomes, scratch);
+	lbl_shard_clear(shard, index);
+	lbl_table_free(&shard->table);
+	return true;
 }

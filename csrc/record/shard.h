@@ -15,6 +15,8 @@
 #include "stream/sink.h"
 
 /* cdef: begin */
+enum { LBL_BACKENDS_MAX = 1 << 24 }; /* of one shard */
+
 /* Outcomes of events: received = opened + closed + periodic + malformed. */
 struct lbl_outcomes {
 	uint64_t opened;
@@ -56,7 +58,7 @@ struct lbl_shard {
 	struct lbl_birth_source birth_source; /* the last source of creation times; all 0 = none */
 	struct lbl_intern *names;
 	bool by_name; /* keys contain a name's number instead of a proxy id */
-	uint32_t limit; /* limit of backends to add, at most the table's */
+	uint32_t n_by_hand; /* backends that the program added */
 	struct lbl_proxy_name *proxies;
 	size_t n_proxies;
 	struct lbl_vip *vips;
@@ -65,9 +67,9 @@ struct lbl_shard {
 
 /*
  * Create a shard. `buckets` has an entry per enum lbl_metric, NULL for each latency not to record;
- * lifetimes are required. `limit` is `capacity` at first. `ops` is lbl_shard_ops of record/burst.h
- * (which depends on this header) for a shard that a stream feeds. `names` must outlive the shard.
- * Returns 0 or -ENOMEM.
+ * lifetimes are required. `ops` is lbl_shard_ops of record/burst.h (which depends on this header)
+ * for a shard that a stream feeds; without operations, the shard is `by_name`. `names` must outlive
+ * the shard. Returns 0 or -ENOMEM.
  */
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
 		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret);
@@ -88,6 +90,14 @@ static inline bool lbl_shard_has(const struct lbl_shard *shard, enum lbl_metric 
 }
 
 /* The caller of the functions below holds the sink's lock. */
+
+/*
+ * Reserve address space for `capacity` backends. The counters may move: the caller excludes
+ * readers. Returns 0, or -ENOMEM; then the capacity is as before.
+ */
+int lbl_shard_reserve(struct lbl_shard *shard, uint32_t capacity);
+/* Reserve for twice as many if the table is full. As above, or -ENOSPC at LBL_BACKENDS_MAX. */
+int lbl_shard_make_room(struct lbl_shard *shard);
 
 /* Record one event of any format. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
@@ -116,7 +126,18 @@ static inline bool lbl_is_duration(double seconds)
 size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
 			 const double *seconds, size_t n);
 
-/* Add all counts of another shard, which no stream feeds any more. `scratch` is working memory. */
+/*
+ * Find the backends of a name, whose number is the key's `proxy_ref`: several, if several proxy ids
+ * have it. `at` is 0 at first. Returns the next one's index, or 0 at the end.
+ */
+uint32_t lbl_shard_next_named(const struct lbl_shard *shard, const struct lbl_key *named,
+			      size_t *at);
+
+/*
+ * Add all counts of another shard, which no stream feeds any more. `scratch` is working memory. A
+ * backend stays the one it is while there is address space: the counters may move, so the caller
+ * excludes readers.
+ */
 void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 		     struct lbl_totals *scratch);
 
@@ -124,5 +145,17 @@ void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from);
 
 /* Set a backend's counters to zero. The caller excludes readers. */
 void lbl_shard_clear(struct lbl_shard *shard, uint32_t index);
+
+/* Return a number that has changed if anything was recorded for the backend meanwhile. */
+uint64_t lbl_shard_activity(struct lbl_shard *shard, uint32_t index, struct lbl_totals *scratch);
+
+/*
+ * Remove a backend, in three steps between which the writer may go on; the caller excludes readers
+ * all the time. Unlink all that go; call lbl_table_forget_ids() to the end; then let
+ * lbl_shard_free_one() add the counts of one after the other to the overflow backend of `to`, until
+ * it returns false.
+ */
+void lbl_shard_unlink(struct lbl_shard *shard, uint32_t index);
+bool lbl_shard_free_one(struct lbl_shard *shard, struct lbl_shard *to, struct lbl_totals *scratch);
 
 #endif

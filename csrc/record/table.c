@@ -47,33 +47,44 @@ static int grow(struct lbl_table *table, size_t n)
 	return 0;
 }
 
-static int reserve_all(struct lbl_table *table)
+int lbl_table_reserve(struct lbl_table *table, uint32_t max)
 {
-	size_t n = (size_t)table->max + 1;
+	size_t n = (size_t)max + 1;
+	int err = lbl_array_reserve(&table->hot_memory, n * sizeof(*table->hot));
 
-	table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
-	table->hash = reserve(FIRST_HASH * sizeof(*table->hash));
-	if (!table->by_id || !table->hash ||
-	    lbl_array_reserve(&table->hot_memory, n * sizeof(*table->hot)) ||
-	    lbl_array_reserve(&table->cold_memory, n * sizeof(*table->cold)))
-		return -ENOMEM;
-	return grow(table, 1);
+	if (!err)
+		err = lbl_array_reserve(&table->cold_memory, n * sizeof(*table->cold));
+	table->hot = (struct lbl_hot *)(void *)table->hot_memory.at;
+	table->cold = (struct lbl_cold *)(void *)table->cold_memory.at;
+	if (!err)
+		table->max = max;
+	return err;
 }
 
-int lbl_table_init(struct lbl_table *table, uint32_t max)
+static int init(struct lbl_table *table, bool with_ids)
+{
+	int err;
+
+	if (with_ids)
+		table->by_id = reserve(LBL_IDS_MAX * sizeof(*table->by_id));
+	table->hash = reserve(FIRST_HASH * sizeof(*table->hash));
+	if (!table->hash || (with_ids && !table->by_id))
+		return -ENOMEM;
+	err = lbl_table_reserve(table, 0);
+	return err ? err : grow(table, 1);
+}
+
+int lbl_table_init(struct lbl_table *table, bool with_ids)
 {
 	memset(table, 0, sizeof(*table));
-	table->max = max;
 	table->n = 1;
 	table->hash_mask = FIRST_HASH - 1;
 	if (getrandom(&table->seed, sizeof(table->seed), GRND_NONBLOCK) != sizeof(table->seed))
 		table->seed = (uintptr_t)table;
-	if (reserve_all(table)) {
+	if (init(table, with_ids)) {
 		lbl_table_destroy(table);
 		return -ENOMEM;
 	}
-	table->hot = (struct lbl_hot *)(void *)table->hot_memory.at;
-	table->cold = (struct lbl_cold *)(void *)table->cold_memory.at;
 	table->hot[0].key = lbl_overflow_key;
 	return 0;
 }
@@ -127,8 +138,10 @@ static int hash_grow(struct lbl_table *table)
 		return -ENOMEM;
 	if (bytes >= MANY_BYTES)
 		madvise(entries, bytes, MADV_HUGEPAGE);
-	for (i = 1; i < table->n; i++)
-		hash_put(entries, mask, lbl_table_hash(table, &table->hot[i].key), i);
+	for (i = 1; i < table->n; i++) {
+		if (table->cold[i].name)
+			hash_put(entries, mask, lbl_table_hash(table, &table->hot[i].key), i);
+	}
 	release(table->hash, hash_bytes(table));
 	table->hash = entries;
 	table->hash_mask = mask;
@@ -137,19 +150,88 @@ static int hash_grow(struct lbl_table *table)
 
 uint32_t lbl_table_insert(struct lbl_table *table, const struct lbl_key *key, uint16_t name)
 {
-	uint32_t index = table->n;
+	uint32_t index = lbl_table_next(table);
 
-	if (index > table->max || key_equal(key, &table->hot[0].key) ||
+	if (lbl_table_is_full(table) || key_equal(key, &lbl_overflow_key) ||
 	    grow(table, (size_t)index + 1))
 		return 0;
 	if (index > table->hash_mask / 4 && hash_grow(table))
 		return 0;
+	if (index == table->free)
+		table->free = table->cold[index].next;
 	table->hot[index].key = *key;
-	table->cold[index].name = name;
 	table->has_ipv6 |= !lbl_is_ipv4(key->addr);
 	hash_put(table->hash, table->hash_mask, lbl_table_hash(table, key), index);
-	__atomic_store_n(&table->n, index + 1, __ATOMIC_RELEASE);
+	/* Pairs with lbl_table_name(): who sees the name sees the key. */
+	__atomic_store_n(&table->cold[index].name, name, __ATOMIC_RELEASE);
+	if (index == table->n)
+		__atomic_store_n(&table->n, index + 1, __ATOMIC_RELEASE);
 	return index;
+}
+
+/* ---- removing backends ---- */
+
+/* Close the gap, so that no tombstones are needed and each guess stays right. */
+static void hash_remove(struct lbl_table *table, uint32_t index)
+{
+	uint32_t mask = table->hash_mask, gap, i;
+	uint64_t *entries = table->hash;
+
+	i = (uint32_t)lbl_table_hash(table, &table->hot[index].key) & mask;
+	while ((uint32_t)entries[i] != index)
+		i = (i + 1) & mask;
+	for (gap = i;; gap = i) {
+		uint32_t home;
+
+		entries[gap] = 0;
+		do {
+			const struct lbl_hot *hot;
+
+			i = (i + 1) & mask;
+			if (!entries[i])
+				return;
+			hot = &table->hot[(uint32_t)entries[i]];
+			home = (uint32_t)lbl_table_hash(table, &hot->key) & mask;
+		} while (((i - home) & mask) < ((i - gap) & mask));
+		entries[gap] = entries[i];
+	}
+}
+
+void lbl_table_unlink(struct lbl_table *table, uint32_t index)
+{
+	struct lbl_cold *cold = &table->cold[index];
+
+	hash_remove(table, index);
+	table->hot[index].key = lbl_overflow_key; /* no other backend's */
+	cold->name = 0;
+	cold->next = table->unlinked;
+	table->unlinked = index;
+}
+
+enum { IDS_PER_LOCK = 1 << 14 };
+
+uint32_t lbl_table_forget_ids(struct lbl_table *table, uint32_t at)
+{
+	uint32_t end = table->ids_end - at > IDS_PER_LOCK ? at + IDS_PER_LOCK : table->ids_end;
+
+	for (; at < end; at++) {
+		uint32_t index = table->by_id[at];
+
+		if (index && !table->cold[index].name)
+			table->by_id[at] = 0;
+	}
+	return end < table->ids_end ? end : 0;
+}
+
+void lbl_table_free(struct lbl_table *table)
+{
+	uint32_t index = table->unlinked;
+	struct lbl_cold *cold = &table->cold[index];
+
+	table->unlinked = cold->next;
+	memset(table->hot[index].counts, 0, sizeof(table->hot[index].counts));
+	*cold = (struct lbl_cold){ .next = table->free };
+	table->free = index;
 }
 
 /* ---- connection counts ---- */
@@ -231,7 +313,9 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 
 	lbl_tallies_read(table, index, &tallies);
 	memset(hot->counts, 0, sizeof(hot->counts));
-	*cold = (struct lbl_cold){ .name = cold->name };
+	*cold = (struct lbl_cold){ .next = cold->next,
+				   .name = cold->name,
+				   .by_hand = cold->by_hand };
 	if (tallies.open > 0)
 		lbl_tally_add(table, index, LBL_HOT_OPENED, (uint64_t)tallies.open);
 }

@@ -50,16 +50,27 @@ struct lbl_cold {
 	uint32_t count_carry[LBL_HOT_COUNTS]; /* in units of 2^31 */
 	uint64_t connect_failed;
 	uint64_t probes;
-	uint16_t name;
+	uint64_t activity; /* lbl_shard_activity() when it was last looked at */
+	uint64_t changed_ns; /* when it was first found to be that, by the monotonic clock */
+	uint32_t next; /* after it in a list of rows, if it has no name */
+	uint16_t name; /* 0 = no backend: index 0, or a row that was removed */
+	bool by_hand; /* the program added it, no stream */
 };
 
+/*
+ * Readers without the writer's lock read rows below `n` that have a name. Only an insertion gives a
+ * row its name, last of all; only a removal takes it, and excludes them.
+ */
 struct lbl_table {
 	uint32_t max; /* limit of backends, without the overflow backend */
-	uint32_t n; /* indexes in use, 0 included */
+	uint32_t n; /* indexes used so far, 0 included */
+	uint32_t free,
+		unlinked; /* first row to use again, first that ids may still lead to; 0 = none */
 	struct lbl_hot *hot;
 	struct lbl_cold *cold;
 	struct lbl_array hot_memory, cold_memory;
-	uint32_t *by_id; /* event's backend_id to index */
+	uint32_t *by_id; /* event's backend_id to index; NULL if no event comes here */
+	uint32_t ids_end; /* entries used of it */
 	uint64_t seed; /* secret: clients choose addresses, and must not choose collisions */
 	uint64_t *hash; /* high half: of the key's hash; low half: index; 0 = empty */
 	uint32_t hash_mask;
@@ -69,9 +80,32 @@ struct lbl_table {
 
 enum { LBL_IDS_MAX = 1 << 20 };
 
-/* Create a table for `max` backends and the overflow backend. Returns 0 or -ENOMEM. */
-int lbl_table_init(struct lbl_table *table, uint32_t max);
+/* Create a table for the overflow backend, with or without ids of events. Returns 0 or -ENOMEM. */
+int lbl_table_init(struct lbl_table *table, bool with_ids);
 void lbl_table_destroy(struct lbl_table *table);
+
+/*
+ * Reserve address space for `max` backends. The arrays may move: the caller excludes readers, and
+ * on failure too, their addresses may have changed. Returns 0 or -ENOMEM.
+ */
+int lbl_table_reserve(struct lbl_table *table, uint32_t max);
+
+/* Return the index of the next backend to add. */
+static inline uint32_t lbl_table_next(const struct lbl_table *table)
+{
+	return table->free ? table->free : table->n;
+}
+
+static inline bool lbl_table_is_full(const struct lbl_table *table)
+{
+	return lbl_table_next(table) > table->max;
+}
+
+/* Return the number of a backend's name, or 0 for index 0 and for rows without a backend. */
+static inline uint16_t lbl_table_name(const struct lbl_table *table, uint32_t index)
+{
+	return __atomic_load_n(&table->cold[index].name, __ATOMIC_ACQUIRE);
+}
 
 /*
  * Return the entry with the last index of an event's id. Large ids share entries, so the caller
@@ -80,6 +114,16 @@ void lbl_table_destroy(struct lbl_table *table);
 static inline uint32_t *lbl_table_by_id(const struct lbl_table *table, uint32_t id)
 {
 	return &table->by_id[id & (LBL_IDS_MAX - 1)];
+}
+
+/* Remember the last index of an event's id. */
+static inline void lbl_table_remember(struct lbl_table *table, uint32_t id, uint32_t index)
+{
+	uint32_t *entry = lbl_table_by_id(table, id);
+
+	*entry = index;
+	if (entry >= table->by_id + table->ids_end)
+		table->ids_end = (uint32_t)(entry - table->by_id) + 1;
 }
 
 /*
@@ -127,6 +171,23 @@ static inline uint32_t lbl_index_of(const struct lbl_table *table, const struct 
 {
 	return (uint32_t)(hot - table->hot);
 }
+
+/* ---- removing backends: the caller excludes readers ---- */
+
+/*
+ * Take a backend away. Its row keeps its counts, and is not used again before lbl_table_free():
+ * guesses by id may still lead there, though their verification then fails.
+ */
+void lbl_table_unlink(struct lbl_table *table, uint32_t index);
+
+/*
+ * Make ids forget rows without a backend, from entry `at` on. Returns where to continue, so that
+ * the writer can go on in between, or 0 at the end.
+ */
+uint32_t lbl_table_forget_ids(struct lbl_table *table, uint32_t at);
+
+/* Let the first of the unlinked rows be used again, to which no id leads. Its counts become 0. */
+void lbl_table_free(struct lbl_table *table);
 
 /* ---- connection counts ---- */
 

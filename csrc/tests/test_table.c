@@ -8,7 +8,7 @@ static void check_capacity(uint32_t max)
 	struct lbl_table table;
 	uint32_t i;
 
-	REQUIRE(!lbl_table_init(&table, max));
+	REQUIRE(!lbl_table_init(&table, true) && !lbl_table_reserve(&table, max));
 	for (i = 1; i <= max + 100; i++) {
 		memcpy(key.addr, &i, sizeof(i));
 		CHECK(lbl_table_find(&table, &key) == 0);
@@ -35,7 +35,7 @@ static void test_keys_that_differ_in_a_bit(void)
 	struct lbl_table table;
 	uint32_t i;
 
-	REQUIRE(!lbl_table_init(&table, 1000));
+	REQUIRE(!lbl_table_init(&table, true) && !lbl_table_reserve(&table, 1000));
 	CHECK(lbl_table_insert(&table, &key, 1) == 1);
 	for (i = 0; i < 8 * sizeof(key); i++) {
 		other = key;

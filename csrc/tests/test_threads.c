@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include "common.h"
+#include "track/expiry.h"
+#include "track/removal.h"
 
 enum { RINGS = 2, RECORDERS = 2, EACH = 20000 };
 
@@ -78,6 +80,22 @@ static void *reset_on(void *arg)
 	return NULL;
 }
 
+/* Remove backends of events and of recorders, while both add them again. */
+static void *remove_on(void *arg)
+{
+	uint8_t addr[16] = { [10] = 0xff, [11] = 0xff, [12] = 10 };
+	uint8_t i;
+
+	while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+		for (i = 0; i < 7; i++) {
+			addr[15] = i;
+			CHECK(lbl_tracker_remove(arg, 1, addr, 80) >= 0);
+		}
+		sched_yield();
+	}
+	return NULL;
+}
+
 static void *pop_on(void *arg)
 {
 	struct lbl_queue *queue = arg;
@@ -114,7 +132,7 @@ static void check_totals(struct lbl_queue *queue, uint64_t popped)
 
 static void test_nothing_is_lost(void)
 {
-	pthread_t workers[RINGS + RECORDERS], readers[4];
+	pthread_t workers[RINGS + RECORDERS], readers[5];
 	struct lbl_queue *queue;
 	void *popped;
 	int i;
@@ -122,6 +140,7 @@ static void test_nothing_is_lost(void)
 	/* Fewer than the events have: the overflow backend is at work too. */
 	kept = make_tracker(5, true);
 	reset = make_tracker(100, false);
+	REQUIRE(!lbl_tracker_expire(reset, 1)); /* at work all the time */
 	REQUIRE(!lbl_queue_new(100, &queue));
 	for (i = 0; i < RINGS; i++) {
 		REQUIRE(!lbl_stream_memory(1 << 16, &streams[i]));
@@ -132,7 +151,8 @@ static void test_nothing_is_lost(void)
 	REQUIRE(!pthread_create(&readers[0], NULL, scrape_on, kept));
 	REQUIRE(!pthread_create(&readers[1], NULL, scrape_on, kept));
 	REQUIRE(!pthread_create(&readers[2], NULL, reset_on, reset));
-	REQUIRE(!pthread_create(&readers[3], NULL, pop_on, queue));
+	REQUIRE(!pthread_create(&readers[3], NULL, remove_on, kept));
+	REQUIRE(!pthread_create(&readers[4], NULL, pop_on, queue));
 	for (i = 0; i < RINGS; i++)
 		REQUIRE(!pthread_create(&workers[i], NULL, produce_on, streams[i]));
 	for (i = 0; i < RECORDERS; i++)
@@ -142,9 +162,9 @@ static void test_nothing_is_lost(void)
 	for (i = 0; i < RINGS; i++)
 		CHECK(lbl_stream_drain(streams[i]) >= 0);
 	__atomic_store_n(&done, true, __ATOMIC_RELEASE);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 4; i++)
 		pthread_join(readers[i], NULL);
-	pthread_join(readers[3], &popped);
+	pthread_join(readers[4], &popped);
 	lbl_tracker_stop(kept);
 	lbl_tracker_stop(reset);
 	check_totals(queue, (uint64_t)(uintptr_t)popped);

@@ -9,8 +9,9 @@
 struct lbl_backend;
 
 /*
- * Get a backend's histogram of one latency, valid while the tracker lives; the overflow backend if
- * there are too many. `name` is from lbl_tracker_name(), `addr` as in lbl_event, `port` in host
+ * Get a backend's histogram of one latency, valid while the tracker lives, also if the backend is
+ * removed meanwhile: recording adds it again. It is the overflow backend while there are too many.
+ * `name` is from lbl_tracker_name(), `addr` as in lbl_event, `port` in host
  * order. The caller frees it with lbl_backend_free(). -ENOENT if the tracker does not record this
  * latency, -ENOMEM.
  */
@@ -24,7 +25,7 @@ void lbl_backend_free(struct lbl_backend *backend);
  * more than 2^62 ns, or -ENOMEM.
  */
 int lbl_backend_observe(struct lbl_backend *backend, double seconds);
-/* The same, but returns -EBUSY instead of waiting for another thread. */
+/* The same, but returns -EBUSY instead of waiting for another thread or adding the backend. */
 int lbl_backend_try_observe(struct lbl_backend *backend, double seconds);
 
 /*

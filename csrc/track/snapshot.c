@@ -1,31 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
+#include "track/expiry.h"
+#include "track/parts.h"
 #include "track/snapshot.h"
-#include "track/state.h"
-
-/* One shard's part of a backend; parts of the same backend have equal keys. */
-struct part {
-	struct lbl_key key; /* proxy_ref is the name's number, as in all shards' parts */
-	uint32_t index;
-	const struct lbl_shard *shard;
-};
-
-static int compare_parts(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(struct lbl_key));
-}
-
-static struct part part_of(const struct lbl_shard *shard, uint32_t index)
-{
-	struct part part = { .shard = shard, .index = index };
-
-	if (index) {
-		part.key = shard->table.hot[index].key;
-		part.key.proxy_ref = shard->table.cold[index].name;
-	}
-	return part;
-}
 
 /* ---- rows ---- */
 
@@ -95,32 +73,46 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 	return 0;
 }
 
-static void read_part(struct builder *builder, const struct part *part)
+static void read_part(struct builder *builder, const struct lbl_shard *shard, uint32_t index)
 {
-	lbl_tallies_read(&part->shard->table, part->index, &builder->tallies);
-	lbl_bank_read(&part->shard->banks[builder->metric], part->index, &builder->totals);
+	lbl_tallies_read(&shard->table, index, &builder->tallies);
+	lbl_bank_read(&shard->banks[builder->metric], index, &builder->totals);
 }
 
-/* Merge adjacent parts with equal keys into one row each. */
-static int add_rows(struct builder *builder, const struct part *parts, size_t n)
+/* Merge each backend's parts into a row. */
+static int add_rows(struct builder *builder, const struct lbl_part *parts, size_t n)
 {
 	int err = 0;
 	size_t i = 0;
 
 	while (i < n && !err) {
-		size_t first = i;
+		size_t first = i, end = lbl_parts_end(parts, n, first);
 
 		lbl_totals_clear(&builder->totals);
 		builder->tallies = (struct lbl_tallies){ 0 };
-		for (; i < n && !compare_parts(&parts[first], &parts[i]); i++)
-			read_part(builder, &parts[i]);
+		for (; i < end; i++)
+			read_part(builder, parts[i].shard, parts[i].index);
 		err = add_row(builder, &parts[first].key);
 	}
 	return err;
 }
 
-static int make_snapshot(struct part *parts, size_t n, enum lbl_metric metric,
-			 struct lbl_snapshot **ret)
+/* A row without a name, like the overflow backend's; the port tells them apart. */
+static int add_removed(struct builder *builder, struct lbl_shard *removed)
+{
+	const struct lbl_key key = { .port = LBL_REMOVED };
+
+	if (!lbl_shard_activity(removed, 0, &builder->totals))
+		return 0;
+	lbl_totals_clear(&builder->totals);
+	builder->tallies = (struct lbl_tallies){ 0 };
+	read_part(builder, removed, 0);
+	return add_row(builder, &key);
+}
+
+/* `removed` is NULL if the snapshot is of one backend. */
+static int make_snapshot(const struct lbl_part *parts, size_t n, struct lbl_shard *removed,
+			 enum lbl_metric metric, struct lbl_snapshot **ret)
 {
 	struct lbl_snapshot *snapshot = calloc(1, sizeof(*snapshot));
 	struct builder *builder = calloc(1, sizeof(*builder));
@@ -129,11 +121,11 @@ static int make_snapshot(struct part *parts, size_t n, enum lbl_metric metric,
 	if (snapshot)
 		snapshot->rows = calloc(n + 1, sizeof(*snapshot->rows));
 	if (builder && snapshot && snapshot->rows) {
-		if (n)
-			qsort(parts, n, sizeof(*parts), compare_parts);
 		builder->snapshot = snapshot;
 		builder->metric = metric;
 		err = add_rows(builder, parts, n);
+		if (!err && removed)
+			err = add_removed(builder, removed);
 	}
 	free(builder);
 	if (err)
@@ -153,35 +145,7 @@ void lbl_snapshot_free(struct lbl_snapshot *snapshot)
 	free(snapshot);
 }
 
-/* ---- all backends ---- */
-
-static size_t gather(struct lbl_tracker *tracker, struct part **ret)
-{
-	size_t capacity = 0, n = 0, i;
-	struct part *parts;
-	uint32_t *sizes;
-
-	sizes = calloc(lbl_tracker_shards(tracker), sizeof(*sizes));
-	if (!sizes)
-		return 0;
-	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
-		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
-
-		sizes[i] = __atomic_load_n(&shard->table.n, __ATOMIC_ACQUIRE);
-		capacity += sizes[i];
-	}
-	parts = calloc(capacity, sizeof(*parts));
-	for (i = 0; parts && i < lbl_tracker_shards(tracker); i++) {
-		const struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
-		uint32_t index;
-
-		for (index = 0; index < sizes[i]; index++)
-			parts[n++] = part_of(shard, index);
-	}
-	free(sizes);
-	*ret = parts;
-	return n;
-}
+/* ---- reading a tracker ---- */
 
 static bool has_metric(const struct lbl_tracker *tracker, enum lbl_metric metric)
 {
@@ -191,56 +155,19 @@ static bool has_metric(const struct lbl_tracker *tracker, enum lbl_metric metric
 int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
 			 struct lbl_snapshot **ret)
 {
-	struct part *parts = NULL;
+	struct lbl_part *parts = NULL;
 	int err = -ENOMEM;
 	size_t n;
 
 	if (!has_metric(tracker, metric))
 		return -ENOENT;
 	pthread_mutex_lock(&tracker->lock);
-	n = gather(tracker, &parts);
+	lbl_expiry_catch_up(tracker);
+	n = lbl_parts_gather(tracker, &parts);
 	if (n)
-		err = make_snapshot(parts, n, metric, ret);
+		err = make_snapshot(parts, n, tracker->removed, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
-	return err;
-}
-
-/* ---- one backend ---- */
-
-static int find_part(const struct lbl_shard *shard, const struct lbl_key *key, struct part **parts,
-		     size_t *n)
-{
-	uint32_t index = lbl_table_find(&shard->table, key);
-	struct part *larger;
-
-	if (!index)
-		return 0;
-	larger = reallocarray(*parts, *n + 1, sizeof(*larger));
-	if (!larger)
-		return -ENOMEM;
-	*parts = larger;
-	larger[(*n)++] = part_of(shard, index);
-	return 0;
-}
-
-/* Several proxy ids may have the same name, each with a backend of its own. */
-static int find_parts(struct lbl_shard *shard, const struct lbl_key *named, struct part **parts,
-		      size_t *n)
-{
-	struct lbl_key key = *named;
-	int err = 0;
-	size_t i;
-
-	pthread_mutex_lock(&shard->sink.lock);
-	if (shard->by_name)
-		err = find_part(shard, named, parts, n);
-	for (i = 0; i < shard->n_proxies && !err; i++) {
-		key.proxy_ref = shard->proxies[i].proxy;
-		if (shard->proxies[i].name == named->proxy_ref)
-			err = find_part(shard, &key, parts, n);
-	}
-	pthread_mutex_unlock(&shard->sink.lock);
 	return err;
 }
 
@@ -248,18 +175,18 @@ int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric
 			     const uint8_t *addr, uint16_t port, struct lbl_snapshot **ret)
 {
 	struct lbl_key key = { .port = port, .proxy_ref = name };
-	struct part *parts = NULL;
-	size_t n = 0, i;
-	int err = 0;
+	struct lbl_part *parts;
+	size_t n;
+	int err;
 
 	if (!has_metric(tracker, metric))
 		return -ENOENT;
 	memcpy(key.addr, addr, sizeof(key.addr));
 	pthread_mutex_lock(&tracker->lock);
-	for (i = 0; i < lbl_tracker_shards(tracker) && !err; i++)
-		err = find_parts(lbl_tracker_shard(tracker, i), &key, &parts, &n);
+	lbl_expiry_catch_up(tracker);
+	err = lbl_parts_find(tracker, &key, &parts, &n);
 	if (!err)
-		err = make_snapshot(parts, n, metric, ret);
+		err = make_snapshot(parts, n, NULL, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;

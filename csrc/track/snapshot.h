@@ -6,9 +6,12 @@
 #include "track/tracker.h"
 
 /* cdef: begin */
+/* Ports of rows without a name: backends that are not told apart, and those that were removed. */
+enum lbl_nameless { LBL_OVERFLOW, LBL_REMOVED };
+
 /* A backend, its connections and the histogram of one latency. */
 struct lbl_backend_snapshot {
-	uint16_t name; /* number of the proxy's name; 0 = the overflow backend */
+	uint16_t name; /* number of the proxy's name; 0 = enum lbl_nameless */
 	uint16_t port;
 	uint8_t addr[16];
 	uint64_t count;

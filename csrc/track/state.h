@@ -19,7 +19,20 @@ struct lbl_attachment {
 	struct lbl_drain_counts before; /* the stream's counts when it was attached */
 };
 
-/* `lock` guards the attachments. It also excludes readers and resetters from each other. */
+/* When backends go by themselves. The thread waits for `wake` with the tracker's lock. */
+struct lbl_expiry {
+	uint64_t after_ns; /* 0 = never */
+	uint64_t looked_ns; /* when all backends were last looked at */
+	uint64_t lost; /* the tracker's lost events at the last reset */
+	pthread_cond_t wake;
+	pthread_t thread;
+	bool running, stopping;
+};
+
+/*
+ * `lock` guards the attachments. It excludes readers, resetters and removers from each other, and
+ * from whoever lets the own shard's arrays move.
+ */
 struct lbl_tracker {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
@@ -27,6 +40,8 @@ struct lbl_tracker {
 	uint32_t max_backends;
 	struct lbl_intern *names;
 	struct lbl_shard *own;
+	struct lbl_shard *removed; /* its overflow backend has the counts of all removed backends */
+	struct lbl_expiry expiry;
 	struct lbl_totals *scratch; /* for merging, allocated early so that detaching cannot fail */
 	struct lbl_attachment *attached;
 	struct lbl_stream **streams; /* of the attachments */

@@ -4,21 +4,25 @@
 #include "record/burst.h"
 #include "stream/open.h"
 #include "track/accounting.h"
-#include "track/state.h"
+#include "track/expiry.h"
+#include "track/removal.h"
 #include "track/tracker.h"
 
 /* ---- creation ---- */
 
-static const struct lbl_sink_ops by_hand = { 0 }; /* the own shard's: no stream feeds it */
+static const struct lbl_sink_ops by_hand = { 0 }; /* no stream feeds such a shard */
 
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	struct lbl_tracker *tracker = (struct lbl_tracker *)entry;
 
-	if (phase == LBL_FORK_PREPARE)
+	if (phase == LBL_FORK_PREPARE) {
 		pthread_mutex_lock(&tracker->lock);
-	else
-		pthread_mutex_unlock(&tracker->lock);
+		return;
+	}
+	if (phase == LBL_FORK_CHILD)
+		lbl_expiry_forked(tracker);
+	pthread_mutex_unlock(&tracker->lock);
 }
 
 static void destroy(struct lbl_tracker *tracker)
@@ -26,6 +30,7 @@ static void destroy(struct lbl_tracker *tracker)
 	uint32_t i;
 
 	lbl_shard_free(tracker->own);
+	lbl_shard_free(tracker->removed);
 	lbl_intern_free(tracker->names);
 	for (i = 0; i < LBL_METRICS; i++)
 		lbl_buckets_free(tracker->buckets[i]);
@@ -47,13 +52,11 @@ static int init(struct lbl_tracker *tracker, struct lbl_buckets *const *buckets)
 	tracker->scratch = calloc(1, sizeof(*tracker->scratch));
 	if (!tracker->names || !tracker->scratch)
 		return -ENOMEM;
-	/* Capacity for backends observed by the program and for as many merged from streams. */
-	err = lbl_shard_new(buckets, 2 * tracker->max_backends, tracker->names, &by_hand,
-			    &tracker->own);
+	err = lbl_shard_new(buckets, 0, tracker->names, &by_hand, &tracker->own);
+	if (!err)
+		err = lbl_shard_new(buckets, 0, tracker->names, &by_hand, &tracker->removed);
 	if (err)
 		return err;
-	tracker->own->by_name = true;
-	tracker->own->limit = tracker->max_backends;
 	tracker->past.counted = true;
 	return 0;
 }
@@ -87,6 +90,7 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 {
 	if (!tracker)
 		return;
+	lbl_expiry_stop(tracker);
 	lbl_tracker_stop(tracker);
 	lbl_fork_unregister(&tracker->fork);
 	pthread_mutex_destroy(&tracker->lock);
@@ -211,10 +215,7 @@ static bool is_running(const struct lbl_tracker *tracker)
 	return tracker->n_attached;
 }
 
-/*
- * Merge the counts of the streams' shards into the own shard, which has capacity for them. The
- * caller holds the lock.
- */
+/* Merge the counts of the streams' shards into the own shard. The caller holds the lock. */
 static struct attachments detach(struct lbl_tracker *tracker)
 {
 	struct attachments ended = { tracker->attached, tracker->streams, tracker->ledger,
@@ -224,10 +225,8 @@ static struct attachments detach(struct lbl_tracker *tracker)
 
 	lbl_accounting_end(tracker);
 	pthread_mutex_lock(&own->sink.lock);
-	own->limit = own->table.max;
 	for (i = 0; i < ended.n; i++)
 		lbl_shard_merge(own, ended.each[i].shard, tracker->scratch);
-	own->limit = tracker->max_backends;
 	pthread_mutex_unlock(&own->sink.lock);
 	tracker->attached = NULL;
 	tracker->streams = NULL;
@@ -392,6 +391,19 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	return err;
 }
 
+size_t lbl_tracker_row_bytes(const struct lbl_tracker *tracker)
+{
+	const struct lbl_shard *own = tracker->own;
+	size_t n = sizeof(struct lbl_hot) + sizeof(struct lbl_cold);
+	uint32_t i;
+
+	for (i = 0; i < LBL_METRICS; i++) {
+		if (lbl_shard_has(own, (enum lbl_metric)i))
+			n += own->banks[i].row_bytes + sizeof(struct lbl_carried);
+	}
+	return n + (own->n_more ? LBL_SUMS_BYTES : 0);
+}
+
 /* Number of backends cleared per lock: in between, the drain continues. */
 enum { CLEARED_PER_LOCK = 256 };
 
@@ -401,7 +413,8 @@ static void reset_shard(struct lbl_shard *shard)
 
 	pthread_mutex_lock(&shard->sink.lock);
 	for (i = 0; i < shard->table.n; i++) {
-		lbl_shard_clear(shard, i);
+		if (!i || shard->table.cold[i].name)
+			lbl_shard_clear(shard, i);
 		if (i % CLEARED_PER_LOCK == 0) {
 			pthread_mutex_unlock(&shard->sink.lock);
 			pthread_mutex_lock(&shard->sink.lock);
@@ -410,12 +423,30 @@ static void reset_shard(struct lbl_shard *shard)
 	pthread_mutex_unlock(&shard->sink.lock);
 }
 
+/* After a reset: nothing has come since then, and nothing is open. */
+static bool is_empty(void *ctx, const struct lbl_part *parts, size_t n)
+{
+	struct lbl_tracker *tracker = ctx;
+	uint64_t activity = 0;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		activity |= lbl_shard_activity(parts[i].shard, parts[i].index, tracker->scratch);
+	return !activity && lbl_parts_open(parts, n) <= 0;
+}
+
 void lbl_tracker_reset(struct lbl_tracker *tracker)
 {
-	size_t i;
+	struct lbl_part *parts;
+	size_t n, i;
 
 	pthread_mutex_lock(&tracker->lock);
 	for (i = 0; i < lbl_tracker_shards(tracker); i++)
 		reset_shard(lbl_tracker_shard(tracker, i));
+	reset_shard(tracker->removed);
+	n = lbl_parts_gather(tracker, &parts);
+	lbl_remove_parts(tracker, parts, n, is_empty, tracker);
+	free(parts);
+	lbl_expiry_reset(tracker);
 	pthread_mutex_unlock(&tracker->lock);
 }

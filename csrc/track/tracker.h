@@ -13,13 +13,11 @@
 /* cdef: begin */
 struct lbl_tracker;
 
-enum { LBL_BACKENDS_MAX = 1 << 24 };
-
 /*
  * Create a tracker. `buckets` has an entry per enum lbl_metric, NULL for each latency not to
- * record; lifetimes are required. Backends beyond `max_backends` (1 to LBL_BACKENDS_MAX) share the
- * overflow backend. Takes references to the buckets. -EINVAL, or -ENOMEM if the address space is
- * exhausted.
+ * record; lifetimes are required. Backends beyond `max_backends` (1 to LBL_BACKENDS_MAX) of each
+ * stream, and beyond as many that the program adds, share the overflow backend. Takes references to
+ * the buckets. -EINVAL, or -ENOMEM.
  */
 int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 		    struct lbl_tracker **ret);
@@ -76,7 +74,13 @@ struct lbl_tracker_stats {
 /* Read the sums of one moment. Returns 0 or -errno. */
 int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret);
 
-/* Clear all histograms and connection counts. An event recorded meanwhile counts at most once. */
+/* Return the address space that a backend takes for each stream, in bytes. */
+size_t lbl_tracker_row_bytes(const struct lbl_tracker *tracker);
+
+/*
+ * Clear all histograms and connection counts, and forget backends that have nothing open. An event
+ * recorded meanwhile counts at most once.
+ */
 void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* cdef: end */
 

@@ -21,6 +21,7 @@ EXAMPLES = """\
   lblatency serve --ring lbl_events --proxy web --proxy-id 2=api --listen 0.0.0.0:10435
 """
 _TICK_S = 1.0
+_EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
 
 
 def _proxy(text: str) -> tuple[int | str, str]:
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         sources = open_sources(options, stack)
         signals = stack.enter_context(HeldSignals())
-        tracker = LatencyTracker()
+        tracker = LatencyTracker(expire_after=_EXPIRE_AFTER_S)
         stack.callback(tracker.stop)
         tracker.start(
             [source.stream for source in sources],

@@ -106,3 +106,22 @@ def test_a_ring_without_counters_is_told_once(bpffs: Bpffs) -> None:
             server.send_signal(signal.SIGTERM)
         assert server.wait(10) == 0
         assert server.stderr.read() == ""
+
+
+def test_scarce_address_space_is_told(balancer: NatBalancer, bpffs: Bpffs) -> None:
+    """Without room for its backends, it says in one line what fits, and serves nothing."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    command = [
+        "/bin/sh", "-c", 'ulimit -v 262144; exec "$@"', "sh", sys.executable, "-m", "lblatency.cli",
+        "serve", "--ring", f"/proc/self/fd/{fd}/lb/lbl_events", "--proxy", "web",
+        "--listen", "127.0.0.1:0",
+    ]  # fmt: skip
+    done = subprocess.run(command, pass_fds=[fd], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"lblatency: no address space for 100000 backends per ring \(\d+ \* \d+ MiB\): the limit"
+        r" RLIMIT_AS leaves \d+ MiB \(`ulimit -v` is 262144\); max_backends=\d+ fits; raise the"
+        r" limit\n",
+        done.stderr,
+    ), done.stderr

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "track/accounting.h"
+#include "track/expiry.h"
+#include "track/removal.h"
+
+#define MS 1000000ULL
+#define SECOND (1000 * MS)
+
+static uint64_t now_ns(void)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
+}
+
+/* Time between looks: a backend goes at most half of `after_ns` late. */
+static uint64_t interval(const struct lbl_expiry *expiry)
+{
+	uint64_t quarter = expiry->after_ns / 4;
+
+	return quarter < 10 * MS ? 10 * MS : quarter < 60 * SECOND ? quarter : 60 * SECOND;
+}
+
+/* ---- looking ---- */
+
+struct look {
+	struct lbl_tracker *tracker;
+	uint64_t now;
+	bool open_is_known;
+};
+
+/* Note a part's activity. Returns since when it is what it is. */
+static uint64_t idle_since(const struct look *look, const struct lbl_part *part)
+{
+	struct lbl_cold *cold = &part->shard->table.cold[part->index];
+	uint64_t activity = lbl_shard_activity(part->shard, part->index, look->tracker->scratch);
+
+	if (!cold->changed_ns || activity != cold->activity) {
+		cold->activity = activity;
+		cold->changed_ns = look->now;
+	}
+	return cold->changed_ns;
+}
+
+static bool is_expired(void *ctx, const struct lbl_part *parts, size_t n)
+{
+	const struct look *look = ctx;
+	uint64_t since = 0;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		uint64_t of_part = idle_since(look, &parts[i]);
+
+		since = of_part > since ? of_part : since;
+	}
+	return look->now - since >= look->tracker->expiry.after_ns &&
+	       !(look->open_is_known && lbl_parts_open(parts, n) > 0);
+}
+
+/* The closes of open connections may be among these. */
+static uint64_t lost(struct lbl_tracker *tracker)
+{
+	struct lbl_stream_stats events;
+	struct lbl_outcomes outcomes;
+
+	if (lbl_accounting_read(tracker, &events, &outcomes))
+		return tracker->expiry.lost;
+	return events.dropped + events.corrupt;
+}
+
+static void look_at_all(struct lbl_tracker *tracker)
+{
+	struct look look = { .tracker = tracker, .now = now_ns() };
+	struct lbl_part *parts;
+	size_t n = lbl_parts_gather(tracker, &parts);
+
+	WRITE_ONCE(&tracker->expiry.looked_ns, look.now);
+	look.open_is_known = lost(tracker) == tracker->expiry.lost;
+	lbl_remove_parts(tracker, parts, n, is_expired, &look);
+	free(parts);
+}
+
+bool lbl_expiry_is_due(const struct lbl_tracker *tracker)
+{
+	const struct lbl_expiry *expiry = &tracker->expiry;
+
+	return expiry->after_ns && now_ns() - READ_ONCE(&expiry->looked_ns) >= interval(expiry);
+}
+
+void lbl_expiry_catch_up(struct lbl_tracker *tracker)
+{
+	if (lbl_expiry_is_due(tracker))
+		look_at_all(tracker);
+}
+
+void lbl_expiry_reset(struct lbl_tracker *tracker)
+{
+	if (tracker->expiry.after_ns)
+		tracker->expiry.lost = lost(tracker);
+}
+
+/* ---- the thread ---- */
+
+static void init_wake(struct lbl_expiry *expiry)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&expiry->wake, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+static void *expiry_thread(void *arg)
+{
+	struct lbl_tracker *tracker = arg;
+	struct lbl_expiry *expiry = &tracker->expiry;
+
+	pthread_setname_np(pthread_self(), "lbl-expiry");
+	pthread_mutex_lock(&tracker->lock);
+	while (!expiry->stopping) {
+		uint64_t next = expiry->looked_ns + interval(expiry);
+		struct timespec until = { .tv_sec = (time_t)(next / SECOND),
+					  .tv_nsec = (long)(next % SECOND) };
+
+		pthread_cond_timedwait(&expiry->wake, &tracker->lock, &until);
+		if (!expiry->stopping)
+			lbl_expiry_catch_up(tracker);
+	}
+	pthread_mutex_unlock(&tracker->lock);
+	return NULL;
+}
+
+/* Block all signals in the thread: handlers belong to the program's threads. */
+int lbl_tracker_expire(struct lbl_tracker *tracker, uint64_t after_ns)
+{
+	struct lbl_expiry *expiry = &tracker->expiry;
+	sigset_t all, old;
+	int err;
+
+	if (!after_ns)
+		return -EINVAL;
+	pthread_mutex_lock(&tracker->lock);
+	expiry->after_ns = after_ns;
+	expiry->looked_ns = now_ns();
+	init_wake(expiry);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_create(&expiry->thread, NULL, expiry_thread, tracker);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	expiry->running = !err;
+	pthread_mutex_unlock(&tracker->lock);
+	return -err;
+}
+
+void lbl_expiry_stop(struct lbl_tracker *tracker)
+{
+	struct lbl_expiry *expiry = &tracker->expiry;
+
+	if (!expiry->running)
+		return;
+	pthread_mutex_lock(&tracker->lock);
+	expiry->stopping = true;
+	pthread_cond_signal(&expiry->wake);
+	pthread_mutex_unlock(&tracker->lock);
+	pthread_join(expiry->thread, NULL);
+	pthread_cond_destroy(&expiry->wake);
+	expiry->running = false;
+}
+
+/* The child has no such thread; what waits for its condition is not there either. */
+void lbl_expiry_forked(struct lbl_tracker *tracker)
+{
+	tracker->expiry.running = false;
+}
