@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* fork() takes every lock in the order of ranks, and releases it in parent and child. */
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -176,6 +177,15 @@ static void test_lower_ranks_come_first(void)
 
 /* ---- the child ---- */
 
+static int queue_fd; /* which parent and child signal each for itself */
+
+static bool is_readable(int fd)
+{
+	struct pollfd wanted = { .fd = fd, .events = POLLIN };
+
+	return poll(&wanted, 1, 0) == 1;
+}
+
 static void check_child(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -190,8 +200,12 @@ static void check_child(void)
 	CHECK(lbl_stream_drain(stream) == -ECHILD);
 	CHECK(lbl_stream_produce(stream, &event, sizeof(event)) == -ECHILD);
 	CHECK(lbl_stream_attach(stream, &tracker->own->sink, &unused) == -ECHILD);
+	CHECK(is_readable(queue_fd));
 	CHECK(lbl_queue_pop(queue, 0, 1, &popped) == 1 && popped.event.port == 80);
 	CHECK(lbl_queue_pop(queue, 0, 1, &popped) == 0);
+	CHECK(!is_readable(queue_fd));
+	lbl_queue_close(queue);
+	CHECK(is_readable(queue_fd));
 	CHECK(lbl_tracker_name(tracker, "new", 3) > 0);
 	tear_down();
 	fflush(stdout);
@@ -215,6 +229,7 @@ static void test_a_child_is_on_its_own(void)
 	pid_t pid;
 
 	set_up();
+	queue_fd = lbl_queue_fd(queue);
 	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
 	CHECK(lbl_stream_drain(stream) >= 0);
 	stream->produced.produced++; /* as if one event did not fit into the ring */
@@ -227,9 +242,10 @@ static void test_a_child_is_on_its_own(void)
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK(WIFEXITED(status) && !WEXITSTATUS(status));
 	CHECK(lbl_stream_alive(stream) && stream->running);
+	CHECK(is_readable(queue_fd));
 	REQUIRE(!pthread_create(&waiter, NULL, pop, queue));
 	pthread_join(waiter, &popped);
-	CHECK((intptr_t)popped == 1);
+	CHECK((intptr_t)popped == 1 && !is_readable(queue_fd));
 	tear_down();
 }
 
