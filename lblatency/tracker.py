@@ -8,6 +8,7 @@ from typing import Any
 
 from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
+from ._numbers import doubles
 from .backend import Backend, BackendRow, refusal
 from .conntrack import ConntrackMap
 from .event import REASONS
@@ -206,30 +207,31 @@ class LatencyTracker:
     def record_many(
         self, proxy_name: str, target_id: str, seconds: Any, *, metric: str = LIFETIME
     ) -> int:
-        """Record all durations of a contiguous buffer of doubles, or none if one is invalid.
+        """Record all durations, or none if one is invalid.
 
         Args:
             proxy_name: not empty.
             target_id: `ip:port`.
-            seconds: an `array('d')`, a float64 NumPy array, or another object with such a buffer.
+            seconds: an array of any real type and shape, or another iterable of numbers. A
+                contiguous one of doubles (`array('d')`, float64 of NumPy) is read where it is; all
+                others are copied first.
             metric: which of the tracker's latencies these are.
 
         Returns:
             How many were recorded.
+
+        Raises:
+            TypeError: an item is not a number; the message has its index.
+            ValueError: an item is no duration, see `record_latency()`; the message has its index.
         """
-        view = memoryview(seconds)
-        if view.format != "d" or not view.c_contiguous:
-            raise TypeError(
-                "seconds must be a contiguous buffer of native doubles, not of format"
-                f" {view.format!r}"
-            )
+        view = doubles(seconds)
         backend = self.backend(proxy_name, target_id, metric=metric)
         n = view.nbytes // 8
-        doubles = ffi.from_buffer("double[]", view)
+        values = ffi.from_buffer("double[]", view)
         bad = ffi.new("size_t *")
-        refused = lib.lbl_backend_observe_many(backend.ptr, doubles, n, bad)
+        refused = lib.lbl_backend_observe_many(backend.ptr, values, n, bad)
         if refused == -errno.EINVAL:
-            raise ValueError(f"item {bad[0]}: {refusal(refused, doubles[bad[0]])}")
+            raise ValueError(f"item {bad[0]}: {refusal(refused, values[bad[0]])}")
         if refused:
             raise refusal(refused, None)
         return n
