@@ -186,6 +186,39 @@ static bool is_readable(int fd)
 	return poll(&wanted, 1, 0) == 1;
 }
 
+static uint64_t connections(int (*read)(struct lbl_tracker *, enum lbl_metric,
+					struct lbl_snapshot **))
+{
+	struct lbl_snapshot *snapshot;
+	uint64_t sum = 0;
+	size_t i;
+
+	REQUIRE(!read(tracker, LBL_LIFETIME, &snapshot));
+	for (i = 0; i < snapshot->n_rows; i++)
+		sum += snapshot->rows[i].count;
+	lbl_snapshot_free(snapshot);
+	return sum;
+}
+
+/* The child can read what the parent's stream had fed, but does not export it. */
+static void check_copy(void)
+{
+	struct lbl_tracker_stats stats;
+
+	CHECK(!lbl_tracker_stats(tracker, &stats) && stats.is_copy && !stats.running);
+	CHECK(connections(lbl_tracker_snapshot) == 1);
+	CHECK(connections(lbl_tracker_snapshot_own) == 0);
+}
+
+static void check_parent(void)
+{
+	struct lbl_tracker_stats stats;
+
+	CHECK(!lbl_tracker_stats(tracker, &stats) && !stats.is_copy && stats.running);
+	CHECK(connections(lbl_tracker_snapshot) == 1);
+	CHECK(connections(lbl_tracker_snapshot_own) == 1);
+}
+
 static void check_child(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -207,6 +240,9 @@ static void check_child(void)
 	lbl_queue_close(queue);
 	CHECK(is_readable(queue_fd));
 	CHECK(lbl_tracker_name(tracker, "new", 3) > 0);
+	check_copy();
+	lbl_tracker_stop(tracker); /* nothing to stop: it stays a copy */
+	check_copy();
 	tear_down();
 	fflush(stdout);
 	_exit(checks_failed != 0);
@@ -242,6 +278,7 @@ static void test_a_child_is_on_its_own(void)
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK(WIFEXITED(status) && !WEXITSTATUS(status));
 	CHECK(lbl_stream_alive(stream) && stream->running);
+	check_parent();
 	CHECK(is_readable(queue_fd));
 	REQUIRE(!pthread_create(&waiter, NULL, pop, queue));
 	pthread_join(waiter, &popped);

@@ -155,23 +155,24 @@ void lbl_snapshot_free(struct lbl_snapshot *snapshot)
 
 /* ---- all backends ---- */
 
-static size_t gather(struct lbl_tracker *tracker, struct part **ret)
+/* Of the first `n_shards` shards, the own one first. */
+static size_t gather(struct lbl_tracker *tracker, size_t n_shards, struct part **ret)
 {
 	size_t capacity = 0, n = 0, i;
 	struct part *parts;
 	uint32_t *sizes;
 
-	sizes = calloc(lbl_tracker_shards(tracker), sizeof(*sizes));
+	sizes = calloc(n_shards, sizeof(*sizes));
 	if (!sizes)
 		return 0;
-	for (i = 0; i < lbl_tracker_shards(tracker); i++) {
+	for (i = 0; i < n_shards; i++) {
 		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
 
 		sizes[i] = __atomic_load_n(&shard->table.n, __ATOMIC_ACQUIRE);
 		capacity += sizes[i];
 	}
 	parts = calloc(capacity, sizeof(*parts));
-	for (i = 0; parts && i < lbl_tracker_shards(tracker); i++) {
+	for (i = 0; parts && i < n_shards; i++) {
 		const struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
 		uint32_t index;
 
@@ -188,8 +189,8 @@ static bool has_metric(const struct lbl_tracker *tracker, enum lbl_metric metric
 	return metric < LBL_METRICS && lbl_shard_has(tracker->own, metric);
 }
 
-int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
-			 struct lbl_snapshot **ret)
+static int snapshot_all(struct lbl_tracker *tracker, enum lbl_metric metric, bool with_copies,
+			struct lbl_snapshot **ret)
 {
 	struct part *parts = NULL;
 	int err = -ENOMEM;
@@ -198,12 +199,26 @@ int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
 	if (!has_metric(tracker, metric))
 		return -ENOENT;
 	pthread_mutex_lock(&tracker->lock);
-	n = gather(tracker, &parts);
+	n = gather(tracker,
+		   with_copies || !lbl_tracker_is_copy(tracker) ? lbl_tracker_shards(tracker) : 1,
+		   &parts);
 	if (n)
 		err = make_snapshot(parts, n, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;
+}
+
+int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
+			 struct lbl_snapshot **ret)
+{
+	return snapshot_all(tracker, metric, true, ret);
+}
+
+int lbl_tracker_snapshot_own(struct lbl_tracker *tracker, enum lbl_metric metric,
+			     struct lbl_snapshot **ret)
+{
+	return snapshot_all(tracker, metric, false, ret);
 }
 
 /* ---- one backend ---- */

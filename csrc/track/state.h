@@ -36,6 +36,12 @@ struct lbl_tracker {
 	uint16_t proxy;
 };
 
+/*
+ * Whether this is a child of fork() and the attached streams are the parent's, so that their shards
+ * are frozen copies. The caller holds the lock.
+ */
+bool lbl_tracker_is_copy(const struct lbl_tracker *tracker);
+
 static inline size_t lbl_tracker_shards(const struct lbl_tracker *tracker)
 {
 	return tracker->n_attached + 1;

@@ -83,16 +83,6 @@ int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 	return 0;
 }
 
-void lbl_tracker_free(struct lbl_tracker *tracker)
-{
-	if (!tracker)
-		return;
-	lbl_tracker_stop(tracker);
-	lbl_fork_unregister(&tracker->fork);
-	pthread_mutex_destroy(&tracker->lock);
-	destroy(tracker);
-}
-
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
 {
 	return lbl_intern_insert(tracker->names, name, len);
@@ -201,6 +191,11 @@ static bool is_running(const struct lbl_tracker *tracker)
 			return false;
 	}
 	return tracker->n_attached;
+}
+
+bool lbl_tracker_is_copy(const struct lbl_tracker *tracker)
+{
+	return tracker->n_attached && !is_running(tracker);
 }
 
 /*
@@ -340,15 +335,31 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	return err;
 }
 
-void lbl_tracker_stop(struct lbl_tracker *tracker)
+static void end(struct lbl_tracker *tracker, bool also_copies)
 {
-	struct attachments ended;
+	struct attachments ended = { 0 };
 
 	pthread_mutex_lock(&tracker->lock);
-	ended = detach(tracker);
+	if (also_copies || !lbl_tracker_is_copy(tracker))
+		ended = detach(tracker);
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
 	free_attachments(&ended);
+}
+
+void lbl_tracker_stop(struct lbl_tracker *tracker)
+{
+	end(tracker, false);
+}
+
+void lbl_tracker_free(struct lbl_tracker *tracker)
+{
+	if (!tracker)
+		return;
+	end(tracker, true);
+	lbl_fork_unregister(&tracker->fork);
+	pthread_mutex_destroy(&tracker->lock);
+	destroy(tracker);
 }
 
 bool lbl_tracker_running(struct lbl_tracker *tracker)
@@ -370,6 +381,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	pthread_mutex_lock(&tracker->lock);
 	err = lbl_accounting_read(tracker, &ret->events, &ret->outcomes);
 	ret->running = is_running(tracker);
+	ret->is_copy = lbl_tracker_is_copy(tracker);
 	ret->proxy = tracker->proxy;
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
