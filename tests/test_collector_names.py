@@ -17,7 +17,7 @@ from lblatency.histogram import METRICS
 from tests.support.rig import SECOND, TARGET, Rig, closed
 from tests.test_collector import HOSTILE, LATENCY, busy, samples
 
-FORMATS = {
+FORMATS: dict[str, Any] = {
     "text/plain; version=0.0.4": text_string_to_metric_families,
     "text/plain; version=1.0.0; escaping=allow-utf-8": text_string_to_metric_families,
     "application/openmetrics-text; version=1.0.0": openmetrics,
