@@ -39,8 +39,9 @@ _NAME, _TRACKER = "backend_name", "tracker"  # labels that only some collectors 
 class LatencyCollector(Collector):
     """Exports a tracker, or several, to any `prometheus_client` registry.
 
-    In a child of `fork()`, a tracker that was running in the parent is a copy: it exports
-    `lblatency_running 0`, nothing of the parent's rings, and what was recorded by hand.
+    In a child of `fork()`, a tracker of the parent is a copy until it starts by itself: it exports
+    `lblatency_running 0`, nothing of the rings that the parent reads, and what was recorded by
+    hand.
 
     Args:
         tracker: whose metrics to export; several as a mapping from a name to each, which becomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from lblatency import LatencyCollector, LatencyTracker, stats
@@ -99,14 +100,23 @@ def test_a_child_that_starts_by_itself_is_no_copy() -> None:
     in_child(child)
 
 
-def test_a_tracker_that_never_ran_is_no_copy() -> None:
-    """What was recorded by hand before the fork is in both, and counts on in each."""
-    tracker = LatencyTracker()
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_tracker_that_does_not_run_is_copied_too(ran: bool) -> None:
+    """It has no series of rings in the child; what it had recorded is in both, and counts on."""
+    rig = Rig()
+    tracker = rig.tracker if ran else LatencyTracker()
+    tracker.stop()
     tracker.record_latency("web", TARGET, 1)
 
     def child() -> None:
         tracker.record_latency("web", TARGET, 1)
-        assert scrape(tracker)["lb_backend_latency_seconds_count"] == 2
+        found = scrape(tracker)
+        assert found["lb_backend_latency_seconds_count"] == 2
+        assert found["lblatency_running"] == 0
+        assert not [name for name in found if "ring" in name or "event" in name]
+        tracker.reset_histograms()
+        tracker.record_latency("web", TARGET, 1)
+        assert scrape(tracker)["lb_backend_latency_seconds_count"] == 1
 
     in_child(child)
     found = scrape(tracker)

@@ -176,7 +176,9 @@ def test_the_master_has_the_ring_and_workers_say_so(tmp_path: Path, preload: boo
     port = free_port()
     conf = readme_block("# gunicorn.conf.py")
     assert conf.count(PIN) == conf.count("9100") == 1
-    conf = "from memory_ring import feed, ring\nfeed()\n" + conf.replace(PIN, "ring").replace("9100", str(port))
+    conf = "from memory_ring import feed, ring\nfeed()\n" + conf.replace(PIN, "ring").replace(
+        "9100", str(port)
+    )
     write(tmp_path, app=WORKER)
     (tmp_path / "gunicorn.conf.py").write_text(conf + f"preload_app = {preload}\n")
     with serving(tmp_path, "gunicorn", "-w1", "-b", "127.0.0.1:0", "app:app") as (url, _):

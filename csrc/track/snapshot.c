@@ -194,14 +194,13 @@ static int snapshot_all(struct lbl_tracker *tracker, enum lbl_metric metric, boo
 {
 	struct part *parts = NULL;
 	int err = -ENOMEM;
-	size_t n;
+	size_t n, n_shards;
 
 	if (!has_metric(tracker, metric))
 		return -ENOENT;
 	pthread_mutex_lock(&tracker->lock);
-	n = gather(tracker,
-		   with_copies || !lbl_tracker_is_copy(tracker) ? lbl_tracker_shards(tracker) : 1,
-		   &parts);
+	n_shards = with_copies || !tracker->is_copy ? lbl_tracker_shards(tracker) : 1;
+	n = gather(tracker, n_shards, &parts);
 	if (n)
 		err = make_snapshot(parts, n, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);

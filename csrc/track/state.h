@@ -34,13 +34,8 @@ struct lbl_tracker {
 	uint64_t dropped_before; /* sum over the streams, when they were attached */
 	struct lbl_stream_stats past; /* sums over earlier attachments */
 	uint16_t proxy;
+	bool is_copy; /* in a child of fork(), until it starts by itself: streams are the parent's */
 };
-
-/*
- * Whether this is a child of fork() and the attached streams are the parent's, so that their shards
- * are frozen copies. The caller holds the lock.
- */
-bool lbl_tracker_is_copy(const struct lbl_tracker *tracker);
 
 static inline size_t lbl_tracker_shards(const struct lbl_tracker *tracker)
 {

@@ -15,10 +15,13 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	struct lbl_tracker *tracker = (struct lbl_tracker *)entry;
 
-	if (phase == LBL_FORK_PREPARE)
+	if (phase == LBL_FORK_PREPARE) {
 		pthread_mutex_lock(&tracker->lock);
-	else
-		pthread_mutex_unlock(&tracker->lock);
+		return;
+	}
+	if (phase == LBL_FORK_CHILD)
+		tracker->is_copy = true;
+	pthread_mutex_unlock(&tracker->lock);
 }
 
 static void destroy(struct lbl_tracker *tracker)
@@ -193,11 +196,6 @@ static bool is_running(const struct lbl_tracker *tracker)
 	return tracker->n_attached;
 }
 
-bool lbl_tracker_is_copy(const struct lbl_tracker *tracker)
-{
-	return tracker->n_attached && !is_running(tracker);
-}
-
 /*
  * Merge the counts of the streams' shards into the own shard, which has capacity for them. The
  * caller holds the lock.
@@ -322,10 +320,12 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	}
 	ended = detach(tracker);
 	err = attach_all(tracker, &made);
-	if (err)
+	if (err) {
 		failed = detach(tracker); /* from the streams attached before the failure */
-	else
+	} else {
 		tracker->proxy = proxies[0].name;
+		tracker->is_copy = false;
+	}
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
 	free_attachments(&ended);
@@ -340,7 +340,7 @@ static void end(struct lbl_tracker *tracker, bool also_copies)
 	struct attachments ended = { 0 };
 
 	pthread_mutex_lock(&tracker->lock);
-	if (also_copies || !lbl_tracker_is_copy(tracker))
+	if (also_copies || !tracker->is_copy)
 		ended = detach(tracker);
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
@@ -381,7 +381,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	pthread_mutex_lock(&tracker->lock);
 	err = lbl_accounting_read(tracker, &ret->events, &ret->outcomes);
 	ret->running = is_running(tracker);
-	ret->is_copy = lbl_tracker_is_copy(tracker);
+	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
