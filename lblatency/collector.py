@@ -133,7 +133,8 @@ class LatencyCollector(Collector):
             for row, raw in tracker.read_backends(name, with_copies=False):
                 labels: tuple[str, ...] = (row.proxy, row.ip, str(row.port))
                 if self._name_of:
-                    labels += (self._name_of(row.target) or "",)
+                    found = self._name_of(row.target)
+                    labels += ("" if found is None else str(found),)
                 _add_backend(metrics, name, row, raw, labels, last)
         for family, metric in metrics:
             if not family.is_per_backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_names_that_must_be_quoted(accept: str) -> None:
     [
         {TARGET: "blue", "[2001:db8::1]:80": "green"},
         {TARGET: "blue", "[2001:db8::1]:80": "green", "10.0.0.9:80": "unused"}.get,
-        lambda target: {"10": "blue", "[2": "green"}.get(target[:2]),
+        lambda target: {"10": "blue", "[2": Path("green")}.get(target[:2]),  # anything with a text
     ],
 )
 def test_backends_have_names(names: Any) -> None:
