@@ -37,13 +37,18 @@ class Backend:
             negative values.
     """
 
-    __slots__ = ("observe", "ptr")
+    __slots__ = ("_name", "observe", "ptr")
 
-    def __init__(self, tracker: Any, ptr: Any) -> None:
+    def __init__(self, tracker: Any, ptr: Any, name: tuple[str, str, str]) -> None:
         self.ptr = ptr
+        self._name = name  # proxy, target, metric
         self.observe: Callable[[float], None] = bind(
             address(ptr), _TRY_OBSERVE, _OBSERVE, (tracker, ptr), _refuse
         )
+
+    def __repr__(self) -> str:
+        proxy, target, metric = self._name
+        return f"<Backend: proxy_name={proxy!r}, target_id={target!r}, metric={metric!r}>"
 
 
 class BackendRow(NamedTuple):

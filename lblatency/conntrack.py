@@ -85,6 +85,10 @@ class ConntrackMap(Closing):
             )
         check(rc, f"opening the conntrack map {spec}")
         self._ptr = ffi.gc(out[0], lib.lbl_conntrack_free)
+        self._spec = spec
+
+    def __repr__(self) -> str:
+        return f"<ConntrackMap: {self._spec!r}{', closed' * (self._ptr is None)}>"
 
     def get(self, client: str, target: str, protocol: int = 6) -> Connection | None:
         """The entry of one connection, both ends as `ip:port`; None if the map has none."""

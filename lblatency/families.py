@@ -47,6 +47,7 @@ class Family:
         is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
         labels: all label names.
         is_sparse: whether samples that are 0 are left out.
+        in_copy: whether a tracker that a child of `fork()` copied has these samples, too.
         samples: empty for a histogram.
     """
 
@@ -57,6 +58,7 @@ class Family:
     is_per_backend: bool
     labels: tuple[str, ...]
     is_sparse: bool
+    in_copy: bool
     samples: tuple[Sample, ...]
 
 
@@ -83,6 +85,7 @@ def _family(raw: Any) -> Family:
         is_per_backend=raw.scope == lib.LBL_PER_BACKEND,
         labels=_scope_labels(raw.scope) + ((own,) if own else ()),
         is_sparse=raw.is_sparse,
+        in_copy=raw.in_copy,
         samples=tuple(
             Sample(
                 label_value=_optional(raw.samples[i].label_value),

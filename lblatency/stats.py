@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
+from numbers import Real
+from operator import index
 from typing import Any, NamedTuple
 
 from ._closing import Closing
@@ -24,6 +29,8 @@ __all__ = [
 ]
 
 _WAIT_MS = 200  # how long a waiting subscriber takes to notice a signal
+_LONGEST = 1e9  # seconds; a longer timeout may as well be for ever
+_TURN = 64  # events that an asyncio task takes before it lets others run
 
 
 class StreamStats(NamedTuple):
@@ -66,53 +73,124 @@ def check_room(rc: int, what: str) -> None:
     check(rc, what)
 
 
+def _deadline(timeout: float | None) -> float:
+    """When to stop waiting, by `time.monotonic()`."""
+    if timeout is None:
+        return math.inf
+    if not isinstance(timeout, Real):
+        raise TypeError(f"timeout must be seconds or None, not a {type(timeout).__name__}")
+    if timeout != timeout:
+        raise ValueError("timeout must be seconds or None, not NaN")
+    return math.inf if timeout > _LONGEST else time.monotonic() + float(max(0, timeout))
+
+
+async def _readable(fd: int) -> None:
+    """Wait for an fd in asyncio. Any number of tasks may wait for the same one."""
+    import asyncio  # of all users of this package, only those that have it already come here
+
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    own = os.dup(fd)  # a loop has one reader for each fd
+    try:
+        loop.add_reader(own, readable.set)
+        await readable.wait()
+    finally:
+        loop.remove_reader(own)
+        os.close(own)
+
+
 class Subscription(Closing):
     """A bounded queue of decoded events. While it is full, events are dropped and counted.
 
-    Iterate over it, or call `get()`. Iteration ends when the queue is closed. `dropped` counts the
-    events that a slow subscriber has missed. The stream and its other users never wait for it.
+    Iterate over it with `for` or, in asyncio, `async for`; call `get()`; or wait for `fileno()` in
+    another event loop. Several threads and tasks may do so at once: each event goes to one of them.
+    Iteration ends when the queue is closed, which any thread may do. The stream and its other users
+    never wait for a subscriber.
     """
 
     def __init__(self, streams: Sequence[Any], maxsize: int) -> None:
-        if maxsize < 1:
-            raise ValueError(f"maxsize must be at least 1, not {maxsize!r}")
+        if not 1 <= index(maxsize) <= lib.LBL_QUEUE_EVENTS_MAX:
+            raise ValueError(
+                f"maxsize must be at least 1 and at most {lib.LBL_QUEUE_EVENTS_MAX}, not {maxsize}"
+            )
         out = ffi.new("struct lbl_queue **")
-        check(lib.lbl_queue_new(maxsize, out), "making a queue")
+        rc = lib.lbl_queue_new(maxsize, out)
+        if rc == -errno.ENOMEM:
+            raise MemoryError(f"no memory for a queue of {maxsize} events; lower maxsize")
+        check(rc, "making a queue")
         self._ptr: Any = ffi.gc(out[0], lib.lbl_queue_free)
-        self._dropped = 0
+        self._maxsize = maxsize
+        self._closed = False
         for stream in streams:
             check_room(lib.lbl_queue_subscribe(self._ptr, stream), "subscribing to a stream")
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{lib.lbl_queue_waiting(self._ptr)} events waiting"
+        return f"<Subscription: {state}, maxsize={self._maxsize}, dropped={self.dropped}>"
+
     def get(self, timeout: float | None = None) -> Event | None:
-        """The next event; None if none came within `timeout` seconds, or the queue is closed."""
-        left = None if timeout is None else max(0, round(timeout * 1000))
+        """The next event; None if none came within `timeout` seconds, or the queue is closed.
+
+        Args:
+            timeout: None and infinity wait until there is one, or the queue is closed; 0 and less
+                do not wait.
+
+        Raises:
+            ValueError: the timeout is NaN.
+        """
+        deadline = _deadline(timeout)
         seen = ffi.new("struct lbl_decoded_event *")
-        while True:
-            ptr = self._ptr
-            if ptr is None:
-                return None
-            wait = _WAIT_MS if left is None else min(_WAIT_MS, left)
-            if lib.lbl_queue_pop(ptr, wait, 1, seen):
+        while not self._closed:
+            left = deadline - time.monotonic()
+            wait = max(0, math.ceil(min(_WAIT_MS, left * 1000)))
+            if lib.lbl_queue_pop(self._ptr, wait, 1, seen):
                 return decode(seen)
-            if left is not None:
-                left -= wait
-                if left <= 0:
-                    return None
+            if left * 1000 <= wait:
+                break
+        return None
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.get()) is not None:
             yield event
 
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        taken = 0
+        while not self._closed:
+            event = self.get(timeout=0)
+            if event is None:
+                await _readable(self.fileno())
+                continue
+            yield event
+            taken += 1
+            if taken % _TURN == 0:
+                await _readable(self.fileno())
+
+    def fileno(self) -> int:
+        """An fd that is readable while events wait, and once the queue is closed.
+
+        Wait for it with select, epoll or any event loop, then call `get(timeout=0)` until it gives
+        None; if `closed` is true then, that was the last. Do not read or close the fd: it belongs
+        to this object.
+
+        Raises:
+            BpfError: this process can open no more files.
+        """
+        return check(lib.lbl_queue_fd(self._ptr), "making an fd to wait for events")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, so that no event will come any more."""
+        return self._closed
+
     @property
     def dropped(self) -> int:
         """How many events this queue had no room for."""
-        return self._dropped if self._ptr is None else int(lib.lbl_queue_dropped(self._ptr))
+        return int(lib.lbl_queue_dropped(self._ptr))
 
     def close(self) -> None:
-        """Unsubscribe. Events that are still in the queue are lost."""
-        if self._ptr is not None:
-            self._dropped = self.dropped
-            self._ptr = None
+        """Unsubscribe, and wake all who wait. Events that are still in the queue are lost."""
+        self._closed = True
+        lib.lbl_queue_close(self._ptr)
 
 
 class EventStream(Closing):
@@ -135,8 +213,18 @@ class EventStream(Closing):
             raise ValueError("the event stream is closed")
         return self._streams
 
+    def __repr__(self) -> str:
+        n = len(self._streams)
+        state = f"{n} ring{'s' * (n > 1)}" if n else "closed"
+        alive = all(lib.lbl_stream_alive(stream) for stream in self._streams)
+        return f"<EventStream: {state}{'' if alive else ' of the parent process'}>"
+
     def subscribe(self, maxsize: int = 10_000) -> Subscription:
-        """Get a copy of all events from now on, for an access log or an aggregator."""
+        """Get a copy of all events from now on, for an access log or an aggregator.
+
+        Args:
+            maxsize: how many events may wait for the subscriber. Each takes about 100 bytes.
+        """
         return Subscription(self.streams, maxsize)
 
     def drain(self) -> int:
@@ -175,6 +263,10 @@ class MemoryRing:
         if not 0 < size < 1 << 31 or lib.lbl_stream_memory(size, out):
             raise ValueError(f"ring size must be a power of two of at least a page, not {size!r}")
         self.ptr = ffi.gc(out[0], lib.lbl_stream_free)
+        self._size = size
+
+    def __repr__(self) -> str:
+        return f"MemoryRing(size={self._size})"
 
     def produce(self, record: bytes) -> bool:
         """Append one record; False if the ring was full and it was dropped, which is counted."""

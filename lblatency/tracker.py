@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
+from ._numbers import doubles
 from ._room import no_room
 from .backend import Backend, BackendRow, refusal
 from .conntrack import ConntrackMap
@@ -43,10 +45,20 @@ def _check_expiry(seconds: float) -> int:
     return max(1, round(seconds * 1e9))
 
 
+class _Start(NamedTuple):
+    """What a tracker was started with, by the names of the arguments of `start()`."""
+
+    stats_stream: frozenset[Any]  # the C streams
+    conntrack_map: Any  # the C object, or NULL
+    proxy_name: str
+    proxies: dict[int | str, str]
+
+
 class LatencyTracker:
     """Latency histograms per backend. Any number of trackers may exist; they share no state.
 
-    All methods may be called from several threads at once, and from signal handlers.
+    All methods may be called from several threads at once, and from signal handlers. As a context
+    manager it stops at the end of the block.
 
     Args:
         metrics: which latencies to record, all from the creation of the connection: "lifetime" (to
@@ -99,6 +111,21 @@ class LatencyTracker:
         self._removed_row = removed_row
         self._bound: dict[tuple[str, str, str], Backend] = {}
         self._max_backends = max_backends
+        self._started: _Start | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state, started = "stopped", self._started
+        if started is not None:
+            n = len(started.stats_stream)
+            state = "running" if self.running() else "copy of the parent process's"
+            state += f", proxy_name={started.proxy_name!r}, {n} ring{'s' * (n > 1)}"
+        return f"<LatencyTracker: {state}, metrics={self.metrics}>"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -116,6 +143,8 @@ class LatencyTracker:
         proxies: Mapping[int | str, str] | None = None,
     ) -> None:
         """Record the stream's connections from now on. Does nothing if the tracker is running.
+
+        If it is running with other arguments, it goes on with those, and a RuntimeWarning says so.
 
         Args:
             stats_stream: from `stats.create_event_stream()`, or several of them.
@@ -143,6 +172,7 @@ class LatencyTracker:
         table = self._proxy_table(proxy_name, proxies or {})
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]
+        start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}))
         rc = lib.lbl_tracker_start(
             self._ptr,
             ffi.new("struct lbl_stream *[]", rings),
@@ -153,11 +183,25 @@ class LatencyTracker:
         )
         if rc == -errno.EBUSY:
             raise ValueError("stats_stream has the same ring twice; give each ring once")
+        if rc == -errno.EALREADY:
+            self._warn_of_other(start)
+            return
         if rc == -errno.ENOMEM:
             row_bytes = lib.lbl_tracker_row_bytes(self._ptr)
             raise no_room(self._max_backends, row_bytes, len(rings))
-        if rc != -errno.EALREADY:
-            check_room(rc, "attaching to the event stream")
+        check_room(rc, "attaching to the event stream")
+        self._started = start
+
+    def _warn_of_other(self, start: _Start) -> None:
+        running = self._started or start  # another thread is about to write it, or has just stopped
+        fields = zip(start._fields, start, running, strict=True)
+        if other := [name for name, one, two in fields if one != two]:
+            warnings.warn(
+                f"the tracker is running already, with another {' and '.join(other)}, and goes on"
+                " with that; call stop() first",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _proxy_table(self, proxy_name: str, proxies: Mapping[int | str, str]) -> Any:
         rows: list[dict[str, Any]] = [{"id": 0, "name": self._name_number(proxy_name)}]
@@ -182,6 +226,7 @@ class LatencyTracker:
     def stop(self) -> None:
         """Record the events that are still in the rings, then stop. The histograms stay."""
         lib.lbl_tracker_stop(self._ptr)
+        self._started = None
 
     def running(self) -> bool:
         """Whether events are being recorded; False in a child of `fork()`."""
@@ -196,7 +241,8 @@ class LatencyTracker:
         out = ffi.new("struct lbl_backend **")
         rc = lib.lbl_tracker_backend(self._ptr, metric_number(metric), number, ip, port, out)
         check(rc, "adding a backend")
-        backend = Backend(self._ptr, ffi.gc(out[0], lib.lbl_backend_free))
+        ptr = ffi.gc(out[0], lib.lbl_backend_free)
+        backend = Backend(self._ptr, ptr, (proxy_name, target_id, metric))
         if len(self._bound) >= self._max_backends * len(self._buckets):
             self._bound.clear()  # most of them may be gone
         self._bound[proxy_name, target_id, metric] = backend
@@ -233,30 +279,31 @@ class LatencyTracker:
     def record_many(
         self, proxy_name: str, target_id: str, seconds: Any, *, metric: str = LIFETIME
     ) -> int:
-        """Record all durations of a contiguous buffer of doubles, or none if one is invalid.
+        """Record all durations, or none if one is invalid.
 
         Args:
             proxy_name: not empty.
             target_id: `ip:port`.
-            seconds: an `array('d')`, a float64 NumPy array, or another object with such a buffer.
+            seconds: an array of any real type and shape, or another iterable of numbers. A
+                contiguous one of doubles (`array('d')`, float64 of NumPy) is read where it is; all
+                others are copied first.
             metric: which of the tracker's latencies these are.
 
         Returns:
             How many were recorded.
+
+        Raises:
+            TypeError: an item is not a number; the message has its index.
+            ValueError: an item is no duration, see `record_latency()`; the message has its index.
         """
-        view = memoryview(seconds)
-        if view.format != "d" or not view.c_contiguous:
-            raise TypeError(
-                "seconds must be a contiguous buffer of native doubles, not of format"
-                f" {view.format!r}"
-            )
+        view = doubles(seconds)
         backend = self.backend(proxy_name, target_id, metric=metric)
         n = view.nbytes // 8
-        doubles = ffi.from_buffer("double[]", view)
+        values = ffi.from_buffer("double[]", view)
         bad = ffi.new("size_t *")
-        refused = lib.lbl_backend_observe_many(backend.ptr, doubles, n, bad)
+        refused = lib.lbl_backend_observe_many(backend.ptr, values, n, bad)
         if refused == -errno.EINVAL:
-            raise ValueError(f"item {bad[0]}: {refusal(refused, doubles[bad[0]])}")
+            raise ValueError(f"item {bad[0]}: {refusal(refused, values[bad[0]])}")
         if refused:
             raise refusal(refused, None)
         return n
@@ -314,12 +361,19 @@ class LatencyTracker:
             )
             yield row, ffi.addressof(raw)
 
-    def read_backends(self, metric: str) -> Iterator[tuple[BackendRow, Any]]:
-        """The rows of `backends()`, each with its C struct, which is valid until the next row."""
+    def read_backends(
+        self, metric: str, *, with_copies: bool = True
+    ) -> Iterator[tuple[BackendRow, Any]]:
+        """The rows of `backends()`, each with its C struct, which is valid until the next row.
+
+        Args:
+            metric: which histograms.
+            with_copies: in a child of `fork()`, also what the parent's streams had fed.
+        """
         buckets = self._buckets_of(metric)
         out = ffi.new("struct lbl_snapshot **")
-        rc = lib.lbl_tracker_snapshot(self._ptr, metric_number(metric), out)
-        check(rc, "reading the histograms")
+        read = lib.lbl_tracker_snapshot if with_copies else lib.lbl_tracker_snapshot_own
+        check(read(self._ptr, metric_number(metric), out), "reading the histograms")
         snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
         for row, raw in self._read(snapshot, buckets):
             if row.opened or row.probes or row.histogram["count"] or any(row.closed.values()):

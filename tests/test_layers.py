@@ -29,7 +29,17 @@ C_FLOORS = (
 )
 C_NARROWER = {"demo": {"base", "kernel"}}  # may use less than all that lies below
 PYTHON_FLOORS = (
-    {"_native", "_observe", "_version", "_address", "_closing", "_room", "_signals", "errors"},
+    {
+        "_native",
+        "_observe",
+        "_version",
+        "_address",
+        "_closing",
+        "_numbers",
+        "_room",
+        "_signals",
+        "errors",
+    },
     {"_ffi"},
     {"_maps"},
     {"event", "histogram"},

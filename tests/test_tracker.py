@@ -172,15 +172,6 @@ def test_record_many_says_which_item_is_bad() -> None:
         tracker.record_many("web", TARGET, grid)
 
 
-@pytest.mark.parametrize(
-    "buffer", [array("f", [1]), b"12345678", memoryview(array("d", [1, 2, 3, 4]))[::2], [1.0], 1.0]
-)
-def test_record_many_needs_doubles(buffer: object) -> None:
-    """Other formats, gaps, and objects without a buffer are a TypeError."""
-    with pytest.raises(TypeError, match=r"doubles|bytes-like"):
-        LatencyTracker().record_many("web", TARGET, buffer)
-
-
 def test_the_sum_of_ten_million_months_is_exact() -> None:
     """The sum of 10 million connections of 30 days is exact, far beyond 2**64 ns."""
     tracker = LatencyTracker()
@@ -280,11 +271,13 @@ def test_more_backends_than_allowed_lose_nothing() -> None:
 
 
 def test_start_while_running_does_nothing() -> None:
-    """A second start changes nothing, and events are recorded once."""
+    """A second start changes nothing, warns of other arguments, and events are recorded once."""
     rig = Rig()
     other = stats.MemoryRing(4096)
-    rig.tracker.start(stats.create_event_stream(other), None, "other")
-    rig.tracker.start(rig.stream, None, "other")
+    with pytest.warns(RuntimeWarning, match="with another stats_stream and proxy_name, and goes"):
+        rig.tracker.start(stats.create_event_stream(other), None, "other")
+    with pytest.warns(RuntimeWarning, match="with another proxy_name, and goes on with that"):
+        rig.tracker.start(rig.stream, None, "other")
     rig.send(closed(HOUR))
     other.produce(closed(HOUR))
     rig.tracker.stop()
@@ -292,6 +285,83 @@ def test_start_while_running_does_nothing() -> None:
     assert {k: h["count"] for k, h in rig.tracker.get_all_histograms().items()} == {
         ("web", TARGET): 1
     }
+
+
+def test_a_second_start_with_the_same_arguments_is_silent() -> None:
+    """The same rings, in any order and from any stream, names and proxies need no warning."""
+    rings = [stats.MemoryRing(4096) for _ in range(2)]
+    one, two = (stats.create_event_stream(ring) for ring in rings)
+    tracker = LatencyTracker()
+    tracker.start([one, two], None, "web", proxies={1: "api"})
+    tracker.start([two, one], None, "web", proxies={1: "api"})
+    tracker.start(stats.EventStream([*two.streams, *one.streams]), None, "web", proxies={1: "api"})
+    tracker.stop()
+    tracker.start(one, None, "other")
+    tracker.start(one, None, "other", proxies={})
+
+
+@pytest.mark.parametrize("proxies", [{1: "admin"}, {2: "api"}, None, {1: "api", 2: "b"}])
+def test_a_second_start_with_other_proxies_warns(proxies: Any) -> None:
+    """The warning names what differs, and points to the caller."""
+    rig = Rig(proxies={1: "api"})
+    with pytest.warns(RuntimeWarning, match="another proxies, and goes on") as warned:
+        rig.tracker.start(rig.stream, None, "web", proxies=proxies)
+    assert [each.filename for each in warned] == [__file__]
+
+
+def test_a_wrong_type_is_told_while_running() -> None:
+    """A running tracker checks its arguments like a stopped one."""
+    rig = Rig()
+    wrong: list[tuple[Any, Any, Any, Any]] = [
+        (None, None, "web", None),
+        ([rig.stream, rig.ring], None, "web", None),
+        (rig.stream, "conntrack", "web", None),
+        (rig.stream, None, 5, None),
+        (rig.stream, None, "web", [1]),
+        (rig.stream, None, "web", {1: 5}),
+    ]
+    for stream, conntrack, name, proxies in wrong:
+        with pytest.raises(TypeError):
+            rig.tracker.start(stream, conntrack, name, proxies=proxies)
+    with pytest.raises(ValueError, match="1 to 65535"):
+        rig.tracker.start(rig.stream, None, "web", proxies={0: "api"})
+    assert rig.tracker.running()
+
+
+def test_a_tracker_stops_at_the_end_of_its_block() -> None:
+    """As a context manager it takes what is in the ring, also after an error."""
+    rig = Rig()
+    with rig.tracker as tracker:
+        assert tracker is rig.tracker
+        rig.ring.produce(closed(HOUR))
+    assert not tracker.running()
+    assert rig.counts("recorded") == {"recorded": 1}
+    rig.tracker.start(rig.stream, None, "web")
+    with pytest.raises(ZeroDivisionError), rig.tracker:
+        _ = 1 / 0
+    assert not rig.tracker.running()
+
+
+def test_a_stopped_tracker_lets_the_streams_go() -> None:
+    """Nothing that it remembers of its start keeps a ring."""
+    rig = Rig()
+    (stream,) = rig.stream.streams
+    before = sys.getrefcount(stream)
+    rig.tracker.stop()
+    assert sys.getrefcount(stream) < before
+
+
+def test_reprs_tell_the_state() -> None:
+    """A tracker and a backend say what they are."""
+    rig = Rig(metrics=("lifetime", "connect"))
+    metrics = "metrics=('lifetime', 'connect')"
+    assert repr(rig.tracker) == f"<LatencyTracker: running, proxy_name='web', 1 ring, {metrics}>"
+    rig.tracker.stop()
+    assert repr(rig.tracker) == f"<LatencyTracker: stopped, {metrics}>"
+    rig.tracker.start([rig.stream, stats.create_event_stream(stats.MemoryRing())], None, "a")
+    assert repr(rig.tracker) == f"<LatencyTracker: running, proxy_name='a', 2 rings, {metrics}>"
+    backend = rig.tracker.backend("web", TARGET, metric="connect")
+    assert repr(backend) == f"<Backend: proxy_name='web', target_id='{TARGET}', metric='connect'>"
 
 
 def test_stop_takes_what_is_in_the_ring_and_keeps_histograms() -> None:

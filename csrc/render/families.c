@@ -53,6 +53,7 @@ static const struct lbl_sample lost[] = {
 	OF_TRACKER("corrupt", events.corrupt),
 };
 
+static const struct lbl_sample running[] = { OF_TRACKER(NULL, running) };
 static const struct lbl_sample produced[] = { OF_PRODUCERS(NULL, events.produced) };
 static const struct lbl_sample received[] = { OF_TRACKER(NULL, events.received) };
 static const struct lbl_sample counted[] = { OF_TRACKER(NULL, events.counted) };
@@ -63,18 +64,20 @@ static const struct lbl_sample size_bytes[] = { OF_TRACKER(NULL, events.size_byt
 
 static const struct lbl_family families[] = {
 	{ "lb_backend_latency_seconds", "Backend connection latency in seconds", LBL_HISTOGRAM,
-	  LBL_PER_BACKEND, .metric = LBL_LIFETIME },
+	  LBL_PER_BACKEND, .metric = LBL_LIFETIME, .in_copy = true },
 	{ "lb_backend_connect_seconds", "Time from the first SYN to the backend's SYN-ACK",
-	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_CONNECT },
+	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_CONNECT, .in_copy = true },
 	{ "lb_backend_first_byte_seconds", "Time from the first SYN to the backend's first byte",
-	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_FIRST_BYTE },
+	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_FIRST_BYTE, .in_copy = true },
 	{ "lb_backend_active_seconds", "Time from the first SYN to the first FIN or RST",
-	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_ACTIVE },
+	  LBL_HISTOGRAM, LBL_PER_BACKEND, .metric = LBL_ACTIVE, .in_copy = true },
 	{ "lblatency_connections_closed",
 	  "Closed connections to a backend, by reason, without health probes", LBL_COUNTER,
-	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, SAMPLES(closed) },
+	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, .in_copy = true, SAMPLES(closed) },
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
+	{ "lblatency_running", "1 while events are recorded, 0 also in a copy made by fork()",
+	  LBL_GAUGE, LBL_PER_TRACKER, .in_copy = true, SAMPLES(running) },
 	{ "lblatency_events", "Events read from the ring buffers, by type", LBL_COUNTER,
 	  LBL_PER_TRACKER, .label = "type", SAMPLES(events) },
 	{ "lblatency_closed_events", "Closed events, by outcome", LBL_COUNTER, LBL_PER_TRACKER,

@@ -33,6 +33,7 @@ struct lbl_family {
 	enum lbl_metric metric; /* of a histogram family */
 	const char *label; /* distinguishes samples of one backend or tracker; may be NULL */
 	bool is_sparse; /* omit samples that are 0 */
+	bool in_copy; /* also of a tracker that is a copy; others are about the parent's rings */
 	const struct lbl_sample *samples; /* NULL for a histogram */
 	size_t n_samples;
 };

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "event/decode.h"
@@ -16,8 +19,11 @@ struct lbl_queue {
 	uint32_t n_streams;
 	uint64_t dropped;
 	uint64_t head, tail; /* events pushed and popped so far */
+	struct lbl_decoded_event *events;
 	uint32_t capacity;
-	struct lbl_decoded_event events[];
+	bool closing, closed;
+	int fd; /* an eventfd, or -1 until a reader asks for it */
+	bool fd_is_readable;
 };
 
 static void init_filled(struct lbl_queue *queue)
@@ -58,56 +64,127 @@ static void take_burst(struct lbl_sink *sink, const void *first, uint32_t n)
 		take_record(sink, at, LBL_EVENT_BYTES);
 }
 
+/* Make the fd readable while events wait, and for good once the queue is closed. */
+static void update_fd(struct lbl_queue *queue)
+{
+	bool readable = queue->closed || queue->head != queue->tail;
+
+	if (queue->fd < 0 || readable == queue->fd_is_readable)
+		return;
+	if (readable)
+		eventfd_write(queue->fd, 1);
+	else
+		eventfd_read(queue->fd, &(eventfd_t){ 0 });
+	queue->fd_is_readable = readable;
+}
+
 static void wake_reader(struct lbl_sink *sink)
 {
 	struct lbl_queue *queue = queue_of(sink);
 
-	if (queue->head != queue->tail)
-		pthread_cond_broadcast(&queue->filled);
+	if (queue->head == queue->tail)
+		return;
+	update_fd(queue);
+	pthread_cond_broadcast(&queue->filled);
+}
+
+/*
+ * The parent and the child share the eventfd, so each would take the other's signals: the child puts
+ * one of its own in its place.
+ */
+static void replace_fd(struct lbl_queue *queue)
+{
+	int own = eventfd(queue->fd_is_readable, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (own < 0 || dup3(own, queue->fd, O_CLOEXEC) < 0) {
+		close(queue->fd);
+		queue->fd = -1;
+	}
+	if (own >= 0)
+		close(own);
 }
 
 /* The child has no waiting threads, but destroying the condition would wait for them. */
-static void forget_waiters(struct lbl_sink *sink)
+static void handle_fork(struct lbl_sink *sink)
 {
-	init_filled(queue_of(sink));
+	struct lbl_queue *queue = queue_of(sink);
+
+	init_filled(queue);
+	if (queue->fd >= 0)
+		replace_fd(queue);
 }
 
 static const struct lbl_sink_ops queue_ops = {
 	.burst = take_burst,
 	.record = take_record,
 	.end = wake_reader,
-	.forked = forget_waiters,
+	.forked = handle_fork,
 };
 
 int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 {
 	struct lbl_queue *queue;
 
-	if (!capacity)
+	if (!capacity || capacity > LBL_QUEUE_EVENTS_MAX)
 		return -EINVAL;
-	queue = calloc(1, sizeof(*queue) + capacity * sizeof(queue->events[0]));
+	queue = calloc(1, sizeof(*queue));
 	if (!queue)
 		return -ENOMEM;
+	queue->events = calloc(capacity, sizeof(*queue->events));
+	if (!queue->events) {
+		free(queue);
+		return -ENOMEM;
+	}
 	init_filled(queue);
 	queue->capacity = capacity;
+	queue->fd = -1;
 	lbl_sink_init(&queue->sink, &queue_ops);
 	*ret = queue;
 	return 0;
 }
 
-void lbl_queue_free(struct lbl_queue *queue)
+/* Detaching takes the locks of the streams, which come before the queue's. */
+static void unsubscribe(struct lbl_queue *queue)
 {
 	struct lbl_drain_counts unused;
 	uint32_t i;
 
-	if (!queue)
-		return;
 	for (i = 0; i < queue->n_streams; i++) {
 		lbl_stream_detach(queue->streams[i], &queue->sink, &unused);
 		lbl_stream_free(queue->streams[i]);
 	}
+}
+
+void lbl_queue_close(struct lbl_queue *queue)
+{
+	bool is_first;
+
+	pthread_mutex_lock(&queue->sink.lock);
+	is_first = !queue->closing;
+	queue->closing = true;
+	pthread_mutex_unlock(&queue->sink.lock);
+	if (!is_first)
+		return;
+	unsubscribe(queue);
+	pthread_mutex_lock(&queue->sink.lock);
+	queue->closed = true;
+	queue->tail = queue->head;
+	free(queue->events);
+	queue->events = NULL;
+	update_fd(queue);
+	pthread_cond_broadcast(&queue->filled);
+	pthread_mutex_unlock(&queue->sink.lock);
+}
+
+void lbl_queue_free(struct lbl_queue *queue)
+{
+	if (!queue)
+		return;
+	lbl_queue_close(queue);
 	lbl_sink_destroy(&queue->sink);
 	pthread_cond_destroy(&queue->filled);
+	if (queue->fd >= 0)
+		close(queue->fd);
 	free(queue);
 }
 
@@ -146,14 +223,40 @@ int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
 	int err = 0;
 
 	pthread_mutex_lock(&queue->sink.lock);
-	while (queue->head == queue->tail && !err)
+	while (queue->head == queue->tail && !queue->closed && !err)
 		err = timeout_ms < 0
 			      ? pthread_cond_wait(&queue->filled, &queue->sink.lock)
 			      : pthread_cond_timedwait(&queue->filled, &queue->sink.lock, &until);
 	for (popped = 0; popped < n && queue->tail != queue->head; popped++)
 		ret[popped] = queue->events[queue->tail++ % queue->capacity];
+	update_fd(queue);
 	pthread_mutex_unlock(&queue->sink.lock);
 	return (int)popped;
+}
+
+int lbl_queue_fd(struct lbl_queue *queue)
+{
+	int fd;
+
+	pthread_mutex_lock(&queue->sink.lock);
+	if (queue->fd < 0) {
+		queue->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		queue->fd_is_readable = false;
+	}
+	fd = queue->fd < 0 ? -errno : queue->fd;
+	update_fd(queue);
+	pthread_mutex_unlock(&queue->sink.lock);
+	return fd;
+}
+
+uint32_t lbl_queue_waiting(struct lbl_queue *queue)
+{
+	uint32_t waiting;
+
+	pthread_mutex_lock(&queue->sink.lock);
+	waiting = (uint32_t)(queue->head - queue->tail);
+	pthread_mutex_unlock(&queue->sink.lock);
+	return waiting;
 }
 
 uint64_t lbl_queue_dropped(const struct lbl_queue *queue)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* fork() takes every lock in the order of ranks, and releases it in parent and child. */
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -184,6 +185,48 @@ static void test_lower_ranks_come_first(void)
 
 /* ---- the child ---- */
 
+static int queue_fd; /* which parent and child signal each for itself */
+
+static bool is_readable(int fd)
+{
+	struct pollfd wanted = { .fd = fd, .events = POLLIN };
+
+	return poll(&wanted, 1, 0) == 1;
+}
+
+static uint64_t connections(int (*read)(struct lbl_tracker *, enum lbl_metric,
+					struct lbl_snapshot **))
+{
+	struct lbl_snapshot *snapshot;
+	uint64_t sum = 0;
+	size_t i;
+
+	REQUIRE(!read(tracker, LBL_LIFETIME, &snapshot));
+	for (i = 0; i < snapshot->n_rows; i++)
+		sum += snapshot->rows[i].count;
+	lbl_snapshot_free(snapshot);
+	return sum;
+}
+
+/* The child can read what the parent's stream had fed, but does not export it. */
+static void check_copy(void)
+{
+	struct lbl_tracker_stats stats;
+
+	CHECK(!lbl_tracker_stats(tracker, &stats) && stats.is_copy && !stats.running);
+	CHECK(connections(lbl_tracker_snapshot) == 1);
+	CHECK(connections(lbl_tracker_snapshot_own) == 0);
+}
+
+static void check_parent(void)
+{
+	struct lbl_tracker_stats stats;
+
+	CHECK(!lbl_tracker_stats(tracker, &stats) && !stats.is_copy && stats.running);
+	CHECK(connections(lbl_tracker_snapshot) == 1);
+	CHECK(connections(lbl_tracker_snapshot_own) == 1);
+}
+
 static void check_child(void)
 {
 	struct lbl_event event = closed_event(SECOND, 1);
@@ -199,9 +242,16 @@ static void check_child(void)
 	CHECK(lbl_stream_drain(stream) == -ECHILD);
 	CHECK(lbl_stream_produce(stream, &event, sizeof(event)) == -ECHILD);
 	CHECK(lbl_stream_attach(stream, &tracker->own->sink, &unused) == -ECHILD);
+	CHECK(is_readable(queue_fd));
 	CHECK(lbl_queue_pop(queue, 0, 1, &popped) == 1 && popped.event.port == 80);
 	CHECK(lbl_queue_pop(queue, 0, 1, &popped) == 0);
+	CHECK(!is_readable(queue_fd));
+	lbl_queue_close(queue);
+	CHECK(is_readable(queue_fd));
 	CHECK(lbl_tracker_name(tracker, "new", 3) > 0);
+	check_copy();
+	lbl_tracker_stop(tracker); /* nothing to stop: it stays a copy */
+	check_copy();
 	tear_down();
 	fflush(stdout);
 	_exit(checks_failed != 0);
@@ -224,6 +274,7 @@ static void test_a_child_is_on_its_own(void)
 	pid_t pid;
 
 	set_up();
+	queue_fd = lbl_queue_fd(queue);
 	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
 	CHECK(lbl_stream_drain(stream) >= 0);
 	stream->produced.produced++; /* as if one event did not fit into the ring */
@@ -236,9 +287,11 @@ static void test_a_child_is_on_its_own(void)
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK(WIFEXITED(status) && !WEXITSTATUS(status));
 	CHECK(lbl_stream_alive(stream) && stream->running);
+	check_parent();
+	CHECK(is_readable(queue_fd));
 	REQUIRE(!pthread_create(&waiter, NULL, pop, queue));
 	pthread_join(waiter, &popped);
-	CHECK((intptr_t)popped == 1);
+	CHECK((intptr_t)popped == 1 && !is_readable(queue_fd));
 	tear_down();
 }
 

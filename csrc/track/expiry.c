@@ -77,7 +77,7 @@ static void look_at_all(struct lbl_tracker *tracker)
 {
 	struct look look = { .tracker = tracker, .now = now_ns() };
 	struct lbl_part *parts;
-	size_t n = lbl_parts_gather(tracker, &parts);
+	size_t n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 
 	WRITE_ONCE(&tracker->expiry.looked_ns, look.now);
 	look.open_is_known = lost(tracker) == tracker->expiry.lost;

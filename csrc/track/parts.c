@@ -39,9 +39,9 @@ static size_t add_shard(struct lbl_shard *shard, uint32_t n, struct lbl_part *pa
 	return (size_t)(part - parts);
 }
 
-size_t lbl_parts_gather(struct lbl_tracker *tracker, struct lbl_part **ret)
+size_t lbl_parts_gather(struct lbl_tracker *tracker, size_t n_shards, struct lbl_part **ret)
 {
-	size_t n_shards = lbl_tracker_shards(tracker), capacity = 0, n = 0, i;
+	size_t capacity = 0, n = 0, i;
 	struct lbl_part *parts = NULL;
 	uint32_t *sizes = calloc(n_shards, sizeof(*sizes));
 

@@ -15,10 +15,11 @@ struct lbl_part {
 /* The caller of the functions below holds the tracker's lock. */
 
 /*
- * Gather all parts, sorted by key, so that those of a backend are adjacent. Returns their number,
- * or 0 if memory is exhausted; the caller frees `ret`.
+ * Gather all parts in the first `n_shards` shards, of which the own one is the first, sorted by key,
+ * so that those of a backend are adjacent. Returns their number, or 0 if memory is exhausted; the
+ * caller frees `ret`.
  */
-size_t lbl_parts_gather(struct lbl_tracker *tracker, struct lbl_part **ret);
+size_t lbl_parts_gather(struct lbl_tracker *tracker, size_t n_shards, struct lbl_part **ret);
 
 /* Gather one backend's parts; `named` has the name's number as proxy_ref. Returns 0 or -ENOMEM. */
 int lbl_parts_find(struct lbl_tracker *tracker, const struct lbl_key *named, struct lbl_part **ret,

@@ -152,23 +152,36 @@ static bool has_metric(const struct lbl_tracker *tracker, enum lbl_metric metric
 	return metric < LBL_METRICS && lbl_shard_has(tracker->own, metric);
 }
 
-int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
-			 struct lbl_snapshot **ret)
+static int snapshot_all(struct lbl_tracker *tracker, enum lbl_metric metric, bool with_copies,
+			struct lbl_snapshot **ret)
 {
 	struct lbl_part *parts = NULL;
 	int err = -ENOMEM;
-	size_t n;
+	size_t n, n_shards;
 
 	if (!has_metric(tracker, metric))
 		return -ENOENT;
 	pthread_mutex_lock(&tracker->lock);
 	lbl_expiry_catch_up(tracker);
-	n = lbl_parts_gather(tracker, &parts);
+	n_shards = with_copies || !tracker->is_copy ? lbl_tracker_shards(tracker) : 1;
+	n = lbl_parts_gather(tracker, n_shards, &parts);
 	if (n)
 		err = make_snapshot(parts, n, tracker->removed, metric, ret);
 	pthread_mutex_unlock(&tracker->lock);
 	free(parts);
 	return err;
+}
+
+int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
+			 struct lbl_snapshot **ret)
+{
+	return snapshot_all(tracker, metric, true, ret);
+}
+
+int lbl_tracker_snapshot_own(struct lbl_tracker *tracker, enum lbl_metric metric,
+			     struct lbl_snapshot **ret)
+{
+	return snapshot_all(tracker, metric, false, ret);
 }
 
 int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,

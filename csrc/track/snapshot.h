@@ -41,7 +41,14 @@ struct lbl_snapshot {
 int lbl_tracker_snapshot(struct lbl_tracker *tracker, enum lbl_metric metric,
 			 struct lbl_snapshot **ret);
 
-/* The same for one backend: the snapshot has one row, or none if the backend is unknown. */
+/*
+ * The same without what a child of fork() has copied of its parent's streams, which the parent
+ * exports.
+ */
+int lbl_tracker_snapshot_own(struct lbl_tracker *tracker, enum lbl_metric metric,
+			     struct lbl_snapshot **ret);
+
+/* The same as the first for one backend: the snapshot has one row, or none if the backend is unknown. */
 int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric, uint16_t name,
 			     const uint8_t *addr, uint16_t port, struct lbl_snapshot **ret);
 void lbl_snapshot_free(struct lbl_snapshot *snapshot);

@@ -51,6 +51,7 @@ struct lbl_tracker {
 	uint64_t produced_told; /* by the last lbl_accounting_read() */
 	struct lbl_stream_stats past; /* sums over earlier attachments */
 	uint16_t proxy;
+	bool is_copy; /* in a child of fork(), until it starts by itself: streams are the parent's */
 };
 
 static inline size_t lbl_tracker_shards(const struct lbl_tracker *tracker)

@@ -20,8 +20,10 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 		pthread_mutex_lock(&tracker->lock);
 		return;
 	}
-	if (phase == LBL_FORK_CHILD)
+	if (phase == LBL_FORK_CHILD) {
 		lbl_expiry_forked(tracker);
+		tracker->is_copy = true;
+	}
 	pthread_mutex_unlock(&tracker->lock);
 }
 
@@ -84,17 +86,6 @@ int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 	lbl_fork_register(&tracker->fork);
 	*ret = tracker;
 	return 0;
-}
-
-void lbl_tracker_free(struct lbl_tracker *tracker)
-{
-	if (!tracker)
-		return;
-	lbl_expiry_stop(tracker);
-	lbl_tracker_stop(tracker);
-	lbl_fork_unregister(&tracker->fork);
-	pthread_mutex_destroy(&tracker->lock);
-	destroy(tracker);
 }
 
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len)
@@ -343,10 +334,12 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	}
 	ended = detach(tracker);
 	err = attach_all(tracker, &made);
-	if (err)
+	if (err) {
 		failed = detach(tracker); /* from the streams attached before the failure */
-	else
+	} else {
 		tracker->proxy = proxies[0].name;
+		tracker->is_copy = false;
+	}
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
 	free_attachments(&ended);
@@ -356,15 +349,32 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	return err;
 }
 
-void lbl_tracker_stop(struct lbl_tracker *tracker)
+static void end(struct lbl_tracker *tracker, bool also_copies)
 {
-	struct attachments ended;
+	struct attachments ended = { 0 };
 
 	pthread_mutex_lock(&tracker->lock);
-	ended = detach(tracker);
+	if (also_copies || !tracker->is_copy)
+		ended = detach(tracker);
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
 	free_attachments(&ended);
+}
+
+void lbl_tracker_stop(struct lbl_tracker *tracker)
+{
+	end(tracker, false);
+}
+
+void lbl_tracker_free(struct lbl_tracker *tracker)
+{
+	if (!tracker)
+		return;
+	lbl_expiry_stop(tracker);
+	end(tracker, true);
+	lbl_fork_unregister(&tracker->fork);
+	pthread_mutex_destroy(&tracker->lock);
+	destroy(tracker);
 }
 
 bool lbl_tracker_running(struct lbl_tracker *tracker)
@@ -386,6 +396,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	pthread_mutex_lock(&tracker->lock);
 	err = lbl_accounting_read(tracker, &ret->events, &ret->outcomes);
 	ret->running = is_running(tracker);
+	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
@@ -444,7 +455,7 @@ void lbl_tracker_reset(struct lbl_tracker *tracker)
 	for (i = 0; i < lbl_tracker_shards(tracker); i++)
 		reset_shard(lbl_tracker_shard(tracker, i));
 	reset_shard(tracker->removed);
-	n = lbl_parts_gather(tracker, &parts);
+	n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 	lbl_remove_parts(tracker, parts, n, is_empty, tracker);
 	free(parts);
 	lbl_expiry_reset(tracker);

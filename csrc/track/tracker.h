@@ -57,7 +57,10 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 		      struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
 		      size_t n_proxies);
 
-/* Drain all streams once more and detach from them. Recorded data stays. */
+/*
+ * Drain all streams once more and detach from them. Recorded data stays. In a child of fork() there
+ * is nothing to stop.
+ */
 void lbl_tracker_stop(struct lbl_tracker *tracker);
 
 /* Return whether the tracker records; false in a child of fork(). */
@@ -67,7 +70,8 @@ bool lbl_tracker_running(struct lbl_tracker *tracker);
 struct lbl_tracker_stats {
 	struct lbl_stream_stats events;
 	struct lbl_outcomes outcomes; /* events.received = opened + closed + periodic + malformed */
-	bool running; /* false in a child of fork() */
+	uint64_t running; /* 1 or 0; 0 in a child of fork() */
+	bool is_copy; /* in a child of fork(), until it starts by itself */
 	uint16_t proxy; /* name's number of the last start's first proxy; 0 = never started */
 };
 
