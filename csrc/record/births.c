@@ -8,12 +8,12 @@ enum { FIRST_BIRTHS = 1024, BIRTHS_MAX = 1 << 20 };
 
 static uint32_t hash_birth(const struct lbl_births *births, const struct lbl_birth_key *key)
 {
-	uint64_t addresses, ports;
+	uint64_t front, ports;
 
-	memcpy(&addresses, key, sizeof(addresses));
-	ports = (uint64_t)key->client_port << 16 | key->target_port;
-	return (uint32_t)lbl_mix(addresses ^ births->seed,
-				 ports ^ births->seed ^ 0x9e3779b97f4a7c15);
+	memcpy(&front, key, sizeof(front));
+	memcpy(&ports, &key->client_port, sizeof(ports));
+	front = lbl_mix(front ^ births->seed, key->target ^ births->seed ^ 0xa0761d6478bd642f);
+	return (uint32_t)lbl_mix(front ^ births->seed, ports ^ births->seed ^ 0x9e3779b97f4a7c15);
 }
 
 /* Return the position of the key's entry, or of the empty one to insert it. */
@@ -82,17 +82,25 @@ static void evict_one(struct lbl_births *births, const struct lbl_birth_key *key
 static struct lbl_birth_key key_of(const struct lbl_decoded_event *event)
 {
 	struct lbl_birth_key key = { .client_port = event->client_port,
+				     .vip_port = event->vip_port,
 				     .target_port = event->event.port };
 
 	memcpy(&key.client, event->client_addr + 12, sizeof(key.client));
+	memcpy(&key.vip, event->vip_addr + 12, sizeof(key.vip));
 	memcpy(&key.target, event->event.addr + 12, sizeof(key.target));
 	return key;
 }
 
-int lbl_births_insert(struct lbl_births *births, const struct lbl_decoded_event *event)
+/* Return the key's entry, or NULL if it has none. */
+static struct lbl_birth *find(const struct lbl_births *births, const struct lbl_birth_key *key)
 {
-	const struct lbl_birth_key key = key_of(event);
-	struct lbl_birth *birth;
+	struct lbl_birth *birth = births->n ? &births->entries[position(births, key)] : NULL;
+
+	return birth && birth->used ? birth : NULL;
+}
+
+static int add(struct lbl_births *births, const struct lbl_birth_key *key, uint64_t created_ns)
+{
 	int evicted = 0;
 
 	if (!births->entries || (births->n > births->mask / 2 && births->n < BIRTHS_MAX)) {
@@ -101,33 +109,40 @@ int lbl_births_insert(struct lbl_births *births, const struct lbl_decoded_event 
 		if (err)
 			return err;
 	}
-	birth = &births->entries[position(births, &key)];
-	if (!birth->used && births->n == BIRTHS_MAX) {
-		evict_one(births, &key);
-		birth = &births->entries[position(births, &key)];
+	if (births->n == BIRTHS_MAX) {
+		evict_one(births, key);
 		evicted = 1;
 	}
-	births->n += !birth->used;
-	*birth = (struct lbl_birth){ .key = key,
-				     .used = 1,
-				     .created_ns = event->event.timestamp_ns };
+	births->n++;
+	births->entries[position(births, key)] =
+		(struct lbl_birth){ .key = *key, .used = 1, .created_ns = created_ns };
 	return evicted;
 }
 
-uint64_t lbl_births_take(struct lbl_births *births, const struct lbl_decoded_event *event)
+int lbl_births_insert(struct lbl_births *births, const struct lbl_decoded_event *event)
 {
 	const struct lbl_birth_key key = key_of(event);
-	uint64_t created_ns;
-	uint32_t i;
+	uint64_t created_ns = event->event.timestamp_ns;
+	struct lbl_birth *birth = find(births, &key);
 
-	if (!births->n)
-		return 0;
-	i = position(births, &key);
-	if (!births->entries[i].used)
-		return 0;
-	created_ns = births->entries[i].created_ns;
-	remove_at(births, i);
-	return created_ns;
+	if (!birth)
+		return created_ns ? add(births, &key, created_ns) : 0;
+	if (birth->created_ns != created_ns) /* else the same event came again */
+		birth->created_ns = 0;
+	return 0;
+}
+
+bool lbl_births_take(struct lbl_births *births, const struct lbl_decoded_event *event,
+		     uint64_t *ret)
+{
+	const struct lbl_birth_key key = key_of(event);
+	const struct lbl_birth *birth = find(births, &key);
+
+	if (!birth)
+		return false;
+	*ret = birth->created_ns;
+	remove_at(births, (uint32_t)(birth - births->entries));
+	return true;
 }
 
 void lbl_births_destroy(struct lbl_births *births)

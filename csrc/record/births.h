@@ -8,16 +8,18 @@
 
 #include "event/event.h"
 
-/* The connection's tuple, IPv4 only. */
+/* All that events tell of a connection; IPv4 only. Formats with a client tell no protocol. */
 struct lbl_birth_key {
-	uint32_t client, target; /* network order */
-	uint16_t client_port, target_port;
+	uint32_t client, vip, target; /* network order */
+	uint16_t client_port, vip_port, target_port, unused;
 };
+
+_Static_assert(sizeof(struct lbl_birth_key) == 20, "keys compare as bytes: no padding");
 
 struct lbl_birth {
 	struct lbl_birth_key key;
 	uint32_t used;
-	uint64_t created_ns;
+	uint64_t created_ns; /* 0 if two could be meant */
 };
 
 struct lbl_births {
@@ -27,12 +29,17 @@ struct lbl_births {
 };
 
 /*
- * Remember the creation time of an opened event's connection. Returns 0, 1 if an older entry was
+ * Remember the creation time of an opened event's connection. If the same connection is open since
+ * another time, two could be meant: then neither is known. Returns 0, 1 if an older entry was
  * evicted (limit 2^20), or -ENOMEM.
  */
 int lbl_births_insert(struct lbl_births *births, const struct lbl_decoded_event *event);
-/* Remove a connection, and return its creation time in ns; 0 if unknown. */
-uint64_t lbl_births_take(struct lbl_births *births, const struct lbl_decoded_event *event);
+/*
+ * Remove a connection. Returns whether it was seen opening; `ret` is its creation time in ns, or 0
+ * if two could be meant.
+ */
+bool lbl_births_take(struct lbl_births *births, const struct lbl_decoded_event *event,
+		     uint64_t *ret);
 /* Free the entries. Legal on a zeroed struct. */
 void lbl_births_destroy(struct lbl_births *births);
 

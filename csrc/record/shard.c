@@ -213,7 +213,7 @@ static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded
 
 /*
  * Creation time: from the event, else from its opened event, else from the last source; 0 if
- * unknown.
+ * unknown, or if two connections could be meant.
  */
 static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
 {
@@ -222,8 +222,7 @@ static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_eve
 
 	if (created_ns || !decoded->has_client)
 		return created_ns;
-	created_ns = lbl_births_take(&shard->births, decoded);
-	if (!created_ns && birth_source->created_ns)
+	if (!lbl_births_take(&shard->births, decoded, &created_ns) && birth_source->created_ns)
 		created_ns = birth_source->created_ns(birth_source->ctx, decoded);
 	else if (birth_source->used)
 		birth_source->used(birth_source->ctx, decoded);

@@ -12,6 +12,14 @@ static int insert(struct lbl_births *births, struct lbl_decoded_event *event, ui
 	return lbl_births_insert(births, event);
 }
 
+/* Return the creation time; 0 if it is unknown or two could be meant. */
+static uint64_t take(struct lbl_births *births, const struct lbl_decoded_event *event)
+{
+	uint64_t created_ns = 77;
+
+	return lbl_births_take(births, event, &created_ns) ? created_ns : 0;
+}
+
 static void test_births_remember_and_forget(void)
 {
 	struct lbl_births births = { 0 };
@@ -24,12 +32,12 @@ static void test_births_remember_and_forget(void)
 	}
 	for (i = 0; i < n; i += 2) {
 		set_client(&event, i * 7);
-		CHECK(lbl_births_take(&births, &event) == i + 1);
-		CHECK(lbl_births_take(&births, &event) == 0);
+		CHECK(take(&births, &event) == i + 1);
+		CHECK(take(&births, &event) == 0);
 	}
 	for (i = 1; i < n; i += 2) {
 		set_client(&event, i * 7);
-		CHECK(lbl_births_take(&births, &event) == i + 1);
+		CHECK(take(&births, &event) == i + 1);
 	}
 	CHECK(births.n == 0);
 	lbl_births_destroy(&births);
@@ -56,7 +64,7 @@ static void test_a_full_table_evicts_one_for_one(void)
 		uint64_t created_ns;
 
 		set_client(&event, i);
-		created_ns = lbl_births_take(&births, &event);
+		created_ns = take(&births, &event);
 		CHECK(created_ns == 0 || created_ns == i + 1);
 		known += created_ns != 0;
 	}
@@ -71,8 +79,8 @@ static void test_every_part_of_the_name_counts(void)
 	struct lbl_births births = { 0 };
 	int i;
 
-	CHECK(lbl_births_take(&births, &event) == 0);
-	for (i = 0; i < 12; i++) {
+	CHECK(take(&births, &event) == 0);
+	for (i = 0; i < 18; i++) {
 		event.event.addr[15] = 1;
 		set_client(&event, 1);
 		CHECK(insert(&births, &event, 5) == 0);
@@ -83,16 +91,54 @@ static void test_every_part_of_the_name_counts(void)
 			other.event.addr[8 + i] ^= 8;
 		else if (i < 10)
 			other.client_port ^= (uint16_t)(1 << 8 * (i - 8));
-		else
+		else if (i < 12)
 			other.event.port ^= (uint16_t)(1 << 8 * (i - 10));
-		CHECK(lbl_births_take(&births, &other) == 0 && births.n == 1);
-		CHECK(lbl_births_take(&births, &event) == 5 && births.n == 0);
+		else if (i < 16)
+			other.vip_addr[i] ^= 8;
+		else
+			other.vip_port ^= (uint16_t)(1 << 8 * (i - 16));
+		CHECK(take(&births, &other) == 0 && births.n == 1);
+		CHECK(take(&births, &event) == 5 && births.n == 0);
 	}
+	lbl_births_destroy(&births);
+}
+
+/* Opened twice without a close between: neither time is taken, and the entry is forgotten whole. */
+static void test_two_that_could_be_meant(void)
+{
+	struct lbl_decoded_event event = { .client_port = 40000, .event.port = 80 };
+	struct lbl_births births = { 0 };
+	uint64_t created_ns = 77;
+
+	CHECK(!insert(&births, &event, 5) && !insert(&births, &event, 5)); /* came twice */
+	CHECK(births.n == 1 && take(&births, &event) == 5 && births.n == 0);
+	CHECK(!insert(&births, &event, 6) && !insert(&births, &event, 7));
+	CHECK(!insert(&births, &event, 6) && births.n == 1);
+	CHECK(lbl_births_take(&births, &event, &created_ns) && !created_ns && births.n == 0);
+	CHECK(!lbl_births_take(&births, &event, &created_ns));
+	CHECK(!insert(&births, &event, 8) && take(&births, &event) == 8);
+	CHECK(!insert(&births, &event, 0) && births.n == 0); /* tells no time */
+	CHECK(!insert(&births, &event, 9) && !insert(&births, &event, 0));
+	CHECK(take(&births, &event) == 0 && births.n == 0);
+	lbl_births_destroy(&births);
+}
+
+static void test_no_memory(void)
+{
+	struct lbl_decoded_event event = { .client_port = 1 };
+	struct lbl_births births = { 0 };
+
+	no_memory = true;
+	CHECK(insert(&births, &event, 1) == -ENOMEM && take(&births, &event) == 0);
+	no_memory = false;
+	CHECK(insert(&births, &event, 1) == 0 && take(&births, &event) == 1);
 	lbl_births_destroy(&births);
 }
 
 int main(void)
 {
+	RUN(test_two_that_could_be_meant);
+	RUN(test_no_memory);
 	RUN(test_every_part_of_the_name_counts);
 	RUN(test_births_remember_and_forget);
 	RUN(test_a_full_table_evicts_one_for_one);
