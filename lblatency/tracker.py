@@ -45,6 +45,16 @@ def _check_expiry(seconds: float) -> int:
     return max(1, round(seconds * 1e9))
 
 
+def _bad_item(values: Any, index: int) -> ValueError:
+    return ValueError(f"item {index}: {refusal(-errno.EINVAL, values[index])}")
+
+
+def _first_bad(values: Any) -> int | None:
+    """The index of the first double that is no duration. Called before a backend is added."""
+    bad = ffi.new("size_t *")
+    return int(bad[0]) if lib.lbl_durations_check(values, len(values), bad) else None
+
+
 class _Start(NamedTuple):
     """What a tracker was started with, by the names of the arguments of `start()`."""
 
@@ -169,7 +179,7 @@ class LatencyTracker:
             raise TypeError("conntrack_map must be a lblatency.conntrack.ConntrackMap or None")
         if proxies is not None and not isinstance(proxies, Mapping):
             raise TypeError("proxies must be a mapping from proxy id or 'ip:port' to name")
-        table = self._proxy_table(proxy_name, proxies or {})
+        table, _keep = self._proxy_table(proxy_name, proxies or {})
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]
         start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}))
@@ -203,25 +213,24 @@ class LatencyTracker:
                 stacklevel=3,
             )
 
-    def _proxy_table(self, proxy_name: str, proxies: Mapping[int | str, str]) -> Any:
-        rows: list[dict[str, Any]] = [{"id": 0, "name": self._name_number(proxy_name)}]
-        unused = iter(range(65535, 0, -1))
-        for key, name in proxies.items():
-            row: dict[str, Any] = {"name": self._name_number(name)}
+    @staticmethod
+    def _proxy_table(proxy_name: str, proxies: Mapping[int | str, str]) -> tuple[Any, list[Any]]:
+        """The table for C, and the texts that it points to."""
+        texts: list[Any] = []
+        rows: list[dict[str, Any]] = []
+        for key, name in ((0, proxy_name), *proxies.items()):
+            encoded = _check_name(name)
+            texts.append(ffi.from_buffer(encoded))
+            row: dict[str, Any] = {"name": texts[-1], "name_bytes": len(encoded)}
             if isinstance(key, str):
                 address, port = parse_target(key)
-                row["id"] = next(number for number in unused if number not in proxies)
                 row.update(has_vip=True, vip_addr=address, vip_port=port)
-            elif isinstance(key, int) and 0 < key < 65536:
+            elif not rows or (isinstance(key, int) and 0 < key < 65536):
                 row["id"] = key
             else:
                 raise ValueError(f"proxy id {key!r} must be 1 to 65535, or an 'ip:port'")
             rows.append(row)
-        return ffi.new("struct lbl_proxy[]", rows)
-
-    def _name_number(self, name: str) -> int:
-        encoded = _check_name(name)
-        return check(lib.lbl_tracker_name(self._ptr, encoded, len(encoded)), "naming a proxy")
+        return ffi.new("struct lbl_proxy[]", rows), texts
 
     def stop(self) -> None:
         """Record the events that are still in the rings, then stop. The histograms stay."""
@@ -236,8 +245,9 @@ class LatencyTracker:
 
     def _bind(self, proxy_name: str, target_id: str, metric: str) -> Backend:
         self._buckets_of(metric)
-        number = self._name_number(proxy_name)
         ip, port = parse_target(target_id)
+        name = _check_name(proxy_name)
+        number = check(lib.lbl_tracker_name(self._ptr, name, len(name)), "naming a proxy")
         out = ffi.new("struct lbl_backend **")
         rc = lib.lbl_tracker_backend(self._ptr, metric_number(metric), number, ip, port, out)
         check(rc, "adding a backend")
@@ -273,6 +283,8 @@ class LatencyTracker:
         try:
             backend = self._bound[proxy_name, target_id, metric]
         except (KeyError, TypeError):
+            if _first_bad(ffi.new("double[]", [latency_sec])) is not None:
+                raise refusal(-errno.EINVAL, latency_sec) from None
             backend = self._bind(proxy_name, target_id, metric)
         backend.observe(latency_sec)
 
@@ -296,17 +308,20 @@ class LatencyTracker:
             TypeError: an item is not a number; the message has its index.
             ValueError: an item is no duration, see `record_latency()`; the message has its index.
         """
-        view = doubles(seconds)
-        backend = self.backend(proxy_name, target_id, metric=metric)
-        n = view.nbytes // 8
-        values = ffi.from_buffer("double[]", view)
+        values = ffi.from_buffer("double[]", doubles(seconds))
+        try:
+            backend = self._bound[proxy_name, target_id, metric]
+        except (KeyError, TypeError):
+            if (index := _first_bad(values)) is not None:
+                raise _bad_item(values, index) from None
+            backend = self._bind(proxy_name, target_id, metric)
         bad = ffi.new("size_t *")
-        refused = lib.lbl_backend_observe_many(backend.ptr, values, n, bad)
+        refused = lib.lbl_backend_observe_many(backend.ptr, values, len(values), bad)
         if refused == -errno.EINVAL:
-            raise ValueError(f"item {bad[0]}: {refusal(refused, values[bad[0]])}")
+            raise _bad_item(values, bad[0])
         if refused:
             raise refusal(refused, None)
-        return n
+        return len(values)
 
     # ---- reading ----
 
@@ -476,13 +491,15 @@ class LatencyTracker:
         Returns:
             `running`; `proxy_name`; `histogram_count`; `backends`, which has per (proxy name,
             `ip:port`) `count` and `mean` of the lifetime (seconds, None without observations),
-            `opened`, `closed`, `open` and `reasons`; `events`, see `event_counts()`.
+            `opened`, `closed`, `open` and `reasons`; `open_error`: how far `open` may be off over
+            all backends, since so many events were lost since the last reset; `events`, see
+            `event_counts()`.
         """
         rows = self.backends()
         raw = self.raw_stats()
         return {
             "running": bool(raw.running),
-            "proxy_name": self._name(raw.proxy) if raw.proxy else None,
+            "proxy_name": self._name(raw.proxy) if raw.proxy or raw.running else None,
             "histogram_count": sum(1 for row in rows if row.histogram["count"]),
             "backends": {
                 (row.proxy, row.target): {
@@ -495,6 +512,7 @@ class LatencyTracker:
                 }
                 for row in rows
             },
+            "open_error": raw.open_error,
             "events": self._event_counts(raw),
         }
 

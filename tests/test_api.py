@@ -84,7 +84,9 @@ def test_status_has_the_documented_keys() -> None:
     ring.produce(stats.Event("opened", TARGET, SECOND).pack())
     stream.drain()
     status = lblatency.get_status()
-    assert list(status) == ["running", "proxy_name", "histogram_count", "backends", "events"]
+    assert list(status) == [
+        "running", "proxy_name", "histogram_count", "backends", "open_error", "events"
+    ]  # fmt: skip
     assert status["backends"]["web", TARGET] == {
         "count": 0, "mean": None, "opened": 1, "closed": 0, "open": 1,
         "reasons": dict.fromkeys(REASONS, 0),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "base/intern.h"
 #include "base/fork.h"
@@ -16,8 +17,10 @@ struct name {
 struct lbl_intern {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
-	uint32_t n, capacity;
+	uint32_t n, capacity; /* the capacity is 0 or a power of two */
 	struct name **names;
+	uint16_t *hash; /* twice the capacity; 0 = empty */
+	uint64_t seed; /* secret: whoever chooses names must not choose collisions */
 };
 
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
@@ -36,6 +39,8 @@ struct lbl_intern *lbl_intern_new(void)
 
 	if (!names)
 		return NULL;
+	if (getrandom(&names->seed, sizeof(names->seed), GRND_NONBLOCK) != sizeof(names->seed))
+		names->seed = (uintptr_t)names;
 	pthread_mutex_init(&names->lock, NULL);
 	names->fork.rank = LBL_FORK_INTERN;
 	names->fork.handle = handle_fork;
@@ -56,8 +61,57 @@ void lbl_intern_free(struct lbl_intern *names)
 	for (i = 0; i < names->n; i++)
 		free(names->names[i]);
 	free(names->names);
+	free(names->hash);
 	pthread_mutex_destroy(&names->lock);
 	free(names);
+}
+
+static uint64_t hash_text(const struct lbl_intern *names, const char *text, size_t len)
+{
+	uint64_t hash = lbl_mix(names->seed, len ^ 0xa0761d6478bd642f), word;
+
+	for (; len >= sizeof(word); len -= sizeof(word), text += sizeof(word)) {
+		memcpy(&word, text, sizeof(word));
+		hash = lbl_mix(hash ^ word, names->seed ^ 0xe7037ed1a0b428db);
+	}
+	word = 0;
+	memcpy(&word, text, len);
+	return lbl_mix(hash ^ word, names->seed ^ 0x8ebc6af09c88c6e3);
+}
+
+/* Return the place of a name, or the empty one for it. Number 0 is in none: it is reserved. */
+static uint16_t *place(const struct lbl_intern *names, const char *text, size_t len)
+{
+	uint32_t mask = 2 * names->capacity - 1;
+	uint32_t i = (uint32_t)hash_text(names, text, len) & mask;
+
+	for (;; i = (i + 1) & mask) {
+		uint16_t *number = &names->hash[i];
+		const struct name *name = names->names[*number];
+
+		if (!*number || (name->len == len && !memcmp(name->text, text, len)))
+			return number;
+	}
+}
+
+static int grow(struct lbl_intern *names)
+{
+	uint32_t capacity = names->capacity ? names->capacity * 2 : 16, i;
+	struct name **larger = reallocarray(names->names, capacity, sizeof(struct name *));
+	uint16_t *hash;
+
+	if (!larger)
+		return -ENOMEM;
+	names->names = larger;
+	hash = calloc(2 * (size_t)capacity, sizeof(*hash));
+	if (!hash)
+		return -ENOMEM;
+	free(names->hash);
+	names->hash = hash;
+	names->capacity = capacity;
+	for (i = 1; i < names->n; i++)
+		*place(names, larger[i]->text, larger[i]->len) = (uint16_t)i;
+	return 0;
 }
 
 static int append(struct lbl_intern *names, const char *text, size_t len)
@@ -65,35 +119,25 @@ static int append(struct lbl_intern *names, const char *text, size_t len)
 	struct name *name;
 
 	if (names->n > NAMES_MAX)
-		return -ENOSPC;
-	if (names->n == names->capacity) {
-		uint32_t capacity = names->capacity ? names->capacity * 2 : 16;
-		struct name **larger = reallocarray(names->names, capacity, sizeof(struct name *));
-
-		if (!larger)
-			return -ENOMEM;
-		names->names = larger;
-		names->capacity = capacity;
-	}
+		return 0;
+	if (names->n == names->capacity && grow(names))
+		return -ENOMEM;
 	name = malloc(sizeof(*name) + len);
 	if (!name)
 		return -ENOMEM;
 	name->len = len;
 	memcpy(name->text, text, len);
 	names->names[names->n] = name;
+	if (names->n)
+		*place(names, text, len) = (uint16_t)names->n;
 	return (int)names->n++;
 }
 
-/* A linear search is enough: proxies are few, and each is looked up once per backend. */
 static int find(const struct lbl_intern *names, const char *text, size_t len)
 {
-	uint32_t i;
+	uint16_t number = *place(names, text, len);
 
-	for (i = 1; i < names->n; i++) {
-		if (names->names[i]->len == len && !memcmp(names->names[i]->text, text, len))
-			return (int)i;
-	}
-	return -ENOENT;
+	return number ? number : -ENOENT;
 }
 
 int lbl_intern_find(struct lbl_intern *names, const char *text, size_t len)
@@ -111,7 +155,7 @@ int lbl_intern_insert(struct lbl_intern *names, const char *text, size_t len)
 	int found;
 
 	pthread_mutex_lock(&names->lock);
-	found = find(names, text, len);
+	found = names->n ? find(names, text, len) : -ENOENT;
 	if (found < 0)
 		found = append(names, text, len);
 	pthread_mutex_unlock(&names->lock);

@@ -15,7 +15,10 @@ struct lbl_intern;
 struct lbl_intern *lbl_intern_new(void);
 void lbl_intern_free(struct lbl_intern *names);
 
-/* Return the number of a name of `len` bytes, added if new: 1 to 65535, -ENOSPC or -ENOMEM. */
+/*
+ * Return the number of a name of `len` bytes, added if new: 1 to 65535; or 0, the number of
+ * "overflow", if all are in use. -ENOMEM.
+ */
 int lbl_intern_insert(struct lbl_intern *names, const char *text, size_t len);
 
 /* Return the number of a name, or -ENOENT. */

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "event/decode.h"
@@ -102,8 +101,7 @@ static void destroy(struct lbl_shard *shard)
 	lbl_array_release(&shard->sums_memory);
 	lbl_table_destroy(&shard->table);
 	lbl_births_destroy(&shard->births);
-	free(shard->proxies);
-	free(shard->vips);
+	lbl_proxies_destroy(&shard->proxies);
 	free(shard);
 }
 
@@ -117,12 +115,13 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 		return -ENOMEM;
 	shard->by_name = !ops->record;
 	err = init(shard, buckets, capacity);
+	if (!err && !shard->by_name)
+		err = lbl_proxies_init(&shard->proxies, names);
 	if (err) {
 		destroy(shard);
 		return err;
 	}
 	shard->births.seed = shard->table.seed;
-	shard->names = names;
 	lbl_sink_init(&shard->sink, ops);
 	*ret = shard;
 	return 0;
@@ -138,75 +137,31 @@ void lbl_shard_free(struct lbl_shard *shard)
 
 /* ---- finding backends ---- */
 
-/* Return the name's number of a proxy id. An unnamed id gets a name, which is remembered. */
-static int proxy_name(struct lbl_shard *shard, uint16_t proxy)
-{
-	struct lbl_proxy_name *larger;
-	char text[16];
-	int name;
-	size_t i;
-
-	if (shard->by_name)
-		return proxy;
-	for (i = 0; i < shard->n_proxies; i++) {
-		if (shard->proxies[i].proxy == proxy)
-			return shard->proxies[i].name;
-	}
-	name = lbl_intern_insert(shard->names, text,
-				 (size_t)snprintf(text, sizeof(text), "proxy-%u", proxy));
-	if (name < 0)
-		return name;
-	larger = reallocarray(shard->proxies, shard->n_proxies + 1, sizeof(*larger));
-	if (!larger)
-		return -ENOMEM;
-	shard->proxies = larger;
-	shard->proxies[shard->n_proxies++] = (struct lbl_proxy_name){ proxy, (uint16_t)name };
-	return name;
-}
-
 uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 {
 	uint32_t index = lbl_table_find(&shard->table, key);
-	int name;
+	uint16_t name;
 
 	if (likely(index))
 		return index;
 	if (lbl_table_is_full(&shard->table) ||
 	    grow(shard, (size_t)lbl_table_next(&shard->table) + 1))
 		return 0;
-	name = proxy_name(shard, key->proxy_ref);
-	return name < 0 ? 0 : lbl_table_insert(&shard->table, key, (uint16_t)name);
+	name = shard->by_name ? key->proxy_ref : lbl_proxies_name(&shard->proxies, key);
+	return name ? lbl_table_insert(&shard->table, key, name) : 0;
 }
 
 uint32_t lbl_shard_next_named(const struct lbl_shard *shard, const struct lbl_key *named,
 			      size_t *at)
 {
-	struct lbl_key key = *named;
+	struct lbl_key key;
 	uint32_t index = 0;
 
 	if (shard->by_name)
 		return (*at)++ ? 0 : lbl_table_find(&shard->table, named);
-	while (!index && *at < shard->n_proxies) {
-		const struct lbl_proxy_name *proxy = &shard->proxies[(*at)++];
-
-		key.proxy_ref = proxy->proxy;
-		if (proxy->name == named->proxy_ref)
-			index = lbl_table_find(&shard->table, &key);
-	}
+	while (!index && lbl_proxies_next(&shard->proxies, named, at, &key))
+		index = lbl_table_find(&shard->table, &key);
 	return index;
-}
-
-/* Formats without a proxy id contain the VIP instead. */
-static uint16_t proxy_of(const struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
-{
-	size_t i;
-
-	for (i = 0; i < shard->n_vips; i++) {
-		if (shard->vips[i].port == decoded->vip_port &&
-		    !memcmp(shard->vips[i].addr, decoded->vip_addr, sizeof(decoded->vip_addr)))
-			return shard->vips[i].proxy;
-	}
-	return 0;
 }
 
 /* ---- recording ---- */
@@ -305,6 +260,7 @@ static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_even
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 {
 	struct lbl_decoded_event decoded;
+	struct lbl_key key;
 	uint32_t index;
 
 	if (lbl_decode(data, len, &decoded)) {
@@ -315,9 +271,8 @@ void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len)
 		lbl_owner_add(&shard->outcomes.periodic, 1);
 		return;
 	}
-	if (decoded.has_client)
-		decoded.event.proxy_id = proxy_of(shard, &decoded);
-	index = lbl_shard_backend(shard, lbl_key_of(&decoded.event));
+	key = lbl_proxies_key(&shard->proxies, &decoded);
+	index = lbl_shard_backend(shard, &key);
 	if (decoded.event.backend_id)
 		lbl_table_remember(&shard->table, decoded.event.backend_id, index);
 	if (decoded.event.type == LBL_OPENED)
@@ -398,9 +353,9 @@ static void merge_backend(struct lbl_shard *shard, uint32_t to, const struct lbl
 
 static uint32_t same_backend(struct lbl_shard *shard, const struct lbl_shard *from, uint32_t index)
 {
-	struct lbl_key key = from->table.hot[index].key;
+	const struct lbl_key key =
+		lbl_key_named(&from->table.hot[index].key, from->table.cold[index].name);
 
-	key.proxy_ref = from->table.cold[index].name;
 	lbl_shard_make_room(shard); /* on failure, a new backend is not told apart */
 	return lbl_shard_backend(shard, &key);
 }
@@ -419,11 +374,11 @@ void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 	lbl_outcomes_add(&shard->outcomes, &from->outcomes);
 }
 
-void lbl_shard_clear(struct lbl_shard *shard, uint32_t index)
+void lbl_shard_clear(struct lbl_shard *shard, uint32_t index, bool keep_open)
 {
 	uint32_t i;
 
-	lbl_table_clear(&shard->table, index);
+	lbl_table_clear(&shard->table, index, keep_open);
 	lbl_bank_clear(&shard->banks[LBL_LIFETIME], index);
 	for (i = 0; i < shard->n_more; i++)
 		lbl_bank_clear(&shard->banks[shard->more[i]], index);
@@ -464,7 +419,7 @@ bool lbl_shard_free_one(struct lbl_shard *shard, struct lbl_shard *to, struct lb
 	if (!index)
 		return false;
 	merge_backend(to, 0, shard, index, &shard->outcomes, scratch);
-	lbl_shard_clear(shard, index);
+	lbl_shard_clear(shard, index, false);
 	lbl_table_free(&shard->table);
 	return true;
 }

@@ -11,6 +11,7 @@
 #include "record/bank.h"
 #include "record/births.h"
 #include "record/metric.h"
+#include "record/proxies.h"
 #include "record/table.h"
 #include "stream/sink.h"
 
@@ -33,16 +34,6 @@ struct lbl_outcomes {
 };
 /* cdef: end */
 
-struct lbl_vip {
-	uint8_t addr[16];
-	uint16_t port;
-	uint16_t proxy;
-};
-
-struct lbl_proxy_name {
-	uint16_t proxy, name;
-};
-
 enum { LBL_SUMS_BYTES = LBL_METRICS - 1 <= 4 ? 32 : 64 };
 
 /* The writer holds the sink's lock for a batch at a time; readers of table and banks do not. */
@@ -56,13 +47,9 @@ struct lbl_shard {
 	struct lbl_outcomes outcomes;
 	struct lbl_births births;
 	struct lbl_birth_source birth_source; /* the last source of creation times; all 0 = none */
-	struct lbl_intern *names;
+	struct lbl_proxies proxies; /* none if the shard is `by_name` */
 	bool by_name; /* keys contain a name's number instead of a proxy id */
 	uint32_t n_by_hand; /* backends that the program added */
-	struct lbl_proxy_name *proxies;
-	size_t n_proxies;
-	struct lbl_vip *vips;
-	size_t n_vips;
 };
 
 /*
@@ -102,7 +89,10 @@ int lbl_shard_make_room(struct lbl_shard *shard);
 /* Record one event of any format. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
 
-/* Return the backend's index, added if unknown; 0 is the overflow backend. */
+/*
+ * Return the backend's index, added if unknown; 0, the overflow backend, if there is no room or the
+ * name has no number.
+ */
 uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key);
 
 /*
@@ -143,8 +133,8 @@ void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 
 void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from);
 
-/* Set a backend's counters to zero. The caller excludes readers. */
-void lbl_shard_clear(struct lbl_shard *shard, uint32_t index);
+/* Set a backend's counters to zero, as lbl_table_clear() does. The caller excludes readers. */
+void lbl_shard_clear(struct lbl_shard *shard, uint32_t index, bool keep_open);
 
 /* Return a number that has changed if anything was recorded for the backend meanwhile. */
 uint64_t lbl_shard_activity(struct lbl_shard *shard, uint32_t index, struct lbl_totals *scratch);

@@ -290,9 +290,11 @@ void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_
 	tallies->closed[LBL_REASON_CONNECT_FAILED] += connect_failed;
 	tallies->probes += probes;
 	tallies->opened += counts[LBL_HOT_OPENED];
-	if (table->sees_opens)
-		tallies->open +=
-			(int64_t)(counts[LBL_HOT_OPENED] - ended - connect_failed - probes);
+	if (table->sees_opens) {
+		tallies->open += cold->open_before + (int64_t)(counts[LBL_HOT_OPENED] - ended -
+							       connect_failed - probes);
+		tallies->open_before += cold->open_before;
+	}
 }
 
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies)
@@ -305,7 +307,7 @@ void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl
 	lbl_owner_add(&table->cold[index].probes, tallies->probes);
 }
 
-void lbl_table_clear(struct lbl_table *table, uint32_t index)
+void lbl_table_clear(struct lbl_table *table, uint32_t index, bool keep_open)
 {
 	struct lbl_cold *cold = &table->cold[index];
 	struct lbl_hot *hot = &table->hot[index];
@@ -315,7 +317,6 @@ void lbl_table_clear(struct lbl_table *table, uint32_t index)
 	memset(hot->counts, 0, sizeof(hot->counts));
 	*cold = (struct lbl_cold){ .next = cold->next,
 				   .name = cold->name,
-				   .by_hand = cold->by_hand };
-	if (tallies.open > 0)
-		lbl_tally_add(table, index, LBL_HOT_OPENED, (uint64_t)tallies.open);
+				   .by_hand = cold->by_hand,
+				   .open_before = keep_open ? tallies.open : 0 };
 }

@@ -50,6 +50,8 @@ struct lbl_cold {
 	uint32_t count_carry[LBL_HOT_COUNTS]; /* in units of 2^31 */
 	uint64_t connect_failed;
 	uint64_t probes;
+	int64_t open_before; /* opened minus closed before the last reset: below 0 if other shards saw
+				the openings */
 	uint64_t activity; /* lbl_shard_activity() when it was last looked at */
 	uint64_t changed_ns; /* when it was first found to be that, by the monotonic clock */
 	uint32_t next; /* after it in a list of rows, if it has no name */
@@ -206,7 +208,8 @@ static inline void lbl_tally_inc(struct lbl_table *table, struct lbl_hot *hot, u
 /* All connection counts of a backend. */
 struct lbl_tallies {
 	uint64_t opened;
-	int64_t open; /* opened minus closed, if the shard sees both */
+	int64_t open; /* opened minus closed, if the shard sees both; below 0 if others saw more open */
+	int64_t open_before; /* the part of `open` that is from before the last reset */
 	uint64_t closed[LBL_REASONS];
 	uint64_t probes;
 };
@@ -221,9 +224,9 @@ void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies);
 
 /*
- * Set a backend's counts to zero, but keep the number of open connections if this shard will see
- * them close. The caller excludes readers.
+ * Set a backend's counts to zero, but with `keep_open`, go on with what is open if this shard will
+ * see it close. The caller excludes readers.
  */
-void lbl_table_clear(struct lbl_table *table, uint32_t index);
+void lbl_table_clear(struct lbl_table *table, uint32_t index, bool keep_open);
 
 #endif

@@ -176,7 +176,7 @@ static inline struct lbl_shard *make_shard(uint32_t capacity, bool with_all)
 
 static inline void free_shard(struct lbl_shard *shard)
 {
-	struct lbl_intern *names = shard->names;
+	struct lbl_intern *names = shard->proxies.names;
 
 	lbl_shard_free(shard);
 	lbl_intern_free(names);
@@ -197,9 +197,8 @@ static inline struct lbl_stream_stats read_streams(struct lbl_stream *const *str
 static inline int start_on(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
 			   const char *name)
 {
-	struct lbl_proxy proxy = { 0 };
+	const struct lbl_proxy proxy = { .name = name, .name_bytes = strlen(name) };
 
-	proxy.name = (uint16_t)lbl_tracker_name(tracker, name, strlen(name));
 	return lbl_tracker_start(tracker, streams, n, NULL, &proxy, 1);
 }
 

@@ -215,10 +215,10 @@ static void test_proxies_have_names(void)
 	record(shard, &event, 1);
 	event.proxy_id = 65535;
 	record(shard, &event, 1);
-	CHECK(shard->n_proxies == 2 && shard->table.cold[1].name == shard->table.cold[2].name);
-	text = lbl_intern_text(shard->names, shard->table.cold[1].name, &len);
+	CHECK(shard->table.cold[1].name == shard->table.cold[2].name);
+	text = lbl_intern_text(shard->proxies.names, shard->table.cold[1].name, &len);
 	CHECK(len == 7 && !memcmp(text, "proxy-7", 7));
-	text = lbl_intern_text(shard->names, shard->table.cold[3].name, &len);
+	text = lbl_intern_text(shard->proxies.names, shard->table.cold[3].name, &len);
 	CHECK(len == 11 && !memcmp(text, "proxy-65535", 11));
 	memcpy(&event.port, &lbl_overflow_key, sizeof(lbl_overflow_key));
 	record(shard, &event, 1);
@@ -286,33 +286,61 @@ static void test_where_a_creation_time_comes_from(void)
 	free_shard(shard);
 }
 
-/* A known VIP selects its proxy; any other VIP means the first proxy. */
+/* A named VIP is a listener of its own; any other means the stream's own proxy, with id 0. */
 static void test_a_vip_tells_the_proxy(void)
 {
 	static const struct lbl_vip vips[] = {
-		{ .addr = { [10] = 0xff, 0xff, 10 }, .port = 1, .proxy = 4 },
-		{ .addr = { [10] = 0xff, 0xff, 11 }, .port = 2, .proxy = 5 },
-		{ .addr = { [10] = 0xff, 0xff, 10 }, .port = 2, .proxy = 6 },
+		{ .addr = { [10] = 0xff, 0xff, 10 }, .port = 1, .name = 4 },
+		{ .addr = { [10] = 0xff, 0xff, 11 }, .port = 2, .name = 5 },
+		{ .addr = { [10] = 0xff, 0xff, 10 }, .port = 2, .name = 4 },
 	};
-	static const uint16_t expected[] = { 0, 4, 6, 0 };
+	static const uint16_t expected[] = { 3, 4, 4, 3 };
 	struct lbl_shard *shard = make_shard(10, false);
-	uint8_t port;
+	struct lbl_key named = { .port = 80, .addr = { [10] = 0xff, 0xff } };
+	uint32_t index, opened = 0;
+	size_t at = 0;
+	uint8_t i;
 
-	shard->vips = calloc(3, sizeof(vips[0]));
-	REQUIRE(shard->vips);
-	memcpy(shard->vips, vips, sizeof(vips));
-	shard->n_vips = 3;
-	for (port = 0; port < 4; port++) {
-		uint32_t i, n = shard->table.n;
+	lbl_proxies_set(&shard->proxies, 0, 3);
+	for (i = 0; i < 3; i++)
+		REQUIRE(!lbl_proxies_add_vip(&shard->proxies, vips[i].addr, vips[i].port,
+					     vips[i].name));
+	for (i = 0; i < 4; i++) {
+		uint32_t n = shard->table.n;
 
-		record_foreign(shard, LBL_OPENED, 1, port);
-		for (i = 1; i < shard->table.n; i++) {
-			if (shard->table.hot[i].key.proxy_ref == expected[port])
-				break;
-		}
-		CHECK(i < shard->table.n && shard->table.n == n + (port < 3));
-		CHECK(tallies_of(shard, i).opened == (port < 3 ? 1 : 2));
+		record_foreign(shard, LBL_OPENED, 1, i);
+		index = shard->table.n - 1;
+		CHECK(shard->table.n == n + (i < 3));
+		named = lbl_key_named(&shard->table.hot[index].key, 4);
+		CHECK(lbl_is_ipv4(named.addr) && named.proxy_ref == 4);
+		if (i < 3)
+			CHECK(shard->table.cold[index].name == expected[i]);
 	}
+	while ((index = lbl_shard_next_named(shard, &named, &at)))
+		opened += (uint32_t)tallies_of(shard, index).opened;
+	CHECK(opened == 2);
+	free_shard(shard);
+}
+
+/* No proxy id of an event can be taken for a VIP, or a VIP for a proxy id. */
+static void test_a_vip_is_no_proxy_id(void)
+{
+	static const uint8_t vip[16] = { [10] = 0xff, 0xff, 10 };
+	struct lbl_shard *shard = make_shard(10, false);
+	struct lbl_event event = closed_event(SECOND, 0);
+	struct lbl_key key;
+	uint32_t id, n = 0;
+
+	REQUIRE(!lbl_proxies_add_vip(&shard->proxies, vip, 1, 4));
+	record_foreign(shard, LBL_OPENED, 1, 1);
+	key = lbl_key_named(&shard->table.hot[1].key, 0);
+	event.port = key.port;
+	memcpy(event.addr, key.addr, sizeof(event.addr));
+	for (id = 0; id <= UINT16_MAX; id++) {
+		event.proxy_id = (uint16_t)id;
+		n += lbl_table_find(&shard->table, lbl_key_of(&event)) != 0;
+	}
+	CHECK(n == 0);
 	free_shard(shard);
 }
 
@@ -368,17 +396,20 @@ static void test_clearing_keeps_what_is_open(void)
 		record(shard, &event, 500);
 		event.type = LBL_CLOSED;
 		record(shard, &event, 300);
-		lbl_shard_clear(shard, 1);
+		lbl_shard_clear(shard, 1, true);
 		tallies = tallies_of(shard, 1);
-		CHECK(tallies.opened == (seen ? 200 : 0) && tallies.open == (seen ? 200 : 0));
+		CHECK(tallies.opened == 0 && tallies.open == (seen ? 200 : 0));
+		CHECK(tallies.open_before == tallies.open);
 		CHECK(tallies.closed[LBL_REASON_FIN] == 0 && !shard->table.hot[1].sum);
 		for (metric = 0; metric < LBL_METRICS; metric++)
 			CHECK(counted(shard, 1, metric) == 0 && totals.sum == 0);
 	}
 	record(shard, &event, 250);
 	CHECK(tallies_of(shard, 1).open == -50 && shard->table.cold[1].name);
-	lbl_shard_clear(shard, 1);
-	CHECK(tallies_of(shard, 1).open == 0 && shard->outcomes.closed == 850);
+	lbl_shard_clear(shard, 1, true);
+	CHECK(tallies_of(shard, 1).open == -50 && shard->outcomes.closed == 850);
+	lbl_shard_clear(shard, 1, false);
+	CHECK(tallies_of(shard, 1).open == 0 && tallies_of(shard, 1).open_before == 0);
 	free_shard(shard);
 }
 
@@ -391,6 +422,7 @@ int main(void)
 	RUN(test_proxies_have_names);
 	RUN(test_where_a_creation_time_comes_from);
 	RUN(test_a_vip_tells_the_proxy);
+	RUN(test_a_vip_is_no_proxy_id);
 	RUN(test_observing_counts_what_there_is_memory_for);
 	RUN(test_durations);
 	RUN(test_clearing_keeps_what_is_open);

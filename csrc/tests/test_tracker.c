@@ -122,10 +122,10 @@ static void test_a_backend_is_one_row(void)
 {
 	struct lbl_tracker *tracker = make_tracker(10, true);
 	struct lbl_backend *backend = backend_of(tracker, LBL_LIFETIME, "web");
-	int web = lbl_tracker_name(tracker, "web", 3), api = lbl_tracker_name(tracker, "api", 3);
-	struct lbl_proxy proxies[] = { { .id = 0, .name = (uint16_t)web },
-				       { .id = 9, .name = (uint16_t)web },
-				       { .id = 3, .name = (uint16_t)api } };
+	int web = lbl_tracker_name(tracker, "web", 3);
+	struct lbl_proxy proxies[] = { { .id = 0, .name = "web", .name_bytes = 3 },
+				       { .id = 9, .name = "web", .name_bytes = 3 },
+				       { .id = 3, .name = "api", .name_bytes = 3 } };
 	struct lbl_event event = closed_event(SECOND, 1);
 	struct lbl_stream *streams[2];
 	struct lbl_snapshot *snapshot;
@@ -231,6 +231,74 @@ static void test_names_have_numbers(void)
 	lbl_tracker_free(tracker);
 }
 
+/* Names beyond the last number are the overflow backend's, for the program and for streams. */
+static void test_all_names_in_use(void)
+{
+	enum { NAMES = 65535 };
+	struct lbl_tracker *tracker = make_tracker(10, false);
+	struct lbl_event event = closed_event(SECOND, 1);
+	struct lbl_stream *stream;
+	struct lbl_backend *backend;
+	uint64_t recorded;
+	char text[16];
+	int i;
+
+	for (i = 1; i <= NAMES; i++)
+		REQUIRE(lbl_tracker_name(tracker, text,
+					 (size_t)snprintf(text, sizeof(text), "%d", i)) == i);
+	CHECK(lbl_tracker_name(tracker, "one more", 8) == 0);
+	CHECK(lbl_tracker_name(tracker, "65535", 5) == 65535);
+	CHECK(lbl_tracker_find_name(tracker, "one more", 8) == -ENOENT);
+	REQUIRE(!lbl_tracker_backend(tracker, LBL_LIFETIME, 0, addr, 80, &backend));
+	CHECK(!lbl_backend_try_observe(backend, 1) && !lbl_backend_observe(backend, 2));
+	lbl_backend_free(backend);
+	REQUIRE(!lbl_stream_memory(1 << 14, &stream));
+	REQUIRE(!start_on(tracker, &stream, 1, "one more"));
+	event.proxy_id = 7; /* "proxy-7" has no number either */
+	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
+	event.proxy_id = 0;
+	REQUIRE(!lbl_stream_produce(stream, &event, sizeof(event)));
+	CHECK(lbl_stream_drain(stream) == 2);
+	for (i = 0; i < 2; i++) {
+		struct lbl_snapshot *snapshot = snapshot_of(tracker, LBL_LIFETIME);
+
+		recorded = snapshot->rows[0].count;
+		CHECK(snapshot->n_rows == 1 && snapshot->rows[0].name == 0 && recorded == 4);
+		lbl_snapshot_free(snapshot);
+		lbl_tracker_stop(tracker);
+	}
+	lbl_stream_free(stream);
+	lbl_tracker_free(tracker);
+}
+
+/* A start that is refused leaves no name behind. */
+static void test_a_refused_start_adds_no_name(void)
+{
+	struct lbl_tracker *tracker = make_tracker(10, false);
+	struct lbl_stream *streams[2];
+	struct lbl_queue *queues[LBL_SINKS_MAX];
+	int i;
+
+	REQUIRE(!lbl_stream_memory(1 << 14, &streams[0]));
+	streams[1] = streams[0];
+	CHECK(start_on(tracker, streams, 2, "twice") == -EBUSY);
+	for (i = 0; i < LBL_SINKS_MAX; i++) {
+		REQUIRE(!lbl_queue_new(1, &queues[i]));
+		REQUIRE(!lbl_queue_subscribe(queues[i], streams[0]));
+	}
+	CHECK(start_on(tracker, streams, 1, "crowded") == -ENOSPC);
+	for (i = 0; i < LBL_SINKS_MAX; i++)
+		lbl_queue_free(queues[i]);
+	REQUIRE(!start_on(tracker, streams, 1, "web"));
+	CHECK(start_on(tracker, streams, 1, "again") == -EALREADY);
+	CHECK(lbl_tracker_find_name(tracker, "web", 3) == 1);
+	CHECK(lbl_tracker_find_name(tracker, "twice", 5) == -ENOENT);
+	CHECK(lbl_tracker_find_name(tracker, "crowded", 7) == -ENOENT);
+	CHECK(lbl_tracker_find_name(tracker, "again", 5) == -ENOENT);
+	lbl_tracker_free(tracker);
+	lbl_stream_free(streams[0]);
+}
+
 /* Return how often a call fails when memory ends one allocation later each time. */
 static uint32_t fail_each_time(int (*call)(void))
 {
@@ -298,6 +366,8 @@ int main(void)
 	RUN(test_a_backend_is_one_row);
 	RUN(test_a_large_snapshot);
 	RUN(test_names_have_numbers);
+	RUN(test_all_names_in_use);
+	RUN(test_a_refused_start_adds_no_name);
 	RUN(test_memory_may_end_at_any_time);
 	return checks_done();
 }

@@ -99,6 +99,16 @@ int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *ev
 	return 0;
 }
 
+uint64_t lbl_accounting_lost(struct lbl_tracker *tracker)
+{
+	struct lbl_stream_stats events;
+	struct lbl_outcomes outcomes;
+
+	if (lbl_accounting_read(tracker, &events, &outcomes))
+		return tracker->lost_before;
+	return events.dropped + events.corrupt;
+}
+
 /* ---- ending ---- */
 
 /*

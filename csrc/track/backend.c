@@ -93,6 +93,8 @@ int lbl_tracker_backend(struct lbl_tracker *tracker, enum lbl_metric metric, uin
 					 .metric = metric,
 					 .key = { .port = port, .proxy_ref = name } };
 	memcpy(backend->key.addr, addr, sizeof(backend->key.addr));
+	if (!name)
+		backend->key = lbl_overflow_key;
 	lock_bound(backend);
 	pthread_mutex_unlock(&tracker->own->sink.lock);
 	*ret = backend;
@@ -138,11 +140,9 @@ int lbl_backend_try_observe(struct lbl_backend *backend, double seconds)
 	return -EBUSY;
 }
 
-int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
-			     size_t *ret)
+int lbl_durations_check(const double *seconds, size_t n, size_t *ret)
 {
-	struct lbl_shard *own = backend->tracker->own;
-	size_t observed, i;
+	size_t i;
 
 	for (i = 0; i < n; i++) {
 		if (unlikely(!lbl_is_duration(seconds[i]))) {
@@ -150,6 +150,17 @@ int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds,
 			return -EINVAL;
 		}
 	}
+	return 0;
+}
+
+int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
+			     size_t *ret)
+{
+	struct lbl_shard *own = backend->tracker->own;
+	size_t observed;
+
+	if (lbl_durations_check(seconds, n, ret))
+		return -EINVAL;
 	lock_bound(backend);
 	observed = lbl_shard_observe(own, backend->metric, backend->index, seconds, n);
 	pthread_mutex_unlock(&own->sink.lock);

@@ -28,6 +28,9 @@ int lbl_backend_observe(struct lbl_backend *backend, double seconds);
 /* The same, but returns -EBUSY instead of waiting for another thread or adding the backend. */
 int lbl_backend_try_observe(struct lbl_backend *backend, double seconds);
 
+/* Return 0 if all durations can be recorded, or -EINVAL with the first other one's index in `ret`. */
+int lbl_durations_check(const double *seconds, size_t n, size_t *ret);
+
 /*
  * Record `n` durations in seconds. If one is invalid, none is recorded: returns -EINVAL, with its
  * index in `ret`. -ENOMEM if memory was exhausted and some were not recorded.

@@ -62,17 +62,6 @@ static bool is_expired(void *ctx, const struct lbl_part *parts, size_t n)
 	       !(look->open_is_known && lbl_parts_open(parts, n) > 0);
 }
 
-/* The closes of open connections may be among these. */
-static uint64_t lost(struct lbl_tracker *tracker)
-{
-	struct lbl_stream_stats events;
-	struct lbl_outcomes outcomes;
-
-	if (lbl_accounting_read(tracker, &events, &outcomes))
-		return tracker->expiry.lost;
-	return events.dropped + events.corrupt;
-}
-
 static void look_at_all(struct lbl_tracker *tracker)
 {
 	struct look look = { .tracker = tracker, .now = now_ns() };
@@ -80,7 +69,7 @@ static void look_at_all(struct lbl_tracker *tracker)
 	size_t n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 
 	WRITE_ONCE(&tracker->expiry.looked_ns, look.now);
-	look.open_is_known = lost(tracker) == tracker->expiry.lost;
+	look.open_is_known = lbl_accounting_lost(tracker) == tracker->lost_before;
 	lbl_remove_parts(tracker, parts, n, is_expired, &look);
 	free(parts);
 }
@@ -96,12 +85,6 @@ void lbl_expiry_catch_up(struct lbl_tracker *tracker)
 {
 	if (lbl_expiry_is_due(tracker))
 		look_at_all(tracker);
-}
-
-void lbl_expiry_reset(struct lbl_tracker *tracker)
-{
-	if (tracker->expiry.after_ns)
-		tracker->expiry.lost = lost(tracker);
 }
 
 /* ---- the thread ---- */

@@ -18,12 +18,8 @@
 int lbl_tracker_expire(struct lbl_tracker *tracker, uint64_t after_ns);
 /* cdef: end */
 
-/* The tracker's lock is held by the callers of these two. */
-
-/* Remove what has expired, if the last look is long enough ago. */
+/* Remove what has expired, if the last look is long enough ago. The tracker's lock is held. */
 void lbl_expiry_catch_up(struct lbl_tracker *tracker);
-/* Call after a reset: what is open is known from now on, whatever was lost before. */
-void lbl_expiry_reset(struct lbl_tracker *tracker);
 
 /* Return whether lbl_expiry_catch_up() would look. Takes no lock. */
 bool lbl_expiry_is_due(const struct lbl_tracker *tracker);

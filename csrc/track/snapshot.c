@@ -39,6 +39,11 @@ static int reserve_pairs(struct builder *builder, size_t more)
 	return 0;
 }
 
+static uint64_t at_least_0(int64_t n)
+{
+	return n > 0 ? (uint64_t)n : 0;
+}
+
 static int add_row(struct builder *builder, const struct lbl_key *key)
 {
 	const struct lbl_tallies *tallies = &builder->tallies;
@@ -54,8 +59,8 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 		.port = key->port,
 		.sum_lo = (uint64_t)totals->sum,
 		.sum_hi = (uint64_t)(totals->sum >> 64),
-		.opened = tallies->opened,
-		.open = tallies->open > 0 ? (uint64_t)tallies->open : 0,
+		.opened = tallies->opened + at_least_0(tallies->open_before),
+		.open = at_least_0(tallies->open),
 		.probes = tallies->probes,
 		.first = snapshot->n_pairs,
 	};

@@ -23,7 +23,6 @@ struct lbl_attachment {
 struct lbl_expiry {
 	uint64_t after_ns; /* 0 = never */
 	uint64_t looked_ns; /* when all backends were last looked at */
-	uint64_t lost; /* the tracker's lost events at the last reset */
 	pthread_cond_t wake;
 	pthread_t thread;
 	bool running, stopping;
@@ -50,6 +49,8 @@ struct lbl_tracker {
 	uint64_t dropped_before; /* by the ledger, when the streams were attached */
 	uint64_t produced_told; /* by the last lbl_accounting_read() */
 	struct lbl_stream_stats past; /* sums over earlier attachments */
+	uint64_t
+		lost_before; /* events lost until the last reset: opens or closes may be among them */
 	uint16_t proxy;
 	bool is_copy; /* in a child of fork(), until it starts by itself: streams are the parent's */
 };

@@ -105,29 +105,6 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 
 /* ---- attachments: created and freed without the tracker's lock, which fork() takes ---- */
 
-static int set_proxies(struct lbl_shard *shard, const struct lbl_proxy *proxies, size_t n)
-{
-	size_t i;
-
-	shard->proxies = calloc(n + 1, sizeof(*shard->proxies));
-	shard->vips = calloc(n + 1, sizeof(*shard->vips));
-	if (!shard->proxies || !shard->vips)
-		return -ENOMEM;
-	for (i = 0; i < n; i++) {
-		struct lbl_vip *vip = &shard->vips[shard->n_vips];
-
-		shard->proxies[shard->n_proxies++] =
-			(struct lbl_proxy_name){ proxies[i].id, proxies[i].name };
-		if (!proxies[i].has_vip)
-			continue;
-		memcpy(vip->addr, proxies[i].vip_addr, sizeof(vip->addr));
-		vip->port = proxies[i].vip_port;
-		vip->proxy = proxies[i].id;
-		shard->n_vips++;
-	}
-	return 0;
-}
-
 struct attachments {
 	struct lbl_attachment *each;
 	struct lbl_stream **streams;
@@ -150,8 +127,7 @@ static void free_attachments(struct attachments *made)
 }
 
 static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *ret,
-			   struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
-			   size_t n_proxies)
+			   struct lbl_conntrack *conntrack)
 {
 	int err = lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names,
 				&lbl_shard_ops, &ret->shard);
@@ -166,13 +142,11 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 		ret->conntrack = conntrack;
 		ret->shard->birth_source = lbl_conntrack_births(conntrack);
 	}
-	return set_proxies(ret->shard, proxies, n_proxies);
+	return 0;
 }
 
 static int make_attachments(struct lbl_tracker *tracker, struct lbl_stream *const *streams,
-			    size_t n, struct lbl_conntrack *conntrack,
-			    const struct lbl_proxy *proxies, size_t n_proxies,
-			    struct attachments *ret)
+			    size_t n, struct lbl_conntrack *conntrack, struct attachments *ret)
 {
 	int err = 0;
 	size_t i;
@@ -184,7 +158,7 @@ static int make_attachments(struct lbl_tracker *tracker, struct lbl_stream *cons
 	for (i = 0; i < n && !err; i++) {
 		ret->n++;
 		ret->each[i].stream = ret->streams[i] = streams[i];
-		err = make_attachment(tracker, &ret->each[i], conntrack, proxies, n_proxies);
+		err = make_attachment(tracker, &ret->each[i], conntrack);
 	}
 	if (!err)
 		err = lbl_ledger_new(streams, n, &ret->ledger);
@@ -256,6 +230,41 @@ static int reserve_all(const struct attachments *made)
 	return err;
 }
 
+static int name_proxy(struct lbl_tracker *tracker, const struct attachments *made,
+		      const struct lbl_proxy *proxy)
+{
+	int name = lbl_intern_insert(tracker->names, proxy->name, proxy->name_bytes), err = 0;
+	size_t i;
+
+	for (i = 0; name >= 0 && i < made->n && !err; i++) {
+		struct lbl_proxies *proxies = &made->each[i].shard->proxies;
+
+		if (proxy->has_vip)
+			err = lbl_proxies_add_vip(proxies, proxy->vip_addr, proxy->vip_port,
+						  (uint16_t)name);
+		else
+			lbl_proxies_set(proxies, proxy->id, (uint16_t)name);
+	}
+	return err ? err : name;
+}
+
+/* Returns 0 or -ENOMEM. The tracker's name is that of the first proxy. */
+static int name_proxies(struct lbl_tracker *tracker, const struct attachments *made,
+			const struct lbl_proxy *proxies, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		int name = name_proxy(tracker, made, &proxies[i]);
+
+		if (name < 0)
+			return name;
+		if (i == 0)
+			tracker->proxy = (uint16_t)name;
+	}
+	return 0;
+}
+
 static int attach_reserved(struct lbl_tracker *tracker, const struct attachments *made)
 {
 	int err = 0;
@@ -273,7 +282,9 @@ static int attach_reserved(struct lbl_tracker *tracker, const struct attachments
 	return err;
 }
 
-static int attach_all(struct lbl_tracker *tracker, struct attachments *made)
+/* Names are added when nothing else can be refused any more: a refused call leaves none behind. */
+static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
+		      const struct lbl_proxy *proxies, size_t n_proxies)
 {
 	int err = reserve_all(made);
 
@@ -284,6 +295,8 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made)
 	tracker->ledger = made->ledger;
 	tracker->n_attached = made->n;
 	err = lbl_accounting_begin(tracker);
+	if (!err)
+		err = name_proxies(tracker, made, proxies, n_proxies);
 	if (err) {
 		release_from(made, 0, made->n);
 		tracker->n_attached = 0;
@@ -318,7 +331,7 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 
 	if (has_duplicate(streams, n))
 		return -EBUSY;
-	err = make_attachments(tracker, streams, n, conntrack, proxies, n_proxies, &made);
+	err = make_attachments(tracker, streams, n, conntrack, &made);
 	if (err)
 		return err;
 	scanned = conntrack ? lbl_conntrack_scan(conntrack) : 0; /* so open connections are known */
@@ -333,13 +346,11 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 		return -EALREADY;
 	}
 	ended = detach(tracker);
-	err = attach_all(tracker, &made);
-	if (err) {
+	err = attach_all(tracker, &made, proxies, n_proxies);
+	if (err)
 		failed = detach(tracker); /* from the streams attached before the failure */
-	} else {
-		tracker->proxy = proxies[0].name;
+	else
 		tracker->is_copy = false;
-	}
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
 	free_attachments(&ended);
@@ -398,6 +409,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	ret->running = is_running(tracker);
 	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
+	ret->open_error = ret->events.dropped + ret->events.corrupt - tracker->lost_before;
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
 }
@@ -418,14 +430,14 @@ size_t lbl_tracker_row_bytes(const struct lbl_tracker *tracker)
 /* Number of backends cleared per lock: in between, the drain continues. */
 enum { CLEARED_PER_LOCK = 256 };
 
-static void reset_shard(struct lbl_shard *shard)
+static void reset_shard(struct lbl_shard *shard, bool keep_open)
 {
 	uint32_t i;
 
 	pthread_mutex_lock(&shard->sink.lock);
 	for (i = 0; i < shard->table.n; i++) {
 		if (!i || shard->table.cold[i].name)
-			lbl_shard_clear(shard, i);
+			lbl_shard_clear(shard, i, keep_open);
 		if (i % CLEARED_PER_LOCK == 0) {
 			pthread_mutex_unlock(&shard->sink.lock);
 			pthread_mutex_lock(&shard->sink.lock);
@@ -449,15 +461,19 @@ static bool is_empty(void *ctx, const struct lbl_part *parts, size_t n)
 void lbl_tracker_reset(struct lbl_tracker *tracker)
 {
 	struct lbl_part *parts;
+	bool keep_open;
+	uint64_t lost;
 	size_t n, i;
 
 	pthread_mutex_lock(&tracker->lock);
+	lost = lbl_accounting_lost(tracker);
+	keep_open = lost == tracker->lost_before; /* else nothing is known to be open */
+	tracker->lost_before = lost;
 	for (i = 0; i < lbl_tracker_shards(tracker); i++)
-		reset_shard(lbl_tracker_shard(tracker, i));
-	reset_shard(tracker->removed);
+		reset_shard(lbl_tracker_shard(tracker, i), keep_open);
+	reset_shard(tracker->removed, false);
 	n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 	lbl_remove_parts(tracker, parts, n, is_empty, tracker);
 	free(parts);
-	lbl_expiry_reset(tracker);
 	pthread_mutex_unlock(&tracker->lock);
 }

@@ -24,8 +24,8 @@ int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 void lbl_tracker_free(struct lbl_tracker *tracker);
 
 /*
- * Return the number of a proxy's name of `len` bytes, added if new: 1 to 65535; 0 is reserved for
- * the overflow backend. -ENOSPC if all are in use, -ENOMEM.
+ * Return the number of a proxy's name of `len` bytes, added if new: 1 to 65535; or 0, the overflow
+ * backend's, if all are in use. -ENOMEM.
  */
 int lbl_tracker_name(struct lbl_tracker *tracker, const char *name, size_t len);
 
@@ -40,18 +40,20 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 
 /* Maps events to a proxy's name. A proxy id without an entry is named "proxy-<id>". */
 struct lbl_proxy {
-	uint16_t id; /* proxy_id of the event */
-	uint16_t name; /* from lbl_tracker_name() */
-	bool has_vip; /* also maps events without proxy id whose client addressed this VIP: */
+	const char *name;
+	size_t name_bytes;
+	uint16_t id; /* proxy_id of the event; not used with a VIP */
+	bool has_vip; /* maps events whose format tells that the client addressed this VIP: */
 	uint8_t vip_addr[16];
 	uint16_t vip_port;
 };
 
 /*
  * Record the events of all `n` streams from now on; on failure, of none. The first proxy is the
- * streams' own, used for proxy id 0. `conntrack` may be NULL; it is scanned at once, and
- * then until the stop. -EALREADY while the tracker is running, -EBUSY if a stream is given twice, -ENOSPC if a stream has too many sinks, -ECHILD for a
- * stream from before a fork(), -ENOMEM.
+ * streams' own, used for proxy id 0. `conntrack` may be NULL; it is scanned at once, and then until
+ * the stop. Names are added only on success. -EALREADY while the tracker is running, -EBUSY if a
+ * stream is given twice, -ENOSPC if a stream has too many sinks, -ECHILD for a stream from before a
+ * fork(), -ENOMEM.
  */
 int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
 		      struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
@@ -70,6 +72,8 @@ bool lbl_tracker_running(struct lbl_tracker *tracker);
 struct lbl_tracker_stats {
 	struct lbl_stream_stats events;
 	struct lbl_outcomes outcomes; /* events.received = opened + closed + periodic + malformed */
+	uint64_t
+		open_error; /* events lost since the last reset: how far open connections may be off */
 	uint64_t running; /* 1 or 0; 0 in a child of fork() */
 	bool is_copy; /* in a child of fork(), until it starts by itself */
 	uint16_t proxy; /* name's number of the last start's first proxy; 0 = never started */
@@ -82,8 +86,9 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 size_t lbl_tracker_row_bytes(const struct lbl_tracker *tracker);
 
 /*
- * Clear all histograms and connection counts, and forget backends that have nothing open. An event
- * recorded meanwhile counts at most once.
+ * Clear all histograms and connection counts, and forget backends that have nothing open. If events
+ * were lost since the last reset, nothing is known to be open. An event recorded meanwhile counts at
+ * most once.
  */
 void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* cdef: end */

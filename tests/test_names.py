@@ -1,0 +1,127 @@
+"""Proxy names: how listeners get theirs, and that refused calls leave none behind."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lblatency import LatencyTracker, stats
+from tests.support.rig import SECOND, TARGET, Rig, closed, foreign64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = 65535  # besides "overflow"
+VIP = "198.51.100.1:443"
+REFUSED: list[Callable[[LatencyTracker, str], Any]] = [
+    lambda tracker, name: tracker.record_latency(name, "not an address", 1),
+    lambda tracker, name: tracker.record_latency(name, "10.0.0.1", 1),
+    lambda tracker, name: tracker.record_latency(name, TARGET, math.nan),
+    lambda tracker, name: tracker.record_latency(name, TARGET, -1),
+    lambda tracker, name: tracker.record_latency(name, TARGET, "1"),  # type: ignore[arg-type]
+    lambda tracker, name: tracker.record_latency(name, TARGET, 1, metric="connect"),
+    lambda tracker, name: tracker.record_many(name, TARGET, [1, math.inf]),
+    lambda tracker, name: tracker.record_many(name, TARGET, "12"),
+    lambda tracker, name: tracker.backend(name, "10.0.0.1:port"),
+    lambda tracker, name: tracker.start([], None, name),
+    lambda tracker, name: tracker.start(closed_stream(), None, name),
+    lambda tracker, name: tracker.start([stream()] * 2, None, name),
+    lambda tracker, name: tracker.start(stream(), None, name, proxies={65536: "api"}),
+    lambda tracker, name: tracker.start(stream(), None, name, proxies={"10.0.0.1": "api"}),
+    lambda tracker, name: tracker.start(stream(), None, name, proxies={2: ""}),
+]
+
+
+def stream() -> stats.EventStream:
+    """A stream of a ring in memory."""
+    return stats.create_event_stream(stats.MemoryRing(4096))
+
+
+def closed_stream() -> stats.EventStream:
+    """A stream that is closed."""
+    made = stream()
+    made.close()
+    return made
+
+
+def use_all_names(tracker: LatencyTracker) -> None:
+    """Use up all names but the last."""
+    for i in range(NAMES - 1):
+        tracker.backend(str(i), TARGET)
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_a_refused_call_leaves_no_name(number: int) -> None:
+    """After any number of refused calls, the last free name is still free."""
+    tracker = LatencyTracker(max_backends=10)
+    use_all_names(tracker)
+    for i in range(3):
+        with pytest.raises((TypeError, ValueError)):
+            REFUSED[number](tracker, f"refused {i}")
+    tracker.record_latency("the last", TARGET, 1)
+    assert tracker.get_histogram("the last", TARGET) is None  # ten others have been added
+    tracker.record_latency("too many", TARGET, 1)
+    assert tracker.get_status()["histogram_count"] == 1
+    assert tracker.get_all_histograms()["overflow", "overflow:0"]["count"] == 2
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_a_refused_call_leaves_no_backend(number: int) -> None:
+    """The only place for a backend is still free."""
+    tracker = LatencyTracker(max_backends=1)
+    with pytest.raises((TypeError, ValueError)):
+        REFUSED[number](tracker, "web")
+    tracker.record_latency("api", "10.0.0.2:80", 1)
+    assert list(tracker.get_all_histograms()) == [("api", "10.0.0.2:80")]
+
+
+def test_names_beyond_the_last_are_overflow() -> None:
+    """By hand, of the stream, of a proxy id: all count, none raises."""
+    rig = Rig()  # has "web"
+    rig.tracker.stop()
+    use_all_names(rig.tracker)
+    rig.tracker.record_latency("one more", TARGET, 1)
+    rig.tracker.start(rig.stream, None, "two more", proxies={2: "three more", VIP: "four more"})
+    assert rig.tracker.get_status()["proxy_name"] == "overflow"
+    rig.send(
+        closed(SECOND), closed(SECOND, proxy_id=2), closed(SECOND, proxy_id=3), foreign64(1, SECOND)
+    )
+    counted = rig.tracker.get_all_histograms()
+    assert {key: histogram["count"] for key, histogram in counted.items()} == {
+        ("overflow", "overflow:0"): 4,
+    }
+    rig.tracker.stop()
+    assert rig.tracker.get_all_histograms()["overflow", "overflow:0"]["count"] == 4
+
+
+@pytest.mark.parametrize("proxy_id", [1, 2, 32768, 65534, 65535])
+def test_no_proxy_id_is_a_vip(proxy_id: int) -> None:
+    """An event of our own format is never taken for one of a named VIP, whatever its id."""
+    rig = Rig(proxies={VIP: "shop", "198.51.100.2:443": "api"})
+    vip = ("198.51.100.1", 443)
+    rig.send(
+        foreign64(1, SECOND, vip=vip),
+        foreign64(2, 3 * SECOND, vip=vip),
+        closed(SECOND, proxy_id=proxy_id),
+    )
+    for _ in range(2):
+        counts = {key: h["count"] for key, h in rig.tracker.get_all_histograms().items()}
+        assert counts == {("shop", TARGET): 1, (f"proxy-{proxy_id}", TARGET): 1}
+        rig.tracker.stop()
+
+
+def test_vips_and_ids_of_one_name_are_one_row() -> None:
+    """Also when it is looked up by itself, and after a stop."""
+    rig = Rig(proxies={VIP: "shop", 7: "shop", "198.51.100.2:443": "shop", 65535: "shop"})
+    for number in (1, 2):
+        vip = (f"198.51.100.{number}", 443)
+        rig.send(foreign64(1, SECOND, vip=vip), foreign64(2, 2 * SECOND, vip=vip))
+    rig.send(closed(SECOND, proxy_id=7), closed(SECOND, proxy_id=65535))
+    for _ in range(2):
+        assert [row.target for row in rig.tracker.backends()] == [TARGET]
+        found = rig.tracker.get_histogram("shop", TARGET)
+        assert found is not None
+        assert found["count"] == 4
+        rig.tracker.stop()

@@ -1,0 +1,72 @@
+"""Open connections: over several rings, over resets, and when events were lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from lblatency import LatencyTracker, stats
+from tests.support.rig import SECOND, TARGET, Rig, closed
+
+OPENED = stats.Event("opened", TARGET, SECOND).pack()
+CLOSED = closed(SECOND)
+
+
+class TwoRings:
+    """A tracker on two rings, as a balancer has them on two CPUs."""
+
+    def __init__(self) -> None:
+        self.rings = [stats.MemoryRing(1 << 18) for _ in range(2)]
+        self.streams = [stats.create_event_stream(ring) for ring in self.rings]
+        self.tracker = LatencyTracker(max_backends=10)
+        self.tracker.start(self.streams, None, "web")
+
+    def send(self, ring: int, record: bytes, n: int) -> None:
+        """Send a record `n` times into one of the rings."""
+        for _ in range(n):
+            assert self.rings[ring].produce(record)
+        self.streams[ring].drain()
+
+    def row(self) -> tuple[int, int]:
+        """How many connections opened and are open."""
+        rows = self.tracker.backends()
+        return (rows[0].opened, rows[0].open) if rows else (0, 0)
+
+
+@pytest.mark.parametrize(("opened", "ended"), [(10, 8), (1000, 900), (5, 5), (3, 7)])
+@pytest.mark.parametrize("resets", [0, 1, 2])
+def test_opens_on_one_ring_close_on_another(opened: int, ended: int, resets: int) -> None:
+    """A reset keeps what is open over all rings, not over each."""
+    two = TwoRings()
+    two.send(0, OPENED, opened)
+    two.send(1, CLOSED, ended)
+    for _ in range(resets):
+        two.tracker.reset_histograms()
+    left = max(0, opened - ended)
+    assert two.row() == ((left, left) if resets else (opened, left))
+    two.send(1, CLOSED, left)
+    assert two.row()[1] == 0
+    two.send(1, OPENED, 4)
+    assert two.row()[1] == (4 if resets or opened >= ended else 0)
+
+
+def test_lost_closes_are_told_and_a_reset_starts_anew() -> None:
+    """Closes find no room: `open` is too high, and says by how much at most, until a reset."""
+    rig = Rig(size=4096, max_backends=10)
+    rig.send(*[OPENED] * 1000)
+    lost = kept = 0
+    while lost < 776:
+        if rig.ring.produce(CLOSED):
+            kept += 1
+        else:
+            lost += 1
+    rig.stream.drain()
+    (row,) = rig.tracker.backends()
+    assert row.open == max(0, 1000 - kept)
+    assert rig.tracker.get_status()["open_error"] == lost
+    rig.tracker.reset_histograms()
+    assert rig.tracker.backends() == []
+    assert rig.tracker.get_status()["open_error"] == 0
+    rig.send(OPENED, OPENED, CLOSED)
+    assert rig.tracker.backends()[0].open == 1
+    rig.tracker.reset_histograms()  # nothing was lost since the last one
+    assert rig.tracker.backends()[0].open == 1
