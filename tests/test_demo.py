@@ -484,9 +484,8 @@ def test_a_signal_ends_a_simulated_run_early() -> None:
     script = (
         "import sys, lblatency.demo.run as demo\n"
         "demo.missing_capabilities = lambda: ['CAP_BPF']\n"
-        "sys.exit(demo.run(duration=60, json=True))\n"
+        "sys.exit(demo.run(duration=3600, json=True))\n"
     )
-    started = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -498,10 +497,9 @@ def test_a_signal_ends_a_simulated_run_early() -> None:
             if "metrics at" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode in (0, 1)  # 1: it may have been too early to measure anything
     assert json.loads(output)["source"] == "simulated"
-    assert time.monotonic() - started < 30
 
 
 def test_every_proxy_has_backends_of_its_address_family() -> None:

@@ -23,6 +23,7 @@ VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(6)
 OBJ_PIN, OBJ_GET, PROG_RUN, OBJ_INFO, ENABLE_STATS = 6, 7, 10, 15, 32
+PROG_BY_ID, MAP_BY_ID, LINK_BY_ID = 13, 14, 30
 
 _NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
@@ -104,6 +105,11 @@ def map_id(fd: int) -> int:
     return int(struct.unpack_from("=II", info)[1])
 
 
+def open_id(command: int, number: int) -> int:
+    """An fd, to be closed, of the object that has this id; `command` tells its kind."""
+    return call(command, struct.pack("=I", number))
+
+
 def possible_cpus() -> int:
     """How many values a per-CPU map has: a new one has zeros, and the kernel writes no more."""
     fd = create_map(PERCPU_ARRAY, 4, 8, 1)
@@ -160,7 +166,17 @@ def load(compiled: Path, bpffs: Bpffs) -> None:
     assert loaded.returncode == 0, loaded.stderr
 
 
-# ---- runs ----
+# ---- programs ----
+
+
+def load_return_0(name: str) -> int:
+    """An fd, to be closed, of a socket filter that returns 0."""
+    code = _copy(struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0))
+    licence = _copy(b"GPL\0")
+    places = ctypes.addressof(code), ctypes.addressof(licence)
+    fd = call(PROG_LOAD, struct.pack("=IIQQ24x16s", 1, 2, *places, name.encode()))
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def run(prog: int, context: bytes) -> None:
