@@ -37,7 +37,9 @@ def _open(spec: str) -> int:
         return check(lib.lbl_map_by_id(int(spec)), f"opening the BPF map with id {spec}")
     rc = lib.lbl_map_by_name(spec.encode())
     if rc == -errno.ENOTUNIQ:
-        raise BpfError(-rc, f"several maps have this name: {spec!r}; give the id of {_called(spec)}")
+        raise BpfError(
+            -rc, f"several maps have this name: {spec!r}; give the id of {_called(spec)}"
+        )
     return check(rc, f"opening the BPF map called {spec!r}")
 
 

@@ -17,7 +17,7 @@ from tests.support.rig import wait_until
 
 pytestmark = pytest.mark.bpf
 
-DEMO = [sys.executable, "-m", "lblatency.cli", "demo", "--json"]
+DEMO = [sys.executable, "-m", "lblatency", "demo", "--json"]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(
 OBJ_PIN, OBJ_GET, PROG_RUN, OBJ_INFO, ENABLE_STATS = 6, 7, 10, 15, 32
 PROG_BY_ID, MAP_BY_ID, LINK_BY_ID = 13, 14, 30
 
-_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+BPF_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _ATTR_BYTES = 128
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,7 +42,7 @@ def _syscall(number: int, *arguments: object) -> int:
 def call(command: int, attr: bytes | Buffer) -> int:
     """Make the system call. The kernel writes its answers into a buffer of attributes."""
     buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES) if isinstance(attr, bytes) else attr
-    return _syscall(_NUMBER[platform.machine()], command, buffer, len(buffer))
+    return _syscall(BPF_NUMBER[platform.machine()], command, buffer, len(buffer))
 
 
 def _copy(data: bytes) -> Buffer:
