@@ -11,7 +11,7 @@ from ._version import __version__
 from .commands import Command, check, demo, serve
 from .errors import LatencyError
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _COMMANDS: dict[str, Command] = {
     "check": check,
@@ -27,7 +27,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = _Parser(
         prog="lblatency",
         description="How long connections through a load balancer live, per backend.",
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Without a command, print the help."""
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
     if "command" not in options:
         parser.print_help()
