@@ -24,7 +24,8 @@ STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 .PHONY: build demo test sanitize bench bench-smoke bench-compare metrics-table lint format clean
 .DELETE_ON_ERROR:
 
-# $(call install,packages): Debian packages that are missing; elsewhere, say which they are.
+# $(call install,packages): Debian packages that are missing; elsewhere, say which they are. A target
+# adds its own to APT, which its prerequisites inherit: all that are missing are named at once.
 define install
 	@./tools/packages $(1)
 endef
@@ -44,8 +45,9 @@ $(VENV)/.built: $(VENV)/.python setup.py $(wildcard csrc/*.py) $(OURS)
 demo: build
 	$(BIN)/lblatency demo
 
+test: APT += $(APT_TEST)
 test: build
-	$(call install,$(APT_TEST))
+	$(call install,$(APT))
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
 
 # Starts, stops and signals under kernel traffic, watched by ASan and TSan: two minutes.
@@ -56,8 +58,9 @@ $(VENV)/.bench: $(VENV)/.built
 	$(PIP) --group bench
 	touch $@
 
+bench: APT += $(APT_BENCH)
 bench: $(VENV)/.bench
-	$(call install,$(APT_BENCH))
+	$(call install,$(APT))
 	mkdir -p benchmarks/build
 	$(BIN)/pytest benchmarks --benchmark-quiet --benchmark-json=benchmarks/build/results.json
 	$(BIN)/python -m benchmarks.report
@@ -76,18 +79,20 @@ bench-compare: $(VENV)/.bench
 metrics-table: build
 	$(BIN)/python tools/metrics_table.py
 
+lint format: APT += $(APT_LINT)
 lint: build
-	$(call install,$(APT_LINT))
+	$(call install,$(APT))
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy tools/mutate.py
+	$(BIN)/mypy tools/disturb.py
 	clang-format --dry-run -Werror $(OURS)
 	clang $(STRICT_CLANG) $(STRICTLY)
 	gcc $(STRICT) $(STRICTLY)
 
 format: build
-	$(call install,$(APT_LINT))
+	$(call install,$(APT))
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	clang-format -i $(OURS)

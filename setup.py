@@ -1,8 +1,10 @@
 """Build the extensions: BPF programs to skeletons, then C and skeletons to abi3 modules."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 
@@ -14,26 +16,38 @@ ROOT = Path(__file__).parent
 LIBBPF = "libbpf >= 1.0"
 
 
-def fail(what: str, debian: str) -> None:
-    raise SystemExit(f"lblatency: {what}\n  on Debian: apt-get install {debian}")
-
-
-def require_tools() -> None:
-    """Stop and name the missing tool, before a compiler fails."""
-    for tool, debian in (
-        ("pkg-config", "pkg-config"),
-        ("clang", "clang"),
-        ("bpftool", "bpftool"),
-        ("llvm-strip", "llvm"),
+def missing_tools() -> dict[str, str]:
+    """What is needed to build and was not found, and the Debian packages that have it."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    tools = {
+        compiler: "gcc",
+        "pkg-config": "pkg-config",
+        "clang": "clang",
+        "bpftool": "bpftool",
+        "llvm-strip": "llvm",
+    }
+    missing = {tool: debian for tool, debian in tools.items() if shutil.which(tool) is None}
+    if (
+        "pkg-config" not in missing
+        and subprocess.run(["pkg-config", "--exists", LIBBPF]).returncode
     ):
-        if shutil.which(tool) is None:
-            fail(f"{tool} is needed to build and was not found", debian)
-    if subprocess.run(["pkg-config", "--exists", LIBBPF]).returncode:
         found = subprocess.run(
             ["pkg-config", "--modversion", "libbpf"], capture_output=True, text=True
         )
-        version = found.stdout.strip() or "none"
-        fail(f"needs {LIBBPF} with its headers, found {version}", "libbpf-dev")
+        missing[f"{LIBBPF} with its headers (found {found.stdout.strip() or 'none'})"] = (
+            "libbpf-dev"
+        )
+    return missing
+
+
+def require_tools() -> None:
+    """Stop and name all that is missing, before a compiler fails."""
+    missing = missing_tools()
+    if missing:
+        raise SystemExit(
+            f"lblatency: needed to build and not found: {', '.join(missing)}\n"
+            f"  on Debian: apt-get install {' '.join(missing.values())}"
+        )
 
 
 def build_script(name: str) -> ModuleType:
@@ -49,8 +63,10 @@ def build_script(name: str) -> ModuleType:
 class BuildExt(build_ext):
     def pre_run(self, ext, _ffi) -> None:
         """Called by cffi when it compiles a module, so not for metadata or an sdist."""
+        bpf = build_script("build_bpf")
+        bpf.search_sbin()
         require_tools()
-        build_script("build_bpf").build(ROOT / "bpf", ROOT / "csrc" / "demo")
+        bpf.build(ROOT / "bpf", ROOT / "csrc" / "demo")
         flags = subprocess.run(
             ["pkg-config", "--cflags", "libbpf"], check=True, capture_output=True, text=True
         ).stdout.split()

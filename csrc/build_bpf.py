@@ -1,11 +1,17 @@
 """Compile bpf/*.bpf.c and turn each into a skeleton header: csrc/demo/<name>.skel.h."""
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
 INCLUDE = Path(__file__).resolve().parent.parent / "bpf" / "include"
 FLAGS = ("-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
+
+
+def search_sbin() -> None:
+    """Look for tools in /usr/sbin too: Debian has bpftool there, but ordinary users' PATH not."""
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 @functools.cache

@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HEADERS = [
     "bpf/include/lbl_abi.h",
     "csrc/kernel/maps.h",
+    "csrc/kernel/users.h",
+    "csrc/kernel/probe.h",
     "csrc/kernel/log.h",
     "csrc/event/event.h",
     "csrc/hist/buckets.h",

@@ -6,21 +6,9 @@ with the same functions as methods.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from . import conntrack, stats
 from ._version import __version__
-from .backend import Backend
-from .errors import BpfError, LatencyError
-from .histogram import (
-    DEFAULT_BUCKETS,
-    REFERENCE_BUCKETS,
-    SHORT_BUCKETS,
-    HistogramSnapshot,
-    NativeHistogram,
-)
-from .tracker import LatencyTracker
+
+TYPE_CHECKING = False
 
 __all__ = [
     "DEFAULT_BUCKETS",
@@ -52,8 +40,20 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import sources
+    from typing import Any
+
+    from . import conntrack, sources, stats
+    from .backend import Backend
     from .collector import LatencyCollector
+    from .errors import BpfError, LatencyError
+    from .histogram import (
+        DEFAULT_BUCKETS,
+        REFERENCE_BUCKETS,
+        SHORT_BUCKETS,
+        HistogramSnapshot,
+        NativeHistogram,
+    )
+    from .tracker import LatencyTracker
 
     default_tracker = LatencyTracker()
     start = default_tracker.start
@@ -68,24 +68,40 @@ if TYPE_CHECKING:
     get_status = default_tracker.get_status
     reset_histograms = default_tracker.reset_histograms
 
+_MODULES = ("conntrack", "sources", "stats")
+_HOMES = {
+    "Backend": "backend",
+    "BpfError": "errors",
+    "DEFAULT_BUCKETS": "histogram",
+    "HistogramSnapshot": "histogram",
+    "LatencyCollector": "collector",
+    "LatencyError": "errors",
+    "LatencyTracker": "tracker",
+    "NativeHistogram": "histogram",
+    "REFERENCE_BUCKETS": "histogram",
+    "SHORT_BUCKETS": "histogram",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Make on first use what an import should not pay for.
+    """Make on first use what an import should not pay for; what is left is the tracker's.
 
-    The default tracker takes memory. The collector imports prometheus_client, which takes longer
-    than the rest of this package.
+    The command can be interrupted before anything slow is imported, the default tracker takes
+    memory, and the collector imports prometheus_client.
     """
-    if name == "sources":
-        return import_module(".sources", __name__)
-    if name == "LatencyCollector":
-        from .collector import LatencyCollector
-
-        return LatencyCollector
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     ours = globals()
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name in _HOMES:
+        return ours.setdefault(name, getattr(import_module(f".{_HOMES[name]}", __name__), name))
     tracker = ours.get("default_tracker")
     if tracker is None:  # setdefault: two threads that come here at once get the same one
+        from .tracker import LatencyTracker
+
         tracker = ours.setdefault("default_tracker", LatencyTracker())
     if name == "default_tracker":
         return tracker
@@ -93,4 +109,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The public names, whether they were used yet or not."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -41,17 +41,21 @@ def _refusal(text: str, what: str) -> ValueError:
     return ValueError(f"{text!r} has no {what}: write 'ip:port' or '[ip6]:port'")
 
 
-def split_endpoint(text: str) -> tuple[str, int]:
+def split_endpoint(text: str, *, any_host: bool = False) -> tuple[str, int]:
     """Split `host:port` or `[ip6]:port`. The host may be a name; its brackets are removed.
+
+    With `any_host`, it may be left out: `:port`.
 
     Raises:
         ValueError: `text` is not of that form.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit():
         raise _refusal(text, "port")
+    if len(port) > 5 or int(port) > 65535:
+        raise ValueError(f"{text!r}: port {port} is not 0 to 65535")
     is_bracketed = host.startswith("[") and host.endswith("]")
-    if not host or is_bracketed != (":" in host):
+    if not (host or any_host) or is_bracketed != (":" in host):
         raise _refusal(text, "valid address")
     return host[1:-1] if is_bracketed else host, int(port)
 

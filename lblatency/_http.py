@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,20 +18,24 @@ __all__ = ["serve_metrics"]
 
 @contextmanager
 def serve_metrics(tracker: LatencyTracker, address: tuple[str, int]) -> Iterator[str]:
-    """Serve while the block runs; yields the URL. Port 0 means any free port.
+    """Serve while the block runs; yields the URL.
+
+    Args:
+        tracker: what to serve.
+        address: where to listen: an empty host means all addresses, port 0 any free port.
 
     Raises:
         LatencyError: the address is in use, or does not belong to this machine.
     """
     host, port = address
+    host = host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")  # noqa: S104
     registry = CollectorRegistry()
     registry.register(LatencyCollector(tracker))
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise LatencyError(
-            f"cannot listen on {format_target(host, port)}: {error.strerror}"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no host name"
+        raise LatencyError(f"cannot listen on {format_target(host, port)}: {why}") from error
     try:
         yield f"http://{format_target(host, server.server_port)}/metrics"
     finally:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
 
-from ._ffi import check, lib
-from .errors import LatencyError
+from ._ffi import check, ffi, lib
+from .errors import BpfError, LatencyError
 
 __all__ = ["MapSpec", "counters_of", "inner_maps", "map_fd"]
 
@@ -35,7 +35,20 @@ def _open(spec: str) -> int:
         return check(rc, f"opening the map pinned at {spec}")
     if spec.isascii() and spec.isdigit() and len(spec) < 10:
         return check(lib.lbl_map_by_id(int(spec)), f"opening the BPF map with id {spec}")
-    return check(lib.lbl_map_by_name(spec.encode()), f"opening the BPF map called {spec!r}")
+    rc = lib.lbl_map_by_name(spec.encode())
+    if rc == -errno.ENOTUNIQ:
+        raise BpfError(
+            -rc, f"several maps have this name: {spec!r}; give the id of {_called(spec)}"
+        )
+    return check(rc, f"opening the BPF map called {spec!r}")
+
+
+def _called(name: str) -> str:
+    """The maps of a name in words: ids, types and the programs that use them."""
+    text = ffi.new("char[]", 4096)
+    check(lib.lbl_maps_called(name.encode(), text, len(text)), f"listing the maps called {name!r}")
+    maps: str = ffi.string(text).decode(errors="replace")
+    return maps
 
 
 @contextmanager

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ._ffi import lib
 
-__all__ = ["Finding", "check_machine", "missing_capabilities"]
+__all__ = [
+    "Finding",
+    "Verdict",
+    "check_machine",
+    "find_bpffs",
+    "missing_capabilities",
+    "verdicts",
+]
 
 _BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 _IN_SYS_ADMIN = {"CAP_BPF", "CAP_PERFMON"}  # Linux 5.8 split them off from CAP_SYS_ADMIN
@@ -21,6 +30,16 @@ _USES = {
 }
 
 
+_BOTH = ("demo", "serve")
+_DEMO = ("demo",)
+_PROBES = {  # of bpf(): what is tried, what it is for and which commands need it
+    "open pins": (lib.LBL_PROBE_PINS, "read pinned maps", _BOTH),
+    "look up ids": (lib.LBL_PROBE_IDS, "open maps by id or name", ()),
+    "make maps": (lib.LBL_PROBE_MAPS, "load the demo's balancer", _DEMO),
+    "load programs": (lib.LBL_PROBE_PROGRAMS, "load the demo's balancer", _DEMO),
+}
+
+
 class Finding(NamedTuple):
     """The result of one check.
 
@@ -29,14 +48,28 @@ class Finding(NamedTuple):
         ok: whether it is as it should be.
         found: what the machine has.
         advice: what it is for, and what to do if it is not ok.
-        required: whether `lblatency demo` needs it.
+        needed_by: the commands that need it.
     """
 
     name: str
     ok: bool
     found: str
     advice: str
-    required: bool = True
+    needed_by: tuple[str, ...] = _BOTH
+
+
+class Verdict(NamedTuple):
+    """Whether a command works here.
+
+    Attributes:
+        command: its name.
+        ok: whether it works in full.
+        text: `yes`, or what is missing and what works nevertheless.
+    """
+
+    command: str
+    ok: bool
+    text: str
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
@@ -70,7 +103,7 @@ def _btf() -> Finding:
         found=str(path) if path.exists() else "none",
         advice="tracing programs need a kernel built with CONFIG_DEBUG_INFO_BTF; `lblatency demo`"
         " and `lblatency serve` do not",
-        required=False,
+        needed_by=(),
     )
 
 
@@ -82,12 +115,34 @@ def _capabilities() -> list[Finding]:
             ok=name not in missing,
             found="missing" if name in missing else "held",
             advice=f"needed to {use}; run as root, or give python {name.lower()} with `setcap`",
+            needed_by=_DEMO,
         )
         for name, use in _USES.items()
     ]
 
 
-def _bpffs(mounts: Path = Path("/proc/mounts")) -> Finding:
+def _probes() -> list[Finding]:
+    """What bpf() does when it is called: a container may deny what capabilities allow."""
+    advice = "run as root with CAP_BPF"
+    if not missing_capabilities():
+        advice = "the capabilities are held, so look at the container's seccomp profile"
+    findings = []
+    for name, (what, use, needed_by) in _PROBES.items():
+        rc = lib.lbl_probe(what)
+        findings.append(
+            Finding(
+                name=name,
+                ok=rc == 0,
+                found="works" if rc == 0 else os.strerror(-rc),
+                advice=f"needed to {use}; {advice}",
+                needed_by=needed_by,
+            )
+        )
+    return findings
+
+
+def find_bpffs(mounts: Path = Path("/proc/mounts")) -> Finding:
+    """Where BPF file systems are mounted."""
     fields = [line.split() for line in mounts.read_text().splitlines()]
     points = [point for _, point, kind, *_ in fields if kind == "bpf"]
     return Finding(
@@ -95,7 +150,7 @@ def _bpffs(mounts: Path = Path("/proc/mounts")) -> Finding:
         ok=bool(points),
         found=", ".join(points) or "not mounted",
         advice="only pinned maps need it; mount it with `mount -t bpf bpf /sys/fs/bpf`",
-        required=False,
+        needed_by=(),
     )
 
 
@@ -109,6 +164,41 @@ def _libbpf() -> Finding:
     )
 
 
+def _tools() -> Finding:
+    missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
+    return Finding(
+        name="tools",
+        ok=not missing,
+        found=f"no {', no '.join(missing)}" if missing else "ip, nsenter",
+        advice="the demo makes its networks with them; install iproute2 and util-linux",
+        needed_by=_DEMO,
+    )
+
+
 def check_machine() -> list[Finding]:
-    """Check the kernel, BTF, capabilities, bpffs and libbpf."""
-    return [_kernel(), _btf(), *_capabilities(), _bpffs(), _libbpf()]
+    """Check the kernel, BTF, capabilities, what bpf() does, bpffs, libbpf and tools."""
+    return [_kernel(), _btf(), *_capabilities(), *_probes(), find_bpffs(), _libbpf(), _tools()]
+
+
+def verdicts(findings: Sequence[Finding]) -> list[Verdict]:
+    """What follows from the findings for each command."""
+
+    def lacking(command: str) -> list[str]:
+        return [each.name for each in findings if command in each.needed_by and not each.ok]
+
+    demo, serve = lacking("demo"), lacking("serve")
+    by_path_only = any(each.name == "look up ids" and not each.ok for each in findings)
+    return [
+        Verdict(
+            "demo", not demo, f"needs {', '.join(demo)}; simulated until then" if demo else "yes"
+        ),
+        Verdict(
+            "serve",
+            not serve,
+            f"needs {', '.join(serve)}"
+            if serve
+            else "yes, if maps are given by pin path; by id or name it needs CAP_SYS_ADMIN"
+            if by_path_only
+            else "yes",
+        ),
+    ]

@@ -13,7 +13,6 @@ _ADVICE = {
     _errno.EACCES: "needs read and write access to the pinned map; run as root, or give its mode"
     " or group that access",
     _errno.ENOENT: "no such BPF object; `bpftool map` lists what is loaded",
-    _errno.ENOTUNIQ: "several maps have this name; give the id or pin path instead",
     _errno.ECHILD: "the stream belongs to the parent process; open another one after fork()",
     _errno.ENOMEM: "out of memory or address space, or RLIMIT_MEMLOCK is too low on this kernel",
 }

@@ -1,4 +1,4 @@
-"""Skip or fail the tests that need BPF, where the kernel refuses it."""
+"""What holds for all tests: tools in /usr/sbin, no deadlines, and where BPF cannot be tested."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import functools
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from csrc.build_bpf import search_sbin
 from tests.support import bpf
+
+search_sbin()
+# How long an example takes tells about the machine's other work, not about us.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 REQUIRE_BPF = os.environ.get("LBLATENCY_REQUIRE_BPF") == "1"
 

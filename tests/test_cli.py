@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import signal
 import subprocess
+import sys
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lblatency import __version__, check
+from lblatency import LatencyTracker, __version__, check
+from lblatency._http import serve_metrics
 from lblatency.cli import main
 
 PROC_STATUS = "Name:\tpython\nCapEff:\t{:016x}\n"
@@ -24,52 +31,256 @@ def test_version_and_help_answer(option: str, capsys: pytest.CaptureFixture[str]
     assert f"lblatency {__version__}" in out if option == "--version" else "examples:" in out
 
 
-@pytest.mark.parametrize(
-    ("argv", "text"),
-    [
-        ([], "COMMAND"),
-        (["serve", "--ring", "x"], "--proxy"),
-        (["serve", "--proxy", "p"], "say where events come from: --ring"),
-        (["serve", "--ring", "x", "--proxy", "p", "--proxy-id", "x"], "ID=NAME"),
-        (["demo", "--duration", "-1"], "number of seconds"),
-        (["demo", "--listen", "nowhere"], "not of the form address:port"),
-        (["demo", "--listen", ":80"], "not of the form address:port"),
-        (["demo", "--listen", "::1:80"], "not of the form address:port"),
-        (["demo", "--listen", "localhost:65536"], "not of the form address:port"),
-    ],
-)
-def test_misuse_is_explained(
-    argv: list[str], text: str, capsys: pytest.CaptureFixture[str]
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`lblatency` alone is a question, not a mistake: the help, and exit code 0."""
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: lblatency")
+    assert "examples:" in out
+    assert err == ""
+
+
+SERVE = ["serve", "--proxy", "p", "--ring"]
+MISTAKES = [
+    (["nothing"], 2, "invalid choice: 'nothing'"),
+    (["--nothing"], 2, "unrecognized arguments: --nothing"),
+    (["check", "--nothing"], 2, "unrecognized arguments: --nothing"),
+    (["check", "--js"], 2, "unrecognized arguments: --js"),
+    (["demo", "--dur", "1"], 2, "unrecognized arguments: --dur 1"),
+    (["--vers"], 2, "unrecognized arguments: --vers"),
+    (["serve", "--ring", "x"], 2, "--proxy"),
+    (["serve", "--proxy", "p"], 2, "say where events come from: --ring"),
+    ([*SERVE, "x", "--proxy-id", "x"], 2, "ID=NAME"),
+    (["demo", "--duration", "-1"], 2, "number of seconds"),
+    (["demo", "--duration", "nan"], 2, "number of seconds"),
+    (["demo", "--listen", "nowhere"], 2, "'nowhere' has no port"),
+    (["demo", "--listen", "::1:80"], 2, "'::1:80' has no valid address"),
+    (["demo", "--listen", "localhost:65536"], 2, "port 65536 is not 0 to 65535"),
+    (["demo", "--listen", ":70000"], 2, "':70000': port 70000 is not 0 to 65535"),
+    ([*SERVE, "x", "--max-backends", "many"], 2, "invalid int value: 'many'"),
+    ([*SERVE, "x", "--max-backends", "0"], 1, "max_backends must be 1 to"),
+    ([*SERVE, "x", "--buckets", "1,two"], 2, "'1,two' is not of the form SECONDS,SECONDS"),
+    ([*SERVE, "x", "--buckets", "2,1"], 1, "ascending"),
+    ([*SERVE, "x", "--buckets", "nan"], 1, "nan"),
+    ([*SERVE, "x", "--buckets", "connect=1"], 1, "connect"),
+    ([*SERVE, "x", "--buckets", "size=1"], 1, "buckets for 'size', which is not"),
+    ([*SERVE, "x", "--metrics", "lifetime,size"], 1, "'size' must be one of lifetime"),
+    ([*SERVE, "x", "--metrics", "connect"], 1, "must include 'lifetime'"),
+    ([*SERVE, "/nowhere/ring"], 1, "no BPF map is pinned at /nowhere/ring"),
+    ([*SERVE, "/etc/passwd"], 1, "/etc/passwd is not in a bpffs"),
+    ([*SERVE, "/"], 1, "/ is not in a bpffs"),
+]
+
+
+def complaint(err: str) -> str:
+    """What is said on stderr, which must be one line that names the program."""
+    assert re.fullmatch(r"lblatency( \w+)?: .*\n", err), err
+    return err
+
+
+@pytest.mark.parametrize(("argv", "code", "text"), MISTAKES)
+def test_each_mistake_is_told_in_one_line(
+    argv: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong arguments give exit code 2 and say what is wrong."""
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    assert ended.value.code == 2
-    assert text in capsys.readouterr().err
+    """The exit code is 2 for arguments that cannot be, and 1 for what is not to be had."""
+    try:
+        ended = main(argv)
+    except SystemExit as error:
+        ended = int(error.code or 0)
+    assert ended == code
+    out, err = capsys.readouterr()
+    assert text in complaint(err)
+    assert out == ""
 
 
-def test_a_missing_ring_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A path that does not exist gives one line, not a traceback."""
-    assert main(["serve", "--ring", "/nowhere/ring", "--proxy", "web"]) == 1
-    err = capsys.readouterr().err
-    assert err.startswith("lblatency: no BPF map is pinned at /nowhere/ring")
-    assert err.count("\n") == 1
+def python(*command: str, **rest: Any) -> subprocess.CompletedProcess[str]:
+    """Run `python -m lblatency`."""
+    return subprocess.run(
+        [sys.executable, "-m", "lblatency", *command],
+        text=True, stderr=subprocess.PIPE, timeout=120, check=False, **rest,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command", [["check"], ["check", "--json"], ["--help"], ["demo", "--help"], []]
+)
+def test_a_closed_pipe_is_quiet(command: list[str], unbuffered: str) -> None:
+    """`lblatency check | head -0`: nothing on stderr, and the code that SIGPIPE gives."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = python(*command, stdout=writer, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+    os.close(writer)
+    assert ran.stderr == ""
+    if not unbuffered:  # else argparse overlooks it when it prints a help
+        assert ran.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_full_disk_is_told() -> None:
+    """What cannot be written is an error in one line."""
+    with open("/dev/full", "w") as full:
+        ran = python("check", stdout=full)
+    assert ran.returncode == 1
+    assert complaint(ran.stderr).endswith("No space left on device\n")
+
+
+# Stops where the interpreter looks for the n-th module of all that it imports, until Ctrl-C comes.
+INTERRUPTED = """
+import sys
+class Finder:
+    left = int(sys.argv.pop(1))
+    def find_spec(self, *_):
+        Finder.left -= 1
+        if Finder.left == 0:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from lblatency.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("place", [*range(6, 40), 60])
+def test_ctrl_c_is_quiet_while_modules_are_imported(place: int) -> None:
+    """From our first module on, whatever is being imported: exit code 130 and not a word."""
+    ran = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(place), "check"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (130, "")
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    """The first one raises KeyboardInterrupt in the command; the second ends even its handler."""
+    script = """
+import os, signal, sys
+from lblatency import __main__, cli
+def command():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        print("undoing", flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("undone", flush=True)
+cli.main = command
+sys.exit(__main__.main())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "undoing\n", "")
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    """As `nohup` and a shell's background want it."""
+    script = (
+        "import signal; from lblatency.__main__ import main; main(); print(signal.getsignal(2))"
+    )
+    ran = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, script],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.stdout.endswith("Handlers.SIG_IGN\n" if "Handlers" in ran.stdout else "1\n")
+
+
+def test_all_addresses_are_listened_on() -> None:
+    """`--listen :PORT` serves clients of IPv4 and of IPv6."""
+    with serve_metrics(LatencyTracker(max_backends=10), ("", 0)) as url:
+        port = int(url.rsplit(":", 1)[1].partition("/")[0])
+        for host in ("127.0.0.1", "[::1]"):
+            with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=20) as reply:
+                assert b"lblatency_build_info" in reply.read()
+
+
+# ---- check ----
 
 
 def test_check_says_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The exit code is 1 if something required is missing, not if something optional is."""
+    """The exit code is 1 if a command lacks something, not if something optional is missing."""
     findings = [
         check.Finding("kernel", True, "6.1", "newer"),
-        check.Finding("bpffs", False, "not mounted", "mount it", required=False),
+        check.Finding("bpffs", False, "not mounted", "mount it", needed_by=()),
     ]
     monkeypatch.setattr(check, "check_machine", lambda: findings)
     assert main(["check"]) == 0
-    assert "mount it" in capsys.readouterr().out
-    findings.append(check.Finding("CAP_BPF", False, "missing", "run as root"))
+    out = capsys.readouterr().out
+    assert "mount it" in out
+    assert out.endswith("\ndemo: yes\nserve: yes\n")
+    findings.append(check.Finding("CAP_BPF", False, "missing", "run as root", needed_by=("demo",)))
     assert main(["check"]) == 1
-    assert "run as root" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "run as root" in out
+    assert out.endswith("\ndemo: needs CAP_BPF; simulated until then\nserve: yes\n")
+
+
+def test_check_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object with the same findings and verdicts."""
+    code = main(["check", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in found["findings"]] == [
+        each.name for each in check.check_machine()
+    ]
+    assert [each["command"] for each in found["verdicts"]] == ["demo", "serve"]
+    assert code == (0 if all(each["ok"] for each in found["verdicts"]) else 1)
+
+
+def test_check_fits_into_79_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long values and advice go on below."""
+    words = "all the many mounts " * 20
+    findings = [check.Finding("bpffs", False, words, words), check.Finding("none", True, "", "")]
+    monkeypatch.setattr(check, "check_machine", lambda: findings)
+    main(["check"])
+    lines = capsys.readouterr().out.splitlines()
+    assert 70 < max(map(len, lines)) <= 79
+    assert len(lines) > 10
+
+
+DENIED = """
+import sys
+from lblatency.cli import main
+from tests.support.seccomp import deny_bpf
+deny_bpf()
+sys.exit(main(["check", "--json"]))
+"""
+
+
+@pytest.mark.bpf
+def test_check_finds_out_that_a_container_denies_bpf() -> None:
+    """All capabilities are held, but bpf() is denied: both verdicts say so."""
+    ran = subprocess.run(
+        [sys.executable, "-c", DENIED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 1, ran.stderr
+    found = json.loads(ran.stdout)
+    findings = {each["name"]: each for each in found["findings"]}
+    assert findings["CAP_BPF"]["ok"]
+    for name in ("open pins", "look up ids", "make maps", "load programs"):
+        assert findings[name]["found"] == "Operation not permitted"
+        assert "seccomp" in findings[name]["advice"]
+    assert [each["text"] for each in found["verdicts"]] == [
+        "needs open pins, make maps, load programs; simulated until then",
+        "needs open pins",
+    ]
+
+
+@pytest.mark.bpf
+def test_check_without_privileges() -> None:
+    """A pinned map can be served; the demo lacks capabilities; root's advice is given."""
+    ran = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all",
+         sys.executable, "-m", "lblatency", "check"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "NO  CAP_BPF        missing" in ran.stdout
+    assert "NO  load programs  Operation not permitted" in ran.stdout
+    assert "--  look up ids    Operation not permitted" in ran.stdout
+    assert "\ndemo: needs CAP_BPF, CAP_PERFMON" in ran.stdout
+    assert "\nserve: yes, if maps are given by pin path" in ran.stdout
 
 
 @pytest.mark.parametrize(
@@ -92,20 +303,25 @@ def test_the_machine_is_looked_at() -> None:
     """The findings are what the machine reports about itself, and have advice."""
     findings = {each.name: each for each in check.check_machine()}
     capabilities = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
-    assert list(findings) == ["kernel", "BTF", *capabilities, "bpffs", "libbpf"]
+    probes = ["open pins", "look up ids", "make maps", "load programs"]
+    assert list(findings) == [
+        "kernel", "BTF", *capabilities, *probes, "bpffs", "libbpf", "tools",
+    ]  # fmt: skip
     assert all(each.advice for each in findings.values())
     assert findings["kernel"].found == os.uname().release
     assert findings["BTF"].ok is os.path.exists("/sys/kernel/btf/vmlinux")
     missing = [name for name in capabilities if not findings[name].ok]
     assert missing == check.missing_capabilities()
-    listed = subprocess.run(
-        ["findmnt", "-n", "-l", "-t", "bpf", "-o", "TARGET"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    mounted = listed.stdout.split()
-    assert findings["bpffs"].ok is bool(mounted)
-    assert findings["bpffs"].found == (", ".join(mounted) or "not mounted")
     version = subprocess.run(
         ["pkg-config", "--modversion", "libbpf"], capture_output=True, text=True, check=True
     )
     assert version.stdout.startswith(findings["libbpf"].found + ".")
+
+
+@pytest.mark.parametrize(("mounts", "found"), [("", "not mounted"), ("b /a bpf rw 0 0\n", "/a")])
+def test_mounts_are_found(mounts: str, found: str, tmp_path: Path) -> None:
+    """File systems of type bpf alone."""
+    path = tmp_path / "mounts"
+    path.write_text(f"proc /proc proc rw 0 0\n{mounts}")
+    finding = check.find_bpffs(path)
+    assert (finding.found, finding.ok) == (found, bool(mounts))

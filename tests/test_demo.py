@@ -61,7 +61,6 @@ def row(**changes: Any) -> Row:
     fields: dict[str, Any] = {
         "proxy": "web",
         "target": "10.0.0.1:80",
-        "label": "quick",
         "closed": 7,
         "open": 1,
         "resets": 2,
@@ -185,9 +184,7 @@ def test_backend_table_is_aligned() -> None:
         assert header[:end].endswith("p99")
         assert header[end:].lstrip().startswith("p50") or end == len(header)
     assert full.split() == [
-        "web",
         "10.0.0.1:80",
-        "quick",
         "7",
         "2",
         "1",
@@ -198,25 +195,31 @@ def test_backend_table_is_aligned() -> None:
         "1.00",
         "3.00",
     ]
-    assert " ".join(empty.split()) == "web [fd77::2]:80 quick 7 2 1 - - - - - -"
+    assert " ".join(empty.split()) == "[fd77::2]:80 7 2 1 - - - - - -"
 
 
 def test_comparison_table_names_the_other_clock() -> None:
-    """Ours, the clients' own and the error stand side by side for each latency."""
+    """Ours and the clients' own stand side by side for each latency, the largest errors below."""
     found = [compared("lifetime", 95, 0.001), compared("first_byte", 95, 0.0001)]
     titles, header, p50, p95, p99, *largest = comparison_table(found, "clients")
     assert titles.split() == ["times", "in", "ms", "lifetime", "connect", "first", "byte"]
-    assert header.split() == ["proxy", "backend", *["ours", "clients", "error"] * 3]
-    assert p95.split()[:6] == ["web", "10.0.0.1:80", "p95", "200", "199", "1.00"]
-    assert p95.split()[6:] == ["-", "-", "-", "2.00", "1.90", "0.100"]
+    assert header.split() == ["backend", *["ours", "clients"] * 3]
+    assert p95.split() == ["10.0.0.1:80", "p95", "200", "199", "-", "-", "2.00", "1.90"]
     for line, name in ((p50, "p50"), (p99, "p99")):
-        assert line.split() == ["web", "10.0.0.1:80", name, *"-" * 9]
+        assert line.split() == ["10.0.0.1:80", name, *"-" * 6]
     assert [line.split() for line in largest] == [
-        ["largest", "p50", "-", "-", "-"],
-        ["largest", "p95", "1.00", "-", "0.100"],
-        ["largest", "p99", "-", "-", "-"],
+        ["largest", "error", "p50", "-", "-", "-"],
+        ["largest", "error", "p95", "1.00", "-", "0.100"],
+        ["largest", "error", "p99", "-", "-", "-"],
     ]
     assert {len(line) for line in (titles, header, p50, p95, p99, *largest)} == {len(header)}
+
+
+@pytest.fixture(autouse=True)
+def _a_terminal_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment in which the tests run says nothing about the terminal."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
 
 
 class Terminal(io.StringIO):
@@ -243,6 +246,35 @@ def test_live_table_cuts_what_would_wrap(monkeypatch: pytest.MonkeyPatch) -> Non
     terminal = Terminal()
     LiveTable(terminal).draw(["one two"])
     assert terminal.getvalue().startswith("one\x1b[K\n")
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])
+def test_live_table_is_silent_where_a_terminal_is_to_be_plain(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that cannot move its cursor gets the final table only."""
+    monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    LiveTable(terminal).draw(["one"])
+    assert terminal.getvalue() == ""
+
+
+def test_tables_fit_into_79_columns_at_their_widest() -> None:
+    """Long addresses and large counts of the demo still fit."""
+    figures = {"p50": 0.0001, "p95": 0.0001, "p99": 0.00011, "mean": 0.1, "count": 99999}
+    slow = {"p50": 9.999, "p95": 9.999, "p99": 9.999, "mean": 0.1, "count": 99999}
+    widest = row(
+        target=max((backend.target for backend in BACKENDS), key=len),
+        closed=99999, resets=99999, open=9999,
+        measured={"lifetime": slow, "connect": figures, "first_byte": figures},
+    )  # fmt: skip
+    found = [
+        Comparison(metric, (widest.proxy, widest.target), percent, 0.0001, 0.00011)
+        for metric in METRICS
+        for percent in PERCENTILES
+    ]
+    lines = [*backend_table([widest]), *comparison_table(found, "clients")]
+    assert max(map(len, lines)) <= 79
 
 
 def test_live_table_is_silent_elsewhere() -> None:
@@ -282,7 +314,7 @@ def test_report_adds_up() -> None:
         },
     }
     _, _, comparison, accounting = report().as_text().split("\n\n")
-    assert "connect as TCP did" in comparison.splitlines()[-1]
+    assert "connect by TCP" in comparison.splitlines()[-1]
     assert accounting.splitlines() == [
         "15 produced = 15 received + 0 dropped + 0 in ring",
         "15 received = 7 opened + 8 closed + 0 periodic + 0 malformed",
@@ -446,14 +478,14 @@ def test_simulated_run_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> 
     heading, table, comparison, accounting = capsys.readouterr().out.split("\n\n")
     assert heading.startswith("SIMULATED")
     rows = [line.split() for line in table.splitlines()[2:]]
-    names = [[backend.proxy.name, backend.target] for backend in BACKENDS]
-    assert [row[:2] for row in rows] == names
-    pairs = [line.split()[:3] for line in comparison.splitlines()[2:-4]]
-    assert pairs == [[*name, f"p{percent}"] for percent in PERCENTILES for name in names]
+    names = [backend.target for backend in BACKENDS]
+    assert [row[0] for row in rows] == names
+    pairs = [line.split()[:2] for line in comparison.splitlines()[2:-4]]
+    assert pairs == [[name, f"p{percent}"] for percent in PERCENTILES for name in names]
     assert comparison.splitlines()[-1].startswith("drawn: ")
-    shown = "\n".join((table, comparison, accounting))
-    assert max(map(len, shown.splitlines())) <= 100
-    ended = sum(int(row[3]) for row in rows)
+    shown = "\n".join((heading, table, comparison, accounting))
+    assert max(map(len, shown.splitlines())) <= 79
+    ended = sum(int(row[1]) for row in rows)
     assert ended > 30
     assert accounting.splitlines() == [
         f"{2 * ended} produced = {2 * ended} received + 0 dropped + 0 in ring",
@@ -484,9 +516,8 @@ def test_a_signal_ends_a_simulated_run_early() -> None:
     script = (
         "import sys, lblatency.demo.run as demo\n"
         "demo.missing_capabilities = lambda: ['CAP_BPF']\n"
-        "sys.exit(demo.run(duration=60, json=True))\n"
+        "sys.exit(demo.run(duration=3600, json=True))\n"
     )
-    started = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -498,10 +529,9 @@ def test_a_signal_ends_a_simulated_run_early() -> None:
             if "metrics at" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode in (0, 1)  # 1: it may have been too early to measure anything
     assert json.loads(output)["source"] == "simulated"
-    assert time.monotonic() - started < 30
 
 
 def test_every_proxy_has_backends_of_its_address_family() -> None:
@@ -512,7 +542,7 @@ def test_every_proxy_has_backends_of_its_address_family() -> None:
     assert math.isclose(sum(proxy.share for proxy in PROXIES), 1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.label)
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
 def test_an_answer_comes_before_the_end(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even the latest answer comes before the earliest end, a reset if there are any."""
 

@@ -50,6 +50,7 @@ PYTHON_FLOORS = (
     {"demo"},
     {"commands"},
     {"cli"},
+    {"__main__"},
     {"__init__"},
 )
 

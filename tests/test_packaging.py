@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -81,32 +82,58 @@ def test_extensions_export_nothing_but_their_start(module: ModuleType) -> None:
     assert exported.split() == [f"PyInit_{module.__name__.rpartition('.')[2]}"]
 
 
-@pytest.mark.parametrize(("tool", "package"), [("clang", "clang"), ("bpftool", "bpftool")])
-def test_a_missing_tool_is_named(tool: str, package: str, tmp_path: Path) -> None:
-    """The build stops and names the missing tool and its package."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for each in {"pkg-config", "clang", "bpftool", "llvm-strip", "gcc", "cc"} - {tool}:
-        (tools / each).symlink_to(f"/usr/bin/{each}")
+TOOLS = {"clang": "clang", "llvm-strip": "llvm", "pkg-config": "pkg-config", "gcc": "gcc"}
+
+
+def build_ext(out: Path, **env: str) -> str:
+    """Build the extensions, which must fail; returns what it says."""
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", tmp_path / "lib",
-         "--build-temp", tmp_path / "temp"],
-        cwd=ROOT, env={**os.environ, "PATH": str(tools)}, capture_output=True, text=True,
+        [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", out / "lib",
+         "--build-temp", out / "temp"],
+        cwd=ROOT, env={**os.environ, "CC": "gcc", **env}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert f"{tool} is needed" in done.stderr
-    assert f"apt-get install {package}" in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("missing", [*([tool] for tool in TOOLS), [*TOOLS]])
+def test_all_missing_tools_are_named_at_once(missing: list[str], tmp_path: Path) -> None:
+    """The build stops and names them and their packages, and no tool that is there.
+
+    bpftool is found in /usr/sbin by those who do not have that in PATH.
+    """
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in TOOLS.keys() - missing:
+        (tools / tool).symlink_to(shutil.which(tool) or "")
+    *_, needed, advice = build_ext(tmp_path, PATH=str(tools)).splitlines()
+    named = needed.partition("not found: ")[2].split(", ")
+    assert sorted(named) == sorted(missing)
+    assert advice.split()[4:] == [TOOLS[tool] for tool in named]
+
+
+def test_packages_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
+    """`make test` by an ordinary user names what building and testing need, in one line."""
+    for name, text in {
+        "dpkg-query": 'case "$4" in clang | nftables) exit 1 ;; esac; echo "install ok installed"',
+        "id": "echo 1000",
+        "apt-get": "exit 9",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "-C", ROOT, "test", f"VENV={tmp_path / 'venv'}"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "missing packages: clang nftables\n" in done.stderr
 
 
 def test_a_too_old_libbpf_is_named(tmp_path: Path) -> None:
     """The build stops and names the version that it needs and the one that it found."""
     (tmp_path / "libbpf.pc").write_text("Name: libbpf\nDescription: old\nVersion: 0.8.1\n")
-    done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", tmp_path / "lib",
-         "--build-temp", tmp_path / "temp"],
-        cwd=ROOT, env={**os.environ, "PKG_CONFIG_PATH": str(tmp_path)}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "needs libbpf >= 1.0 with its headers, found 0.8.1" in done.stderr
+    said = build_ext(tmp_path, PKG_CONFIG_PATH=str(tmp_path))
+    assert "not found: libbpf >= 1.0 with its headers (found 0.8.1)\n" in said
+    assert "apt-get install libbpf-dev" in said

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from csrc.build_bpf import search_sbin  # noqa: E402
 from tests.support import bpf  # noqa: E402
 from tests.support.clang import compiled  # noqa: E402
 
@@ -56,6 +57,7 @@ def storm(kind: str) -> int:
 
 def main() -> None:
     """Run the storm under both sanitizers; fail if one run fails."""
+    search_sbin()
     codes = {kind: storm(kind) for kind in KINDS}
     for kind, code in codes.items():
         print(f"{kind}: {'passed' if code == 0 else f'FAILED with exit code {code}'}", flush=True)

@@ -11,9 +11,9 @@ __all__ = ["add_listen"]
 
 def _listen(text: str) -> tuple[str, int]:
     try:
-        return split_endpoint(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form address:port") from None
+        return split_endpoint(text, any_host=True)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_listen(parser: argparse.ArgumentParser, port: int, meaning: str = "") -> None:
@@ -22,6 +22,7 @@ def add_listen(parser: argparse.ArgumentParser, port: int, meaning: str = "") ->
         "--listen",
         type=_listen,
         default=("127.0.0.1", port),
-        metavar="ADDR:PORT",
-        help=f"where to serve /metrics (default 127.0.0.1:{port}{meaning})",
+        metavar="[ADDR]:PORT",
+        help="where to serve /metrics; without ADDR, on all addresses"
+        f" (default 127.0.0.1:{port}{meaning})",
     )

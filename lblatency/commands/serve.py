@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from .._signals import HeldSignals
 from ..conntrack import ConntrackMap
+from ..histogram import LIFETIME, METRICS
 from ..tracker import LatencyTracker
 from ._arguments import add_listen
 from ._sources import add_sources, open_sources
@@ -31,6 +32,20 @@ def _proxy(text: str) -> tuple[int | str, str]:
     return (int(key) if key.isdecimal() else key), name
 
 
+def _metrics(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _buckets(text: str) -> tuple[str, tuple[float, ...]]:
+    metric, equals, bounds = text.rpartition("=")
+    try:
+        return metric if equals else LIFETIME, tuple(map(float, bounds.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form SECONDS,SECONDS,... or METRIC=SECONDS,SECONDS,..."
+        ) from None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sources' options, the names of proxies, and the address of /metrics."""
     add_sources(parser)
@@ -49,6 +64,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the label for events of another listener, by its proxy id or by the ip:port that"
         " it listens on",
     )
+    parser.add_argument(
+        "--metrics",
+        type=_metrics,
+        default=(LIFETIME,),
+        metavar="LIST",
+        help=f"latencies to record, of {','.join(METRICS)} (default {LIFETIME})",
+    )
+    parser.add_argument(
+        "--buckets",
+        action="append",
+        type=_buckets,
+        default=[],
+        metavar="[METRIC=]LIST",
+        help=f"upper bounds in seconds, with commas, of a latency (default: of {LIFETIME}); may be"
+        " given again",
+    )
+    parser.add_argument(
+        "--max-backends",
+        type=int,
+        metavar="N",
+        help="how many backends have series of their own; the others share `overflow`",
+    )
     add_listen(parser, 10435)
 
 
@@ -66,11 +103,17 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from .._http import serve_metrics  # imports prometheus_client, which takes long
 
+    room = {} if options.max_backends is None else {"max_backends": options.max_backends}
+    tracker = LatencyTracker(
+        metrics=options.metrics,
+        buckets=dict(options.buckets),
+        expire_after=_EXPIRE_AFTER_S,
+        **room,
+    )
     conntrack = ConntrackMap(options.conntrack) if options.conntrack else None
     with ExitStack() as stack:
         sources = open_sources(options, stack)
         signals = stack.enter_context(HeldSignals())
-        tracker = LatencyTracker(expire_after=_EXPIRE_AFTER_S)
         stack.callback(tracker.stop)
         tracker.start(
             [source.stream for source in sources],

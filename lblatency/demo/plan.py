@@ -46,7 +46,6 @@ class Backend:
     """A server behind a proxy. `number` names its network, its events and its answers."""
 
     number: int
-    label: str
     proxy: Proxy
     host: str
     port: int
@@ -77,7 +76,6 @@ PROXIES = (_WEB, _WEB6)
 BACKENDS = (
     Backend(
         number=1,
-        label="quick",
         proxy=_WEB,
         host="10.77.1.2",
         port=8080,
@@ -87,7 +85,6 @@ BACKENDS = (
     ),
     Backend(
         number=2,
-        label="slow",
         proxy=_WEB,
         host="10.77.2.2",
         port=8080,
@@ -97,7 +94,6 @@ BACKENDS = (
     ),
     Backend(
         number=3,
-        label="resetting",
         proxy=_WEB,
         host="10.77.3.2",
         port=8080,
@@ -108,7 +104,6 @@ BACKENDS = (
     ),
     Backend(
         number=4,
-        label="ipv6",
         proxy=_WEB6,
         host="fd77:4::2",
         port=8080,

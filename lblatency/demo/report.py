@@ -24,7 +24,7 @@ _HEADINGS = {
 }
 _CLOCKS = {"ebpf": "clients", "simulated": "drawn"}
 _NOTES = {
-    "ebpf": "clients: lifetime as the process saw it, connect as TCP did, first byte as it arrived",
+    "ebpf": "clients: lifetime by their process, connect by TCP, first byte by its arrival",
     "simulated": "drawn: what the events were made of",
 }
 

@@ -142,7 +142,6 @@ def _rows(tracker: LatencyTracker) -> list[Row]:
             Row(
                 proxy=proxy,
                 target=target,
-                label=backend.label,
                 closed=counts["closed"],
                 open=counts["open"],
                 resets=counts["reasons"].get("rst", 0),

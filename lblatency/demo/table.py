@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ __all__ = [
     "milliseconds",
 ]
 
-_SHOWN = ("p50", "p99")  # of three metrics, they fit into 100 columns
-_GAP = " " * 3
+_SHOWN = ("p50", "p99")  # of three metrics, they fit into 79 columns
+_GAP = " " * 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class Row:
 
     proxy: str
     target: str
-    label: str
     closed: int
     open: int
     resets: int
@@ -99,12 +99,10 @@ def _aligned(
 
 def backend_table(rows: Sequence[Row]) -> list[str]:
     """One line per backend, below a header."""
-    counts = ("proxy", "backend", "behaviour", "closed", "resets", "open")
+    counts = ("backend", "closed", "resets", "open")
     cells = [
         (
-            row.proxy,
             row.target,
-            row.label,
             str(row.closed),
             str(row.resets),
             str(row.open),
@@ -114,18 +112,18 @@ def backend_table(rows: Sequence[Row]) -> list[str]:
     ]
     groups = [(in_words(metric), len(_SHOWN)) for metric in METRICS]
     header = (*counts, *_SHOWN * len(METRICS))
-    return _aligned([("times in ms", len(counts)), *groups], header, cells, left=3)
+    return _aligned([("times in ms", len(counts)), *groups], header, cells, left=1)
 
 
 def _compared(one: Comparison | None) -> list[str]:
-    values = (one.measured, one.truth, one.error) if one else (None, None, None)
+    values = (one.measured, one.truth) if one else (None, None)
     return [milliseconds(value) for value in values]
 
 
 def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]:
-    """What we measured, the other clock's and their difference, a line per backend and percentile.
+    """What we measured and the other clock's, a line per backend and percentile.
 
-    The last lines tell the largest errors.
+    The last lines tell the largest differences.
 
     Args:
         comparisons: in the order of the backends to be shown; dashes stand for missing ones.
@@ -135,7 +133,7 @@ def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]
     backends = dict.fromkeys(one.backend for one in comparisons)
     lines = [
         [
-            *backend,
+            backend[1],
             f"p{percent}",
             *(
                 cell
@@ -148,29 +146,32 @@ def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]
     ]
     worst = [
         [
-            "",
-            "largest",
+            "largest error",
             f"p{percent}",
             *(
                 cell
                 for metric in METRICS
-                for cell in ("", "", milliseconds(worst_error(comparisons, metric, percent)))
+                for cell in ("", milliseconds(worst_error(comparisons, metric, percent)))
             ),
         ]
         for percent in PERCENTILES
     ]
-    columns = ("ours", clock, "error")
+    columns = ("ours", clock)
     groups = [(in_words(metric), len(columns)) for metric in METRICS]
-    header = ("proxy", "backend", "", *columns * len(METRICS))
-    return _aligned([("times in ms", 3), *groups], header, [*lines, *worst], left=3)
+    header = ("backend", "", *columns * len(METRICS))
+    return _aligned([("times in ms", 2), *groups], header, [*lines, *worst], left=2)
 
 
 class LiveTable:
-    """Redraws lines in place where `output` is a terminal, and does nothing elsewhere."""
+    """Redraws lines in place where `output` is a terminal that can, and does nothing elsewhere.
+
+    Where NO_COLOR is set, it is plain as well.
+    """
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
-        self._is_terminal = output.isatty()
+        is_plain = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
+        self._is_terminal = output.isatty() and not is_plain
         self._height = 0
 
     def draw(self, lines: Sequence[str]) -> None:

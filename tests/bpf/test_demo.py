@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.leftovers import Leftovers, nothing_left
 from tests.support.rig import wait_until
 
 pytestmark = pytest.mark.bpf
 
-DEMO = [sys.executable, "-m", "lblatency.cli", "demo", "--json"]
-
-
-def output_of(*command: str) -> Any:
-    """What a command that speaks JSON says."""
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout or "[]")
-
-
-def traces() -> set[tuple[str, Any]]:
-    """All that a demo could leave behind: programs, maps, links, namespaces, pins, processes."""
-    found: set[tuple[str, Any]] = set()
-    for kind in ("prog", "map", "link"):
-        found |= {(kind, one["id"]) for one in output_of("bpftool", "-j", kind, "list")}
-    found |= {("interface", one["ifname"]) for one in output_of("ip", "-j", "link")}
-    found |= {("netns", one["name"]) for one in output_of("ip", "-j", "netns")}
-    found |= {("pin", str(path)) for path in Path("/sys/fs/bpf").glob("**/*")}
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            found.add(("namespace", os.readlink(process / "ns/net")))
-            if b"lblatency.demo.traffic" in (process / "cmdline").read_bytes():
-                found.add(("process", process.name))
-    return found
+DEMO = [sys.executable, "-m", "lblatency", "demo", "--json"]
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Fail if the test leaves something behind that was not there before."""
-    before = traces()
-    yield
-    wait_until(lambda: not traces() - before, "everything to be gone")
+def leftovers() -> Iterator[Leftovers]:
+    """Fail if a program that is started with its `env` leaves something behind."""
+    with nothing_left() as found:
+        yield found
 
 
-def start_demo(duration: float) -> tuple[subprocess.Popen[str], str]:
+def start_demo(duration: float, leftovers: Leftovers) -> tuple[subprocess.Popen[str], str]:
     """Start a demo and wait until it measures; gives its process and the address of /metrics."""
     process = subprocess.Popen(
         [*DEMO, "--duration", str(duration)],
+        env=leftovers.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,6 +39,7 @@ def start_demo(duration: float) -> tuple[subprocess.Popen[str], str]:
     assert process.stderr is not None
     for line in process.stderr:
         if "metrics at" in line:
+            leftovers.look()
             return process, line.split()[-1]
     raise AssertionError(f"the demo ended with {process.wait()}")
 
@@ -106,22 +84,20 @@ def assert_close(
         assert errors[f"{name}_error_s"] <= distance + 0.006 * slowest
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_a_run_measures_what_the_clients_measured() -> None:
+def test_a_run_measures_what_the_clients_measured(leftovers: Leftovers) -> None:
     """Every connection is recorded, and the percentiles are those of the clients' clocks."""
-    done = subprocess.run(
-        [*DEMO, "--duration", "3"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    process, _ = start_demo(3, leftovers)
+    with process:
+        output, notices = process.communicate(timeout=60)
+    assert process.returncode == 0, notices
+    found = json.loads(output)
     assert_adds_up(found)
     assert found["truth"]["connections"] > 600
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_metrics_are_served_while_it_runs_and_sigterm_ends_it() -> None:
+def test_metrics_are_served_while_it_runs_and_sigterm_ends_it(leftovers: Leftovers) -> None:
     """/metrics has the backends; SIGTERM ends the traffic, and the result is printed."""
-    process, url = start_demo(duration=60)
+    process, url = start_demo(60, leftovers)
     with process:
         count = "lb_backend_latency_seconds_count{"
         wait_until(lambda: scrape(url).count(count) == 4, "four backends")
@@ -134,17 +110,15 @@ def test_metrics_are_served_while_it_runs_and_sigterm_ends_it() -> None:
     assert_adds_up(json.loads(output))
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_kill_9_leaves_nothing_and_a_new_run_works() -> None:
+def test_kill_9_leaves_nothing_and_a_new_run_works(leftovers: Leftovers) -> None:
     """The kernel cleans up after a demo that cannot, and the next one is not in the way of it."""
-    before = traces()
-    process, _ = start_demo(duration=60)
+    process, _ = start_demo(60, leftovers)
     with process:
-        assert {"prog", "namespace", "process"} <= {kind for kind, _ in traces() - before}
+        assert leftovers.found() >= {"prog", "map", "namespace", "process"}
         process.kill()
         process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL
-    again, url = start_demo(duration=2)
+    again, url = start_demo(2, leftovers)
     with again:
         assert "lb_backend_latency_seconds" in scrape(url)
         output, notices = again.communicate(timeout=30)

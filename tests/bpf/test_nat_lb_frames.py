@@ -37,7 +37,9 @@ def test_packets_are_translated_both_ways(unattached: Watched, version: int) -> 
 
 
 @both
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_checksum_is_that_of_a_packet_made_afresh(
     unattached: Watched, version: int, data: st.DataObject

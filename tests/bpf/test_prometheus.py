@@ -62,7 +62,7 @@ def ask(address: str, query: str) -> list[dict[str, Any]]:
 
 def test_prometheus_scrapes_the_demo_and_answers(tmp_path: Path) -> None:
     """`histogram_quantile` gives each backend a median between its fastest and slowest."""
-    demo = [sys.executable, "-m", "lblatency.cli", "demo", "--duration", "60", "--json"]
+    demo = [sys.executable, "-m", "lblatency", "demo", "--duration", "60", "--json"]
     with ended(demo) as running:
         target = first_match(running, r"metrics at http://([^/]+)/")
         config = tmp_path / "prometheus.yml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -78,13 +79,32 @@ def test_a_ring_is_found_by_fd_path_id_and_name(ring: int, bpffs: bpf.Bpffs) -> 
                 assert stream.stats() == stats.StreamStats(None, 0, None, 0, 0, 0, 0, 4096)
 
 
-@pytest.mark.usefixtures("ring")
-def test_two_maps_of_one_name_are_an_error() -> None:
-    """A name that two maps have is an error."""
-    other = bpf.create_map(bpf.RINGBUF, 0, 0, 4096, f"lbl_t{os.getpid()}")
-    with pytest.raises(BpfError, match="several maps have this name"):
-        stats.create_event_stream(f"lbl_t{os.getpid()}")
+def test_two_maps_of_one_name_are_an_error_that_lists_them(ring: int) -> None:
+    """Of each map it says the id, the type and the program that uses it, in one line."""
+    name = f"lbl_t{os.getpid()}"
+    other = bpf.create_map(bpf.ARRAY, 4, 8, 1, name)
+    program = bpf.load_return_0("chooser", other)
+    ids = bpf.map_id(ring), bpf.map_id(other)
+    with pytest.raises(BpfError, match="several maps have this name") as caught:
+        stats.create_event_stream(name)
+    assert str(caught.value).partition("give the id of ")[2] == (
+        f"{ids[0]} (ringbuf, used by no program), {ids[1]} (array, used by chooser"
+        f" {bpf.program_id(program)})"
+    )
+    assert caught.value.errno == errno.ENOTUNIQ
+    os.close(program)
     os.close(other)
+
+
+def test_many_maps_of_one_name_are_still_an_error() -> None:
+    """A list that is too long is cut, not an overrun."""
+    name = f"lbl_m{os.getpid()}"
+    others = [bpf.create_map(bpf.ARRAY, 4, 8, 1, name) for _ in range(300)]
+    with pytest.raises(BpfError, match=f"give the id of {bpf.map_id(others[0])} ") as caught:
+        stats.create_event_stream(name)
+    assert 4000 < len(str(caught.value)) < 4300
+    for other in others:
+        os.close(other)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -56,7 +57,7 @@ def connect_and_close(flow: Flow) -> None:
 def serve(fd: int, *more: str) -> subprocess.Popen[str]:
     """Start the command on the pinned maps of the bpffs behind `fd`."""
     ring = f"/proc/self/fd/{fd}/lb/lbl_events"
-    command = [sys.executable, "-m", "lblatency.cli", "serve", "--ring", ring, *more]
+    command = [sys.executable, "-m", "lblatency", "serve", "--ring", ring, *more]
     return subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True)
 
 
@@ -113,7 +114,7 @@ def test_scarce_address_space_is_told(balancer: NatBalancer, bpffs: Bpffs) -> No
     fd, path = bpffs
     balancer.pin(f"{path}/lb")
     command = [
-        "/bin/sh", "-c", 'ulimit -v 262144; exec "$@"', "sh", sys.executable, "-m", "lblatency.cli",
+        "/bin/sh", "-c", 'ulimit -v 262144; exec "$@"', "sh", sys.executable, "-m", "lblatency",
         "serve", "--ring", f"/proc/self/fd/{fd}/lb/lbl_events", "--proxy", "web",
         "--listen", "127.0.0.1:0",
     ]  # fmt: skip
@@ -125,3 +126,92 @@ def test_scarce_address_space_is_told(balancer: NatBalancer, bpffs: Bpffs) -> No
         r" limit\n",
         done.stderr,
     ), done.stderr
+
+
+def test_latencies_bounds_and_limits_are_options(balancer: NatBalancer, bpffs: Bpffs) -> None:
+    """Two latencies with bounds of their own; the second of two backends is in `overflow`."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    options = ["--proxy", "web", "--listen", ":0", "--metrics", "lifetime,connect",
+               "--buckets", "1,60", "--buckets", "connect=0.5", "--max-backends", "1"]  # fmt: skip
+    with serve(fd, *options) as server:
+        try:
+            assert server.stderr is not None
+            found = re.search(r"metrics at http://\[::\]:(\d+)", server.stderr.readline())
+            assert found is not None
+            for version in (4, 6):
+                connect_and_close(Flow(balancer, version))
+            url = f"http://127.0.0.1:{found[1]}/metrics"
+            count = "lb_backend_latency_seconds_count"
+            second = (count, "overflow", "overflow")
+            wait_until(lambda: scrape(url).get(second), "the second connection")
+            with urllib.request.urlopen(url, timeout=20) as reply:
+                text = reply.read().decode()
+            for metric, bounds in (("latency", "1.0 60.0 +Inf"), ("connect", "0.5 +Inf")):
+                pattern = rf'lb_backend_{metric}_seconds_bucket{{.*le="([^"]+)"'
+                series = re.findall(pattern, text)
+                assert series == bounds.split() * 2
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+
+
+def complaint(*arguments: str, fds: tuple[int, ...] = (), without: str = "") -> str:
+    """The one line that a `serve` says that fails; `without` capabilities, for setpriv."""
+    command = [sys.executable, "-m", "lblatency", "serve", "--proxy", "web", *arguments]
+    if without:
+        command = ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", *command]
+    ran = subprocess.run(
+        command, pass_fds=fds, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr.startswith("lblatency: ")
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    return ran.stderr
+
+
+def test_each_mistake_about_maps_is_one_line(balancer: NatBalancer, bpffs: Bpffs) -> None:
+    """No such pin, no ring, a wrong counters map, no such id or name, a name that several have."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    at = f"{path}/lb"
+    assert "no BPF map is pinned at" in complaint("--ring", f"{path}/none", fds=(fd,))
+    assert "is no ring buffer" in complaint("--ring", f"{at}/lbl_conntrack", fds=(fd,))
+    assert "is no ring buffer" in complaint("--ring", f"{at}/lbl_counters", fds=(fd,))
+    wrong = ["--ring", f"{at}/lbl_events", "--counters", f"{at}/lbl_conntrack"]
+    assert "counters map is not one" in complaint(*wrong, fds=(fd,))
+    wrong = ["--ring", f"{at}/lbl_events", "--conntrack", f"{at}/lbl_events"]
+    assert "onntrack" in complaint(*wrong, fds=(fd,))
+    assert "id 987654321: No such file" in complaint("--ring", "987654321")
+    assert "called 'no such name': No such file" in complaint("--ring", "no such name")
+    name = f"lbl_s{os.getpid()}"
+    fds = [bpf.create_map(bpf.RINGBUF, 0, 0, 4096, name) for _ in range(2)]
+    said = complaint("--ring", name)
+    assert all(f"{bpf.map_id(each)} (ringbuf, used by no program)" in said for each in fds)
+    for each in fds:
+        os.close(each)
+
+
+def test_each_mistake_about_addresses_is_one_line(balancer: NatBalancer, bpffs: Bpffs) -> None:
+    """A port that is taken, an address of another machine, a name that nobody has."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    ring = ["--ring", f"{path}/lb/lbl_events", "--listen"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = complaint(*ring, address, fds=(fd,))
+        assert f"cannot listen on {address}: Address already in use" in said
+    assert "cannot listen on 192.0.2.1:1: " in complaint(*ring, "192.0.2.1:1", fds=(fd,))
+    assert "cannot listen on no.invalid:1: " in complaint(*ring, "no.invalid:1", fds=(fd,))
+    assert "cannot listen on " in complaint(*ring, f"{'x' * 70}.invalid:1", fds=(fd,))
+
+
+def test_what_an_ordinary_user_may_not_is_one_line(balancer: NatBalancer, bpffs: Bpffs) -> None:
+    """A pin without access, and ids and names: the error says what is needed."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    os.chmod(f"{path}/lb/lbl_events", 0)
+    said = complaint("--ring", f"{path}/lb/lbl_events", fds=(fd,), without="-all")
+    assert "needs read and write access to the pinned map" in said
+    for spec in ("1", "lbl_events"):
+        assert "needs CAP_BPF" in complaint("--ring", spec, without="-all")

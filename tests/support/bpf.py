@@ -23,8 +23,9 @@ VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(6)
 OBJ_PIN, OBJ_GET, PROG_RUN, OBJ_INFO, ENABLE_STATS = 6, 7, 10, 15, 32
+PROG_BY_ID, MAP_BY_ID, LINK_BY_ID = 13, 14, 30
 
-_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+BPF_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _ATTR_BYTES = 128
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,7 +42,7 @@ def _syscall(number: int, *arguments: object) -> int:
 def call(command: int, attr: bytes | Buffer) -> int:
     """Make the system call. The kernel writes its answers into a buffer of attributes."""
     buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES) if isinstance(attr, bytes) else attr
-    return _syscall(_NUMBER[platform.machine()], command, buffer, len(buffer))
+    return _syscall(BPF_NUMBER[platform.machine()], command, buffer, len(buffer))
 
 
 def _copy(data: bytes) -> Buffer:
@@ -104,6 +105,14 @@ def map_id(fd: int) -> int:
     return int(struct.unpack_from("=II", info)[1])
 
 
+program_id = map_id  # the two structs begin alike
+
+
+def open_id(command: int, number: int) -> int:
+    """An fd, to be closed, of the object that has this id; `command` tells its kind."""
+    return call(command, struct.pack("=I", number))
+
+
 def possible_cpus() -> int:
     """How many values a per-CPU map has: a new one has zeros, and the kernel writes no more."""
     fd = create_map(PERCPU_ARRAY, 4, 8, 1)
@@ -160,7 +169,19 @@ def load(compiled: Path, bpffs: Bpffs) -> None:
     assert loaded.returncode == 0, loaded.stderr
 
 
-# ---- runs ----
+# ---- programs ----
+
+
+def load_return_0(name: str, *maps: int) -> int:
+    """An fd, to be closed, of a socket filter that returns 0 and holds these maps."""
+    ops = [op for fd in maps for op in ((0x18, 0x11, fd), (0, 0, 0))]  # r1 = the map
+    ops += [(0xB7, 0, 0), (0x95, 0, 0)]
+    code = _copy(b"".join(struct.pack("=BBhi", op, regs, 0, value) for op, regs, value in ops))
+    licence = _copy(b"GPL\0")
+    places = ctypes.addressof(code), ctypes.addressof(licence)
+    fd = call(PROG_LOAD, struct.pack("=IIQQ24x16s", 1, len(ops), *places, name.encode()))
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def run(prog: int, context: bytes) -> None:

@@ -48,8 +48,7 @@ class Namespace:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Move this thread into the namespace; sockets that it opens there stay there."""
-        with _back_home():
-            _setns(self.fd)
+        with entered(self.fd):
             yield
 
     def run(self, command: str, *, also: tuple[Namespace, ...] = (), stdin: str = "") -> str:
@@ -87,6 +86,14 @@ class Namespace:
 def _setns(fd: int) -> None:
     if _libc.setns(fd, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
+
+
+@contextmanager
+def entered(fd: int) -> Iterator[None]:
+    """Move this thread into the network namespace behind the descriptor."""
+    with _back_home():
+        _setns(fd)
+        yield
 
 
 @contextmanager

@@ -19,11 +19,15 @@ TARGET = "10.0.0.1:80"
 SECOND = 10**9
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
+def wait_until(
+    condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 20
+) -> Any:
     """Return the first true value of `condition`, or fail and say that `what` is missing."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain: {what}"
+        if time.monotonic() >= deadline:
+            missing = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {timeout} s in vain: {missing}")
         time.sleep(0.001)
     return value
 

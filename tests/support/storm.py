@@ -52,7 +52,7 @@ class Storm:
         self.popped = 0
         self.failures: list[str] = []
         self.done: dict[str, int] = {}
-        self._busy = False
+        self._is_over = False
         self._may_raise = False
         self._actions: Iterator[Callable[[], None]] = itertools.cycle(
             [self.interrupt, self.start, self.stop, self.fork, self.make, self.read]
@@ -109,16 +109,14 @@ class Storm:
         self.trackers[0].get_status()
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Do the next action, unless the last one is still under way."""
-        if self._busy:
-            return
-        self._busy = True
+        """Do the next action. The next signal comes a period after its end, however slow it is."""
         try:
             action = next(self._actions)
             self.done[action.__name__] = self.done.get(action.__name__, 0) + 1
             action()
         finally:
-            self._busy = False
+            if not self._is_over:
+                signal.setitimer(signal.ITIMER_REAL, PERIOD_S)
 
     def pop(self) -> None:
         """Read events, in the subscriber's thread."""
@@ -130,7 +128,7 @@ class Storm:
         reader = threading.Thread(target=self.pop)
         reader.start()
         signal.signal(signal.SIGALRM, self.handle)
-        signal.setitimer(signal.ITIMER_REAL, PERIOD_S, PERIOD_S)
+        signal.setitimer(signal.ITIMER_REAL, PERIOD_S)
         for _ in range(rounds):
             try:
                 self._may_raise = True
@@ -141,6 +139,7 @@ class Storm:
                 self._may_raise = False
             except SignalledError:
                 pass
+        self._is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.check("under traffic")
         os.kill(producer, signal.SIGKILL)
