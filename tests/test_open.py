@@ -53,7 +53,7 @@ def test_lost_closes_are_told_and_a_reset_starts_anew() -> None:
     """Closes find no room: `open` is too high, and says by how much at most, until a reset."""
     rig = Rig(size=4096, max_backends=10)
     rig.send(*[OPENED] * 1000)
-    lost = kept = 0
+    kept, lost = 0, rig.tracker.event_counts()["dropped"] or 0  # send() tries again
     while lost < 776:
         if rig.ring.produce(CLOSED):
             kept += 1
