@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 from . import conntrack, stats
 from ._version import __version__
 from .backend import Backend
+from .buckets import DEFAULT_BUCKETS, REFERENCE_BUCKETS, SHORT_BUCKETS
 from .errors import BpfError, LatencyError
-from .histogram import (
-    DEFAULT_BUCKETS,
-    REFERENCE_BUCKETS,
-    SHORT_BUCKETS,
-    HistogramSnapshot,
-    NativeHistogram,
-)
+from .histogram import HistogramSnapshot, NativeHistogram
 from .tracker import LatencyTracker
 
 __all__ = [
@@ -34,6 +29,7 @@ __all__ = [
     "LatencyTracker",
     "NativeHistogram",
     "__version__",
+    "add",
     "conntrack",
     "default_tracker",
     "get_all_histograms",
@@ -49,6 +45,8 @@ __all__ = [
     "start",
     "stats",
     "stop",
+    "to_dict",
+    "to_json",
 ]
 
 if TYPE_CHECKING:
@@ -61,11 +59,14 @@ if TYPE_CHECKING:
     running = default_tracker.running
     record_latency = default_tracker.record_latency
     record_many = default_tracker.record_many
+    add = default_tracker.add
     get_histogram = default_tracker.get_histogram
     get_all_histograms = default_tracker.get_all_histograms
     get_histograms_for_metrics = default_tracker.get_histograms_for_metrics
     get_percentiles = default_tracker.get_percentiles
     get_status = default_tracker.get_status
+    to_dict = default_tracker.to_dict
+    to_json = default_tracker.to_json
     reset_histograms = default_tracker.reset_histograms
 
 
