@@ -23,6 +23,8 @@ MapSpec = int | str | os.PathLike[str] | _HasFileno
 
 
 def _open(spec: str) -> int:
+    if "\0" in spec:  # C would read the name up to there
+        raise ValueError(f"the name of a BPF map cannot have a NUL character: {spec!r}")
     if "/" in spec:
         if not os.path.lexists(spec):
             raise LatencyError(
@@ -36,6 +38,12 @@ def _open(spec: str) -> int:
     if spec.isascii() and spec.isdigit() and len(spec) < 10:
         return check(lib.lbl_map_by_id(int(spec)), f"opening the BPF map with id {spec}")
     return check(lib.lbl_map_by_name(spec.encode()), f"opening the BPF map called {spec!r}")
+
+
+def _fd(number: int) -> int:
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"an fd is a small number, not {number!r}")
+    return number
 
 
 @contextmanager
@@ -58,7 +66,7 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     if isinstance(spec, int):
-        yield spec
+        yield _fd(spec)
     elif isinstance(spec, str):
         fd = _open(spec)
         try:
@@ -66,7 +74,7 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
         finally:
             os.close(fd)
     else:
-        yield spec.fileno()
+        yield _fd(spec.fileno())
 
 
 def _find_counters(ring: MapSpec, ring_fd: int) -> int:
