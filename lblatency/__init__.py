@@ -22,6 +22,7 @@ __all__ = [
     "LatencyTracker",
     "NativeHistogram",
     "__version__",
+    "add",
     "conntrack",
     "default_tracker",
     "get_all_histograms",
@@ -37,6 +38,8 @@ __all__ = [
     "start",
     "stats",
     "stop",
+    "to_dict",
+    "to_json",
 ]
 
 if TYPE_CHECKING:
@@ -44,15 +47,10 @@ if TYPE_CHECKING:
 
     from . import conntrack, sources, stats
     from .backend import Backend
+    from .buckets import DEFAULT_BUCKETS, REFERENCE_BUCKETS, SHORT_BUCKETS
     from .collector import LatencyCollector
     from .errors import BpfError, LatencyError
-    from .histogram import (
-        DEFAULT_BUCKETS,
-        REFERENCE_BUCKETS,
-        SHORT_BUCKETS,
-        HistogramSnapshot,
-        NativeHistogram,
-    )
+    from .histogram import HistogramSnapshot, NativeHistogram
     from .tracker import LatencyTracker
 
     default_tracker = LatencyTracker()
@@ -61,25 +59,28 @@ if TYPE_CHECKING:
     running = default_tracker.running
     record_latency = default_tracker.record_latency
     record_many = default_tracker.record_many
+    add = default_tracker.add
     get_histogram = default_tracker.get_histogram
     get_all_histograms = default_tracker.get_all_histograms
     get_histograms_for_metrics = default_tracker.get_histograms_for_metrics
     get_percentiles = default_tracker.get_percentiles
     get_status = default_tracker.get_status
+    to_dict = default_tracker.to_dict
+    to_json = default_tracker.to_json
     reset_histograms = default_tracker.reset_histograms
 
 _MODULES = ("conntrack", "sources", "stats")
 _HOMES = {
     "Backend": "backend",
     "BpfError": "errors",
-    "DEFAULT_BUCKETS": "histogram",
+    "DEFAULT_BUCKETS": "buckets",
     "HistogramSnapshot": "histogram",
     "LatencyCollector": "collector",
     "LatencyError": "errors",
     "LatencyTracker": "tracker",
     "NativeHistogram": "histogram",
-    "REFERENCE_BUCKETS": "histogram",
-    "SHORT_BUCKETS": "histogram",
+    "REFERENCE_BUCKETS": "buckets",
+    "SHORT_BUCKETS": "buckets",
 }
 
 

@@ -23,6 +23,8 @@ MapSpec = int | str | os.PathLike[str] | _HasFileno
 
 
 def _open(spec: str) -> int:
+    if "\0" in spec:  # C would read the name up to there
+        raise ValueError(f"the name of a BPF map cannot have a NUL character: {spec!r}")
     if "/" in spec:
         if not os.path.lexists(spec):
             raise LatencyError(
@@ -51,6 +53,12 @@ def _called(name: str) -> str:
     return maps
 
 
+def _fd(number: int) -> int:
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"an fd is a small number, not {number!r}")
+    return number
+
+
 @contextmanager
 def map_fd(spec: MapSpec) -> Iterator[int]:
     """An fd of the map, open during a `with` block.
@@ -71,7 +79,7 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     if isinstance(spec, int):
-        yield spec
+        yield _fd(spec)
     elif isinstance(spec, str):
         fd = _open(spec)
         try:
@@ -79,7 +87,7 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
         finally:
             os.close(fd)
     else:
-        yield spec.fileno()
+        yield _fd(spec.fileno())
 
 
 def _find_counters(ring: MapSpec, ring_fd: int) -> int:

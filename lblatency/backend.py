@@ -15,6 +15,7 @@ __all__ = ["Backend", "BackendRow", "refusal"]
 
 _TRY_OBSERVE = address(ffi.addressof(lib, "lbl_backend_try_observe"))
 _OBSERVE = address(ffi.addressof(lib, "lbl_backend_observe"))
+_POINTER = ffi.typeof("struct lbl_backend *")
 _MOST = 2**lib.LBL_OBSERVE_LOG2 / 1e9  # seconds; 146 years
 
 
@@ -40,6 +41,8 @@ class Backend:
     __slots__ = ("_name", "observe", "ptr")
 
     def __init__(self, tracker: Any, ptr: Any, name: tuple[str, str, str]) -> None:
+        if not isinstance(ptr, ffi.CData) or ffi.typeof(ptr) is not _POINTER:
+            raise TypeError("a Backend comes from LatencyTracker.backend()")
         self.ptr = ptr
         self._name = name  # proxy, target, metric
         self.observe: Callable[[float], None] = bind(
@@ -73,6 +76,15 @@ class BackendRow(NamedTuple):
     open: int
     closed: dict[str, int]
     probes: int
+
+    def connections(self) -> dict[str, Any]:
+        """Its counts of connections, as the status has them."""
+        return {
+            "opened": self.opened,
+            "closed": sum(self.closed.values()),
+            "open": self.open,
+            "reasons": self.closed,
+        }
 
     @property
     def target(self) -> str:

@@ -19,8 +19,9 @@ from prometheus_client.utils import floatToGoString
 from ._ffi import lib
 from ._version import __version__
 from .backend import BackendRow
+from .buckets import LIFETIME
 from .families import FAMILIES, Family
-from .histogram import LIFETIME, HistogramSnapshot
+from .histogram import HistogramSnapshot
 from .tracker import LatencyTracker
 
 __all__ = ["LatencyCollector"]

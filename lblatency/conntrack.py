@@ -92,6 +92,8 @@ class ConntrackMap(Closing):
 
     def get(self, client: str, target: str, protocol: int = 6) -> Connection | None:
         """The entry of one connection, both ends as `ip:port`; None if the map has none."""
+        if not 0 <= protocol < 256:
+            raise ValueError(f"protocol must be 0 to 255, not {protocol!r}")
         found = ffi.new("struct lbl_connection *")
         for end, (address, port) in (
             ("client", parse_target(client)),

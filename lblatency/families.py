@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._ffi import ffi, lib
-from .histogram import METRICS
+from .buckets import METRICS
 
 __all__ = ["FAMILIES", "Family", "Sample"]
 

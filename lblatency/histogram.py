@@ -1,173 +1,29 @@
-"""Histograms: their bounds, and immutable snapshots of their counts."""
+"""Immutable snapshots of the counts of a histogram, and what can be computed from them."""
 
 from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 from ._ffi import check, ffi, lib
+from ._portable import pack, unpack
+from .buckets import Buckets
 
-__all__ = [
-    "DEFAULT_BUCKETS",
-    "LIFETIME",
-    "METRICS",
-    "REFERENCE_BUCKETS",
-    "SHORT_BUCKETS",
-    "Buckets",
-    "HistogramSnapshot",
-    "NativeHistogram",
-    "buckets_of",
-    "metric_number",
-]
+__all__ = ["HistogramSnapshot", "NativeHistogram"]
 
-REFERENCE_BUCKETS: tuple[float, ...] = (
-    0.001,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-)
-DEFAULT_BUCKETS: tuple[float, ...] = (
-    *REFERENCE_BUCKETS,
-    30.0,
-    60.0,
-    300.0,
-    900.0,
-    3600.0,
-    14400.0,
-    86400.0,
-)
-
-SHORT_BUCKETS: tuple[float, ...] = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-)
-
-_INFOS = [lib.lbl_metric_info(number) for number in range(lib.LBL_METRICS)]
-METRICS: tuple[str, ...] = tuple(ffi.string(info.name).decode() for info in _INFOS)
-LIFETIME = METRICS[lib.LBL_LIFETIME]
-
-_MIN_BOUND = lib.LBL_CLASSIC_MIN_NS / 1e9
-_MAX_BOUND = 2.0**lib.LBL_TOP_LOG2
-
-
-def metric_number(metric: str) -> int:
-    """The latency's number in C.
-
-    Raises:
-        ValueError: there is no such latency.
-    """
-    try:
-        return METRICS.index(metric)
-    except ValueError:
-        raise ValueError(f"metric {metric!r} must be one of {', '.join(METRICS)}") from None
-
-
-def buckets_of(
-    metrics: Sequence[str], given: Sequence[float] | Mapping[str, Sequence[float]] | None
-) -> dict[str, Buckets]:
-    """The buckets of each latency to record, in the order of `METRICS`.
-
-    Args:
-        metrics: the latencies to record; the lifetime must be among them.
-        given: bounds of the lifetime, or bounds per latency, instead of the defaults.
-
-    Raises:
-        ValueError: a latency is unknown, or `given` has bounds of one that is not in `metrics`.
-    """
-    if isinstance(metrics, str):
-        raise TypeError(f"metrics must be a sequence of names, not the string {metrics!r}")
-    wanted = sorted({metric_number(metric) for metric in metrics})
-    if lib.LBL_LIFETIME not in wanted:
-        raise ValueError(f"metrics must include {LIFETIME!r}")
-    if given is None:
-        given = {}
-    elif not isinstance(given, Mapping):
-        given = {LIFETIME: given}
-    names = [METRICS[number] for number in wanted]
-    if unused := [name for name in given if name not in names]:
-        raise ValueError(f"buckets for {unused[0]!r}, which is not among the tracker's metrics")
-    return {
-        name: Buckets.of(
-            tuple(given.get(name, SHORT_BUCKETS if _INFOS[number].is_short else DEFAULT_BUCKETS))
-        )
-        for number, name in zip(wanted, names, strict=True)
-    }
-
-
-def _bound_ns(bound: float) -> int:
-    if not _MIN_BOUND <= bound <= _MAX_BOUND:
-        raise ValueError(
-            f"bucket bound {bound!r} is not between {_MIN_BOUND} and {_MAX_BOUND:.0f} seconds"
-        )
-    ns = round(bound * 1e9)
-    if ns / 1e9 != bound:
-        raise ValueError(f"bucket bound {bound!r} is not a whole number of nanoseconds")
-    return ns
-
-
-class Buckets:
-    """The bounds of all slots: the classic bounds merged with those of native schema 6.
-
-    Args:
-        buckets: upper bounds in seconds, ascending, 1 µs to 2**24 s, at most 512, whole
-            nanoseconds, no three of them closer together than about half a percent.
-    """
-
-    def __init__(self, buckets: Sequence[float]) -> None:
-        self.bounds = tuple(float(bound) for bound in buckets)
-        bounds = [_bound_ns(bound) for bound in self.bounds]
-        if any(b <= a for a, b in pairwise(bounds)):
-            raise ValueError("bucket bounds must be ascending, each greater than the one before")
-        out = ffi.new("struct lbl_buckets **")
-        rc = lib.lbl_buckets_new(ffi.new("uint64_t[]", bounds), len(bounds), out)
-        if rc == -errno.ENOMEM:
-            raise MemoryError
-        if rc:
-            raise ValueError(
-                f"bucket bounds are more than {lib.LBL_CLASSIC_MAX}, or too many lie within half a"
-                " percent of each other"
-            )
-        self.ptr = ffi.gc(out[0], lib.lbl_buckets_free)
-
-    @staticmethod
-    @lru_cache(maxsize=64)
-    def of(buckets: tuple[float, ...]) -> Buckets:
-        """The buckets with these bounds. Equal bounds give the same object."""
-        return Buckets(buckets)
+_SUM_LIMIT = 2**126  # 2**64 observations of the longest duration, 2**62 ns
+_BARS = 64
 
 
 @dataclass(frozen=True)
 class NativeHistogram:
     """A Prometheus native histogram.
+
+    Exact up to 2**24 s (194 days). Longer observations are not told apart: they count in the bucket
+    of a duration just above 2**24 s.
 
     Attributes:
         schema: bounds grow by a factor of 2 ** 2 ** -schema.
@@ -189,9 +45,13 @@ class NativeHistogram:
 class HistogramSnapshot(Mapping[str, Any]):
     """The counts of one backend and one latency, as they were read.
 
-    An immutable mapping with exactly these keys: `buckets` (upper bounds, seconds), `counts`
-    (cumulative, one per bound, `<=`; +Inf is not among them, it is `count`), `sum` (seconds) and
-    `count`.
+    An immutable mapping with exactly these keys, which are attributes as well: `buckets` (upper
+    bounds, seconds), `counts` (cumulative, one per bound, `<=`; +Inf is not among them, it is
+    `count`), `sum` (seconds) and `count`.
+
+    Two snapshots are equal if their bounds, their sums and the counts of all slots are. A snapshot
+    equals another mapping that has the same four values. Snapshots can be pickled and copied, but
+    not hashed.
     """
 
     __slots__ = ("_buckets", "_counts", "_n", "_slots", "_sum_ns", "_total")
@@ -199,36 +59,57 @@ class HistogramSnapshot(Mapping[str, Any]):
     _KEYS = ("buckets", "counts", "sum", "count")
 
     def __init__(self, buckets: Buckets, slots: bytes, counts: bytes, sum_ns: int) -> None:
-        """Keep (slot, count) pairs: `slots` as uint16, ascending, `counts` as uint64."""
+        """Keep (slot, count) pairs: `slots` as uint16, ascending, `counts` as uint64, not 0.
+
+        Raises:
+            TypeError: an argument has another type.
+            ValueError: the pairs are no counts of a histogram with these bounds.
+        """
+        if not isinstance(buckets, Buckets):
+            raise TypeError(f"buckets must be Buckets, not {type(buckets).__name__}")
+        if not isinstance(slots, bytes) or not isinstance(counts, bytes):
+            raise TypeError(
+                f"slots and counts must be bytes, not {type(slots).__name__} and"
+                f" {type(counts).__name__}"
+            )
+        if not isinstance(sum_ns, int):
+            raise TypeError(f"sum_ns must be an int, not {type(sum_ns).__name__}")
+        if not 0 <= sum_ns < _SUM_LIMIT:
+            raise ValueError(f"sum_ns must be from 0 to {_SUM_LIMIT - 1}, not {sum_ns}")
+        self._n, odd = divmod(len(slots), 2)
+        if odd or len(counts) != 8 * self._n:
+            raise ValueError(
+                "slots must have 2 bytes and counts 8 per pair, but they have"
+                f" {len(slots)} and {len(counts)} bytes"
+            )
         self._buckets = buckets
         self._slots = slots
         self._counts = counts
         self._sum_ns = sum_ns
-        self._n = len(slots) // 2
-        self._total = sum(memoryview(counts).cast("Q"))
+        total = ffi.new("uint64_t *")
+        if lib.lbl_hist_check(buckets.ptr, self._n, *self._pairs(), total):
+            raise ValueError(
+                "slots must be ascending and exist, and counts must not be 0 or have a sum of 2**64"
+                " or more"
+            )
+        self._total: int = total[0]
 
-    def __getitem__(self, key: str) -> Any:
-        if key == "buckets":
-            return self._buckets.bounds
-        if key == "counts":
-            return self._classic()
-        if key == "sum":
-            return self._sum_ns / 10**9
-        if key == "count":
-            return self._total
-        raise KeyError(key)
+    @classmethod
+    def _of(cls, buckets: Buckets, counts: Mapping[int, int], sum_ns: int) -> HistogramSnapshot:
+        """A snapshot of the counts by slot, of which some may be 0."""
+        if sum(counts.values()) >= 2**64:
+            raise ValueError("a histogram cannot have 2**64 observations or more")
+        slots = sorted(slot for slot, count in counts.items() if count)
+        return cls(
+            buckets,
+            bytes(ffi.buffer(ffi.new("uint16_t[]", slots))),
+            bytes(ffi.buffer(ffi.new("uint64_t[]", [counts[slot] for slot in slots]))),
+            sum_ns,
+        )
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._KEYS)
-
-    def __len__(self) -> int:
-        return len(self._KEYS)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self._buckets.bounds, self._slots, self._counts, self._sum_ns)
-
-    def __repr__(self) -> str:
-        return f"<HistogramSnapshot count={self._total} sum={self['sum']!r}>"
+    def _by_slot(self) -> dict[int, int]:
+        slots, counts = memoryview(self._slots).cast("H"), memoryview(self._counts).cast("Q")
+        return dict(zip(slots, counts, strict=True))
 
     def _pairs(self) -> tuple[Any, Any]:
         return (
@@ -236,50 +117,167 @@ class HistogramSnapshot(Mapping[str, Any]):
             ffi.from_buffer("uint64_t[]", self._counts),
         )
 
-    def _classic(self) -> tuple[int, ...]:
+    # ---- what it has ----
+
+    @property
+    def buckets(self) -> tuple[float, ...]:
+        """Upper bounds, seconds, as they were given."""
+        return self._buckets.bounds
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many observations do not exceed each bound."""
         out = ffi.new("uint64_t[]", len(self._buckets.bounds))
         lib.lbl_hist_classic(self._buckets.ptr, self._n, *self._pairs(), out)
         return tuple(out)
 
-    def percentile(self, q: float) -> float:
-        """The seconds that a share `q` (0 to 1) of all observations did not exceed.
+    @property
+    def sum(self) -> float:
+        """Seconds of all observations; exact to the nanosecond before it becomes a float."""
+        return self._sum_ns / 10**9
 
-        The error is at most 0.55 % between 1 µs and 2**24 s. NaN if there are no observations.
-        """
-        if not 0 <= q <= 1:
-            raise ValueError(f"q must be between 0 and 1, not {q!r}")
-        return float(lib.lbl_hist_percentile(self._buckets.ptr, self._n, *self._pairs(), q))
+    @property
+    def count(self) -> int:
+        """How many observations there are."""
+        return self._total
 
     @property
     def mean(self) -> float:
         """Seconds; exact. NaN if there are no observations."""
         return self._sum_ns / (self._total * 10**9) if self._total else math.nan
 
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._KEYS:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._KEYS)
+
+    def __len__(self) -> int:
+        return len(self._KEYS)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, HistogramSnapshot):
+            return super().__eq__(other)
+        return (
+            self.buckets == other.buckets
+            and self._slots == other._slots
+            and self._counts == other._counts
+            and self._sum_ns == other._sum_ns
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as of all mappings that equal a dict
+
+    def __repr__(self) -> str:
+        return f"<HistogramSnapshot count={self._total} sum={self.sum!r}>"
+
+    # ---- percentiles ----
+
+    def percentile(self, q: float) -> float:
+        """The seconds that a share `q` (0 to 1) of all observations did not exceed.
+
+        The error is at most 0.55 % between 1 µs and 2**24 s (194 days), and at most 0.5 µs below.
+        Above, it returns 2**24 s. NaN if there are no observations.
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"q must be between 0 and 1, not {q!r}")
+        return float(lib.lbl_hist_percentile(self._buckets.ptr, self._n, *self._pairs(), q))
+
+    def percentiles(self, qs: Iterable[float]) -> list[float]:
+        """The `percentile()` of each share, in their order."""
+        return [self.percentile(q) for q in qs]
+
+    # ---- sums and differences ----
+
+    def _same_bounds(self, other: HistogramSnapshot, what: str) -> None:
+        if other.buckets != self.buckets:
+            raise ValueError(f"histograms with different bucket bounds cannot be {what} exactly")
+
     def merge(self, other: HistogramSnapshot) -> HistogramSnapshot:
-        """The sum of both histograms, exact.
+        """The sum of both histograms, exact; also written `self + other`.
 
         Raises:
             ValueError: their bounds differ.
         """
         if not isinstance(other, HistogramSnapshot):
             raise TypeError(f"can only merge a HistogramSnapshot, not {type(other).__name__}")
-        if other._buckets.bounds != self._buckets.bounds:
-            raise ValueError("histograms with different bucket bounds cannot be merged exactly")
-        merged: dict[int, int] = {}
-        for part in (self, other):
-            slots, counts = memoryview(part._slots).cast("H"), memoryview(part._counts).cast("Q")
-            for slot, count in zip(slots, counts, strict=True):
-                merged[slot] = merged.get(slot, 0) + count
-        ordered = sorted(merged)
-        return HistogramSnapshot(
-            self._buckets,
-            bytes(ffi.buffer(ffi.new("uint16_t[]", ordered))),
-            bytes(ffi.buffer(ffi.new("uint64_t[]", [merged[slot] for slot in ordered]))),
-            self._sum_ns + other._sum_ns,
-        )
+        self._same_bounds(other, "merged")
+        counts = self._by_slot()
+        for slot, count in other._by_slot().items():
+            counts[slot] = counts.get(slot, 0) + count
+        return self._of(self._buckets, counts, self._sum_ns + other._sum_ns)
+
+    def __add__(self, other: HistogramSnapshot) -> HistogramSnapshot:
+        if not isinstance(other, HistogramSnapshot):
+            return NotImplemented
+        return self.merge(other)
+
+    def __sub__(self, earlier: HistogramSnapshot) -> HistogramSnapshot:
+        """What was observed since an earlier snapshot of the same backend and latency, exact.
+
+        Raises:
+            ValueError: a count of the other is higher, so it is not earlier, or a reset lies
+                between them; or their bounds differ. A reset after which every count has grown
+                beyond the earlier one does not show.
+        """
+        if not isinstance(earlier, HistogramSnapshot):
+            return NotImplemented
+        self._same_bounds(earlier, "subtracted")
+        counts, sum_ns = self._by_slot(), self._sum_ns - earlier._sum_ns
+        for slot, count in earlier._by_slot().items():
+            counts[slot] = counts.get(slot, 0) - count
+        if sum_ns < 0 or any(count < 0 for count in counts.values()):
+            raise ValueError(
+                f"{self!r} is not later than {earlier!r}, or the histogram was reset between them:"
+                " a count went down"
+            )
+        return self._of(self._buckets, counts, sum_ns)
+
+    def add_to(self, backend: Any) -> None:
+        """Add all observations to a C `struct lbl_backend` of the same bounds.
+
+        Raises:
+            ValueError: they are more than can be counted, or their sum is impossible.
+        """
+        halves = self._sum_ns % 2**64, self._sum_ns >> 64
+        rc = lib.lbl_backend_add(backend, self._n, *self._pairs(), *halves)
+        if rc == -errno.ENOMEM:
+            raise MemoryError("no memory to add all of a histogram")
+        if rc == -errno.ERANGE:
+            raise ValueError(f"{self!r} has more observations than a tracker can count")
+        if rc == -errno.EINVAL:
+            raise ValueError(f"{self!r} has a sum that its observations cannot have")
+        check(rc, "adding a histogram")
+
+    # ---- other forms ----
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form for JSON that every later version of lblatency reads, on any machine.
+
+        Returns:
+            `version`: 1; `buckets`: the bounds as given, seconds; `slots`: for each slot that has
+            observations, in ascending order, a list of its last whole nanosecond (None for the slot
+            above 2**24 s) and their number; `sum_ns`: their sum in nanoseconds, an int that can
+            have more digits than a float.
+        """
+        return pack(self._buckets, self._by_slot(), self._sum_ns)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HistogramSnapshot:
+        """The snapshot that `to_dict()` wrote.
+
+        Raises:
+            TypeError: `data` is not a mapping.
+            ValueError: it is not of that form, or of a later version.
+        """
+        return cls._of(*unpack(data, _SUM_LIMIT))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (self.to_dict(),)
 
     def native(self, schema: int) -> NativeHistogram:
-        """The same observations as a native histogram; exact.
+        """The same observations as a native histogram; exact up to 2**24 s, see there.
 
         Args:
             schema: -4 (coarse) to 6 (bounds 1.1 % apart).
@@ -304,8 +302,29 @@ class HistogramSnapshot(Mapping[str, Any]):
             count=self._total,
         )
 
+    def _bars(self) -> list[tuple[float, float, int]]:
+        """The native buckets of the finest schema that needs few enough, without gaps."""
+        for schema in range(lib.LBL_NATIVE_SCHEMA, lib.LBL_NATIVE_SCHEMA_MIN - 1, -1):
+            native = self.native(schema)
+            counts = dict(native.buckets)
+            if native.zero_count:
+                zero = math.ceil(lib.LBL_ZERO_LOG2 * 2.0**schema)
+                counts[zero] = counts.get(zero, 0) + native.zero_count
+            if not counts:
+                return []
+            indexes = range(min(counts), max(counts) + 1)
+            if len(indexes) <= _BARS:
+                break
+        return [
+            (2 ** ((i - 1) / 2**schema), 2 ** (i / 2**schema), counts.get(i, 0)) for i in indexes
+        ]
 
-def _unpickle(
-    buckets: tuple[float, ...], slots: bytes, counts: bytes, sum_ns: int
-) -> HistogramSnapshot:
-    return HistogramSnapshot(Buckets.of(buckets), slots, counts, sum_ns)
+    def _repr_html_(self) -> str:
+        """A small plot over a logarithmic axis of time, for notebooks."""
+        from ._plot import Bar, html_plot, readable  # an import of lblatency does not pay for it
+
+        facts = {"count": f"{self.count:,}"}
+        if self.count:
+            facts["mean"] = readable(self.mean)
+            facts |= {f"p{q}": readable(self.percentile(q / 100)) for q in (50, 95, 99)}
+        return html_plot([Bar(*bar) for bar in self._bars()], facts)

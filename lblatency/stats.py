@@ -268,11 +268,24 @@ class MemoryRing:
     def __repr__(self) -> str:
         return f"MemoryRing(size={self._size})"
 
-    def produce(self, record: bytes) -> bool:
-        """Append one record; False if the ring was full and it was dropped, which is counted."""
-        rc = lib.lbl_stream_produce(self.ptr, ffi.from_buffer(record), len(record))
+    def produce(self, record: bytes | bytearray | memoryview) -> bool:
+        """Append one record; False if the ring was full and it was dropped, which is counted.
+
+        Args:
+            record: bytes, or another object with a contiguous buffer.
+
+        Raises:
+            TypeError: it is no such object.
+            ValueError: it can never fit into this ring.
+        """
+        view = memoryview(record)
+        if not view.c_contiguous:
+            raise TypeError("a record must be contiguous in memory")
+        rc = -errno.EINVAL
+        if view.nbytes < 2**32:
+            rc = lib.lbl_stream_produce(self.ptr, ffi.from_buffer(view), view.nbytes)
         if rc == -errno.EINVAL:
-            raise ValueError(f"a record of {len(record)} bytes can never fit into this ring")
+            raise ValueError(f"a record of {view.nbytes} bytes can never fit into this ring")
         return rc != -errno.ENOSPC and check(rc, "producing an event") == 0
 
 

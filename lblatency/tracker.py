@@ -12,14 +12,16 @@ from ._ffi import check, ffi, lib
 from ._numbers import doubles
 from ._room import no_room
 from .backend import Backend, BackendRow, refusal
+from .buckets import LIFETIME, METRICS, Bounds, Buckets, buckets_of, metric_number
 from .conntrack import ConntrackMap
 from .event import REASONS
-from .histogram import LIFETIME, METRICS, Buckets, HistogramSnapshot, buckets_of, metric_number
+from .histogram import HistogramSnapshot
 from .stats import EventStream, check_room, stream_stats
 
 __all__ = ["LatencyTracker"]
 
 _EXPIRE_MAX_S = 100 * 365 * 86400
+_DICT_VERSION = 1
 _OUTCOMES = tuple(name for name, _ in ffi.typeof("struct lbl_outcomes").fields)
 
 
@@ -64,6 +66,11 @@ class _Start(NamedTuple):
     proxies: dict[int | str, str]
 
 
+def _percentiles(histogram: HistogramSnapshot) -> dict[str, float]:
+    p50, p95, p99 = histogram.percentiles((0.50, 0.95, 0.99))
+    return {"p50": p50, "p95": p95, "p99": p99, "mean": histogram.mean, "count": histogram.count}
+
+
 class LatencyTracker:
     """Latency histograms per backend. Any number of trackers may exist; they share no state.
 
@@ -76,8 +83,9 @@ class LatencyTracker:
             first byte) and "active" (to the first FIN or RST). An event that does not tell a
             latency does not count in its histogram.
         buckets: upper bounds of the classic histograms, seconds, ascending: a sequence for the
-            lifetime, or a mapping from metric to bounds. The default is `SHORT_BUCKETS` for connect
-            and first byte, and `DEFAULT_BUCKETS` for the others.
+            lifetime, or a mapping from metric to bounds. A last +Inf is dropped, and a bound that
+            is no whole nanosecond counts as the next lower one. The default is `SHORT_BUCKETS` for
+            connect and first byte, and `DEFAULT_BUCKETS` for the others.
         max_backends: how many backends to tell apart per ring, and as many recorded by hand. The
             rest share the backend "overflow", so that a flood of addresses takes limited memory.
             While the tracker runs, each reserves 3 KiB of address space per ring and metric; it
@@ -93,7 +101,7 @@ class LatencyTracker:
         self,
         *,
         metrics: Sequence[str] = (LIFETIME,),
-        buckets: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+        buckets: Bounds | Mapping[str, Bounds] | None = None,
         max_backends: int = 100_000,
         expire_after: float | None = None,
         removed_row: bool = False,
@@ -323,6 +331,38 @@ class LatencyTracker:
             raise refusal(refused, None)
         return len(values)
 
+    def add(
+        self,
+        proxy_name: str,
+        target_id: str,
+        snapshot: HistogramSnapshot,
+        *,
+        metric: str = LIFETIME,
+    ) -> None:
+        """Add all observations of a snapshot, exactly, as if each had been recorded by hand.
+
+        Args:
+            proxy_name: not empty.
+            target_id: `ip:port`.
+            snapshot: of the same bounds as the tracker's histograms of `metric`.
+            metric: which of the tracker's latencies these are.
+
+        Raises:
+            TypeError: `snapshot` is not a `HistogramSnapshot`.
+            ValueError: it has other bounds, or more than can be counted.
+        """
+        if not isinstance(snapshot, HistogramSnapshot):
+            raise TypeError(
+                f"snapshot must be a HistogramSnapshot, not {type(snapshot).__name__};"
+                " HistogramSnapshot.from_dict() makes one of a dict"
+            )
+        if snapshot.buckets != self._buckets_of(metric).bounds:
+            raise ValueError(
+                f"the snapshot has other bucket bounds than this tracker's {metric} histograms, so"
+                " its counts cannot be added exactly; give both the same buckets"
+            )
+        snapshot.add_to(self.backend(proxy_name, target_id, metric=metric).ptr)
+
     # ---- reading ----
 
     def _buckets_of(self, metric: str) -> Buckets:
@@ -445,18 +485,12 @@ class LatencyTracker:
     ) -> dict[str, float] | None:
         """`p50`, `p95`, `p99` and `mean` in seconds, and `count`; None without observations.
 
-        Percentiles are at most 0.55 % off; the mean is exact.
+        Percentiles are as exact as `HistogramSnapshot.percentile()`; the mean is exact.
         """
         histogram = self.get_histogram(proxy_name, target_id, metric=metric)
         if histogram is None:
             return None
-        return {
-            "p50": histogram.percentile(0.50),
-            "p95": histogram.percentile(0.95),
-            "p99": histogram.percentile(0.99),
-            "mean": histogram.mean,
-            "count": histogram["count"],
-        }
+        return _percentiles(histogram)
 
     def raw_stats(self) -> Any:
         """A C `struct lbl_tracker_stats`: all counts, read at one moment."""
@@ -496,22 +530,23 @@ class LatencyTracker:
             `event_counts()`.
         """
         rows = self.backends()
+        backends = {
+            (row.proxy, row.target): {
+                "count": row.histogram.count,
+                "mean": row.histogram.mean if row.histogram.count else None,
+                **row.connections(),
+            }
+            for row in rows
+        }
+        return self._status(rows, backends)
+
+    def _status(self, rows: list[BackendRow], backends: Any) -> dict[str, Any]:
         raw = self.raw_stats()
         return {
             "running": bool(raw.running),
             "proxy_name": self._name(raw.proxy) if raw.proxy or raw.running else None,
-            "histogram_count": sum(1 for row in rows if row.histogram["count"]),
-            "backends": {
-                (row.proxy, row.target): {
-                    "count": row.histogram["count"],
-                    "mean": row.histogram.mean if row.histogram["count"] else None,
-                    "opened": row.opened,
-                    "closed": sum(row.closed.values()),
-                    "open": row.open,
-                    "reasons": row.closed,
-                }
-                for row in rows
-            },
+            "histogram_count": sum(1 for row in rows if row.histogram.count),
+            "backends": backends,
             "open_error": raw.open_error,
             "events": self._event_counts(raw),
         }
@@ -534,6 +569,35 @@ class LatencyTracker:
             return False
         rc = lib.lbl_tracker_remove(self._ptr, number, address, port)
         return bool(check(rc, "removing a backend"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The status and all histograms in a form for JSON.
+
+        Returns:
+            As `get_status()`, but `backends` is a list. Each backend has `proxy_name`, `target_id`,
+            `opened`, `closed`, `open`, `reasons`, and for each latency that it has observations of,
+            by metric: `percentiles`, as `get_percentiles()`, and `histograms`, as
+            `HistogramSnapshot.to_dict()`. `version` is 1.
+        """
+        rows = {metric: self.backends(metric=metric) for metric in self.metrics}
+        backends: dict[tuple[str, str], dict[str, Any]] = {}
+        for metric, of_metric in rows.items():
+            for row in of_metric:
+                named = {"proxy_name": row.proxy, "target_id": row.target}
+                backend = backends.setdefault(
+                    (row.proxy, row.target),
+                    named | row.connections() | {"percentiles": {}, "histograms": {}},
+                )
+                if row.histogram.count:
+                    backend["percentiles"][metric] = _percentiles(row.histogram)
+                    backend["histograms"][metric] = row.histogram.to_dict()
+        return {"version": _DICT_VERSION, **self._status(rows[LIFETIME], list(backends.values()))}
+
+    def to_json(self) -> str:
+        """`to_dict()` as a line of JSON."""
+        import json  # an import of lblatency does not pay for it
+
+        return json.dumps(self.to_dict(), allow_nan=False)
 
     def reset_histograms(self) -> None:
         """Set all histograms and counts per backend to 0. `event_counts()` keeps its counts.

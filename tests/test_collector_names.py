@@ -13,8 +13,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from lblatency import LatencyCollector, LatencyTracker
+from lblatency.buckets import METRICS
 from lblatency.families import FAMILIES
-from lblatency.histogram import METRICS
 from tests.support.rig import SECOND, TARGET, Rig, closed
 from tests.test_collector import HOSTILE, LATENCY, busy, samples
 

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lblatency import LatencyCollector, LatencyTracker, stats
-from lblatency.histogram import METRICS
+from lblatency.buckets import METRICS
 from tests.support.rig import SECOND, TARGET, Rig, closed, in_child
 
 BACKEND = {"proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import lblatency
 from lblatency import BpfError, histogram
 from lblatency._ffi import lib
-from lblatency.histogram import DEFAULT_BUCKETS, REFERENCE_BUCKETS, Buckets
+from lblatency.buckets import DEFAULT_BUCKETS, REFERENCE_BUCKETS, Buckets
 from tests.support.model import SECOND, Model, native_index, to_ns
 
 DAY = 86400 * SECOND
@@ -84,12 +84,12 @@ def test_counts_sum_and_mean_equal_the_model(values: list[int]) -> None:
 @given(st.lists(st.one_of(SPREAD.map(lambda ns: max(ns, 1000)), st.integers(1000, 30 * DAY)),
                 min_size=1, max_size=60))  # fmt: skip
 def test_percentiles_are_within_half_a_percent(values: list[int]) -> None:
-    """From 1 us to 30 days, percentiles are within 0.6 % of the value at the exact rank."""
+    """From 1 us to 30 days, percentiles are within 0.55 % of the value at the exact rank."""
     model, snapshot = both(values)
     for permille in range(1001):
         exact = model.percentile(*WEB, f"{permille}e-3")
         found = Fraction(snapshot.percentile(permille / 1000))
-        assert abs(found - exact) <= exact * Fraction(6, 1000)
+        assert abs(found - exact) <= exact * Fraction(55, 10_000)
 
 
 def test_percentile_ranks_do_not_slip() -> None:
@@ -98,14 +98,14 @@ def test_percentile_ranks_do_not_slip() -> None:
     model, snapshot = both(sorted(values))
     for hundredth in range(1, 101):
         exact = model.percentile(*WEB, f"{hundredth}e-2")
-        assert snapshot.percentile(hundredth / 100) == pytest.approx(float(exact), rel=0.006)
+        assert snapshot.percentile(hundredth / 100) == pytest.approx(float(exact), rel=0.0055)
 
 
 def test_ten_connections_of_an_hour() -> None:
     """The median of ten one-hour connections is an hour, not the last bound."""
     _, snapshot = both([3600 * SECOND] * 10)
-    assert snapshot.percentile(0.5) == pytest.approx(3600, rel=0.006)
-    assert snapshot.percentile(0.99) == pytest.approx(3600, rel=0.006)
+    assert snapshot.percentile(0.5) == pytest.approx(3600, rel=0.0055)
+    assert snapshot.percentile(0.99) == pytest.approx(3600, rel=0.0055)
 
 
 @pytest.mark.parametrize("schema", range(-4, 7))
@@ -178,9 +178,9 @@ def test_any_bounds_that_are_accepted_count_exactly(bounds: set[int], values: li
         ((0.0, 1.0), "between"),
         ((-1.0,), "between"),
         ((math.nan,), "between"),
-        ((math.inf,), "between"),
+        ((math.inf, math.inf), "between"),
         ((2.0**25,), "between"),
-        ((1.23e-6 + 1e-13,), "nanosecond"),
+        ((1.23e-6, 1.23e-6 + 1e-13), "nanosecond"),
         ((1.0, 1.001, 1.002, 1.003), "half a percent"),
         (tuple(1 + i / 4 for i in range(600)), "512"),
     ],
@@ -195,7 +195,7 @@ def test_no_bounds_at_all() -> None:
     """A histogram without classic bounds still has its sum, count and percentiles."""
     _, snapshot = both([SECOND, 3 * SECOND], ())
     assert dict(snapshot) == {"buckets": (), "counts": (), "sum": 4.0, "count": 2}
-    assert snapshot.percentile(1) == pytest.approx(3, rel=0.006)
+    assert snapshot.percentile(1) == pytest.approx(3, rel=0.0055)
 
 
 @settings(max_examples=60)

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 import lblatency
 from lblatency import DEFAULT_BUCKETS, SHORT_BUCKETS, LatencyTracker, stats
+from lblatency.buckets import METRICS
 from lblatency.event import NEVER, REASONS
-from lblatency.histogram import METRICS
 from tests.support.model import Model
 from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, closed, foreign64
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from prometheus_client import Metric
 
 from lblatency import LatencyCollector, LatencyTracker
+from lblatency.buckets import METRICS
 from lblatency.families import FAMILIES, Family
-from lblatency.histogram import METRICS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->\n"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from lblatency import LatencyTracker
-from lblatency.histogram import REFERENCE_BUCKETS
+from lblatency.buckets import REFERENCE_BUCKETS
 
 from ..harness import CONSUMER, pin
 from ..rings import RING_BYTES, Ring, Traffic, our_function, stream_pointer, timed

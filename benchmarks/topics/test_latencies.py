@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lblatency.histogram import METRICS
+from lblatency.buckets import METRICS
 
 from ..contenders.ours import Tracked
 from ..harness import interleave

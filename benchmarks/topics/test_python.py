@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from lblatency.histogram import REFERENCE_BUCKETS
+from lblatency.buckets import REFERENCE_BUCKETS
 
 from .. import builder
 from ..contenders.callback import Callback

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lblatency import LatencyTracker
-from lblatency.histogram import REFERENCE_BUCKETS
+from lblatency.buckets import REFERENCE_BUCKETS
 
 from ..harness import CONSUMER, interleave, pin, same
 from ..replay import Publish

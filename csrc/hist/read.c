@@ -3,6 +3,24 @@
 
 #include "hist/read.h"
 
+int lbl_hist_check(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,
+		   const uint64_t *counts, uint64_t *ret)
+{
+	uint64_t total = 0;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (slots[i] >= buckets->n_slots || !counts[i])
+			return -EINVAL;
+		if (i && slots[i] <= slots[i - 1])
+			return -EINVAL;
+		if (__builtin_add_overflow(total, counts[i], &total))
+			return -ERANGE;
+	}
+	*ret = total;
+	return 0;
+}
+
 void lbl_hist_classic(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,
 		      const uint64_t *counts, uint64_t *ret)
 {
@@ -17,18 +35,21 @@ void lbl_hist_classic(const struct lbl_buckets *buckets, size_t n, const uint16_
 	}
 }
 
-/* The harmonic midpoint has the same relative error at both ends of a bucket. */
+/*
+ * Of the whole ns that a slot holds. The harmonic midpoint has the same relative error at both ends;
+ * the first slot begins at 0, so it has the usual midpoint.
+ */
 static double midpoint(const struct lbl_buckets *buckets, uint32_t slot)
 {
-	double lower, upper;
+	double first, last;
 
 	if (slot + 1 >= buckets->n_slots)
 		return (double)LBL_TOP_NS;
-	upper = (double)buckets->upper[slot];
+	last = (double)buckets->upper[slot];
 	if (slot == 0)
-		return upper / 2;
-	lower = (double)buckets->upper[slot - 1];
-	return 2 * lower * upper / (lower + upper);
+		return last / 2;
+	first = (double)(buckets->upper[slot - 1] + 1);
+	return 2 * first * last / (first + last);
 }
 
 double lbl_hist_percentile(const struct lbl_buckets *buckets, size_t n, const uint16_t *slots,

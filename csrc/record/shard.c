@@ -289,6 +289,14 @@ static uint64_t to_ns(double seconds)
 	return ns < LBL_OBSERVE_MAX ? ns : LBL_OBSERVE_MAX;
 }
 
+static void account_observed(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
+			     uint64_t n)
+{
+	if (metric == LBL_LIFETIME)
+		lbl_tally_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, n);
+	lbl_owner_add(&shard->outcomes.observed, n);
+}
+
 size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
 			 const double *seconds, size_t n)
 {
@@ -305,10 +313,20 @@ size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32
 		observed++;
 	}
 	lbl_bank_add_sum(bank, index, sum);
-	if (metric == LBL_LIFETIME)
-		lbl_tally_add_closed(&shard->table, index, LBL_REASON_UNKNOWN, observed);
-	lbl_owner_add(&shard->outcomes.observed, observed);
+	account_observed(shard, metric, index, observed);
 	return observed;
+}
+
+int lbl_shard_add(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
+		  const struct lbl_totals *totals, uint64_t count)
+{
+	uint64_t lost;
+
+	if (count > LBL_OBSERVED_MAX || shard->outcomes.observed > LBL_OBSERVED_MAX - count)
+		return -ERANGE;
+	lost = lbl_bank_merge(&shard->banks[metric], index, totals);
+	account_observed(shard, metric, index, count - lost);
+	return lost ? -ENOMEM : 0;
 }
 
 /* ---- merging and clearing ---- */

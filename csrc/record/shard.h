@@ -30,7 +30,7 @@ struct lbl_outcomes {
 	uint64_t ignored; /* health probes and failed connects */
 	uint64_t births_evicted; /* opened connections forgotten because too many were open */
 	uint64_t not_counted; /* latencies besides lifetimes lost because memory was exhausted */
-	uint64_t observed; /* durations recorded by lbl_backend_observe() */
+	uint64_t observed; /* durations that lbl_backend_observe() and _add() recorded */
 };
 /* cdef: end */
 
@@ -115,6 +115,17 @@ static inline bool lbl_is_duration(double seconds)
  */
 size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
 			 const double *seconds, size_t n);
+
+/* Limit of lbl_shard_add(): counts and sums of fewer durations cannot wrap around. */
+#define LBL_OBSERVED_MAX (1ULL << 62)
+
+/*
+ * Add a histogram to a backend's: `count` durations in all, with a sum of at most `count` times
+ * LBL_OBSERVE_MAX. Returns 0; -ERANGE if the shard would have observed more than LBL_OBSERVED_MAX
+ * durations; -ENOMEM if not all were added.
+ */
+int lbl_shard_add(struct lbl_shard *shard, enum lbl_metric metric, uint32_t index,
+		  const struct lbl_totals *totals, uint64_t count);
 
 /*
  * Find the backends of a name, whose number is the key's `proxy_ref`: several, if several proxy ids

@@ -151,8 +151,68 @@ static void test_percentiles_at_the_ends(void)
 	lbl_buckets_free(buckets);
 }
 
+/* In every slot, the first and the last whole ns are equally far from what is read, in percent. */
+static void test_a_percentile_is_in_the_middle_of_its_slot(void)
+{
+	uint32_t n, i;
+
+	buckets = make_buckets();
+	n = lbl_buckets_slots(buckets);
+	counts[0] = 1;
+	for (i = 1; i + 1 < n; i++) {
+		long double first = (long double)lbl_buckets_upper(buckets, i - 1) + 1;
+		long double last = (long double)lbl_buckets_upper(buckets, i), found;
+
+		slots[0] = (uint16_t)i;
+		found = percentile(1, 0.5) * 1e9L;
+		CHECK(fabsl((found - first) / first - (last - found) / last) < 1e-12L);
+		CHECK((last - found) / last < 0.0055L);
+	}
+	lbl_buckets_free(buckets);
+}
+
+static int checked(size_t n)
+{
+	uint64_t total = 77;
+	int err = lbl_hist_check(buckets, n, slots, counts, &total);
+	size_t i;
+
+	for (i = 0; i < n && !err; i++)
+		total -= counts[i];
+	CHECK(err ? total == 77 : total == 0);
+	return err;
+}
+
+/* Each kind of pair that no histogram has, at each place. */
+static void test_pairs_are_checked(void)
+{
+	size_t n, i;
+
+	buckets = make_buckets();
+	CHECK(lbl_hist_check(buckets, 0, NULL, NULL, &counts[0]) == 0 && counts[0] == 0);
+	n = fill_all();
+	CHECK(checked(n) == 0);
+	for (i = 0; i < n; i++) {
+		counts[i] = 0;
+		CHECK(checked(n) == -EINVAL && checked(i) == 0);
+		counts[i] = UINT64_MAX;
+		CHECK(checked(n) == -ERANGE && checked(i + 1) == (i ? -ERANGE : 0));
+		counts[i] = i + 1;
+		slots[i] = (uint16_t)(i + 1);
+		CHECK(checked(n) == -EINVAL && checked(i) == 0);
+		slots[i] = (uint16_t)i;
+	}
+	for (i = n; i <= UINT16_MAX; i++) {
+		slots[0] = (uint16_t)i;
+		CHECK(checked(1) == -EINVAL);
+	}
+	lbl_buckets_free(buckets);
+}
+
 int main(void)
 {
+	RUN(test_a_percentile_is_in_the_middle_of_its_slot);
+	RUN(test_pairs_are_checked);
 	RUN(test_every_native_schema);
 	RUN(test_classic_counts_are_cumulative);
 	RUN(test_percentiles);

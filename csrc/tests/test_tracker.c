@@ -73,6 +73,56 @@ static void test_observing(void)
 	lbl_tracker_free(tracker);
 }
 
+static int add_to(struct lbl_backend *backend, uint16_t slot, uint64_t n, uint64_t sum_lo,
+		  uint64_t sum_hi)
+{
+	return lbl_backend_add(backend, 1, &slot, &n, sum_lo, sum_hi);
+}
+
+/* What is refused changes nothing, and the lock is free after each call. */
+static void test_adding_histograms(void)
+{
+	struct lbl_tracker *tracker = make_tracker(10, true);
+	struct lbl_backend *connect = backend_of(tracker, LBL_CONNECT, "web");
+	struct lbl_backend *lifetime = backend_of(tracker, LBL_LIFETIME, "web");
+	uint32_t slots = lbl_buckets_slots(tracker->own->banks[0].buckets);
+	uint16_t two[] = { 5, (uint16_t)(slots - 1) };
+	uint64_t counts[] = { 3, 1ULL << 40 };
+	const struct lbl_outcomes *outcomes = &tracker->own->outcomes;
+	struct lbl_snapshot *snapshot;
+
+	CHECK(add_to(connect, (uint16_t)slots, 1, 0, 0) == -EINVAL);
+	CHECK(add_to(connect, 5, 0, 0, 0) == -EINVAL);
+	CHECK(add_to(connect, 5, 1, LBL_OBSERVE_MAX + 1, 0) == -EINVAL);
+	CHECK(add_to(connect, 5, 4, 1, 1) == -EINVAL);
+	CHECK(add_to(connect, 5, LBL_OBSERVED_MAX + 1, 0, 0) == -ERANGE);
+	no_memory = true;
+	CHECK(add_to(connect, 5, 1, 0, 0) == -ENOMEM);
+	no_memory = false;
+	CHECK(count_of(tracker, LBL_CONNECT) == 0 && outcomes->observed == 0);
+	CHECK(lbl_backend_add(connect, 0, NULL, NULL, 0, 0) == 0);
+	CHECK(add_to(connect, 5, 4, 0, 1) == 0);
+	CHECK(lbl_backend_add(lifetime, 2, two, counts, 7, 0) == 0);
+	CHECK(count_of(tracker, LBL_CONNECT) == 4 && outcomes->observed == 7 + (1ULL << 40));
+	snapshot = snapshot_of(tracker, LBL_LIFETIME);
+	REQUIRE(snapshot->n_pairs == 2 && !memcmp(snapshot->slots, two, sizeof(two)));
+	CHECK(!memcmp(snapshot->counts, counts, sizeof(counts)));
+	CHECK(snapshot->rows[snapshot->n_rows - 1].sum_lo == 7);
+	CHECK(snapshot->rows[snapshot->n_rows - 1].closed[LBL_REASON_UNKNOWN] == 3 + (1ULL << 40));
+	lbl_snapshot_free(snapshot);
+	snapshot = snapshot_of(tracker, LBL_CONNECT);
+	CHECK(snapshot->rows[snapshot->n_rows - 1].sum_hi == 1);
+	lbl_snapshot_free(snapshot);
+	CHECK(add_to(lifetime, 5, LBL_OBSERVED_MAX - outcomes->observed + 1, 0, 0) == -ERANGE);
+	CHECK(add_to(lifetime, 5, LBL_OBSERVED_MAX - outcomes->observed, 0, 0) == 0);
+	CHECK(lbl_backend_observe(connect, 1) == 0);
+	CHECK(add_to(connect, 5, 1, 0, 0) == -ERANGE);
+	CHECK(count_of(tracker, LBL_CONNECT) == 5);
+	lbl_backend_free(connect);
+	lbl_backend_free(lifetime);
+	lbl_tracker_free(tracker);
+}
+
 static void test_latencies_that_are_not_recorded(void)
 {
 	struct lbl_tracker *tracker = make_tracker(10, false);
@@ -361,6 +411,7 @@ static void test_memory_may_end_at_any_time(void)
 int main(void)
 {
 	RUN(test_observing);
+	RUN(test_adding_histograms);
 	RUN(test_latencies_that_are_not_recorded);
 	RUN(test_what_a_tracker_can_be);
 	RUN(test_a_backend_is_one_row);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
+#include "hist/read.h"
 #include "track/backend.h"
 #include "track/expiry.h"
 
@@ -165,4 +166,43 @@ int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds,
 	observed = lbl_shard_observe(own, backend->metric, backend->index, seconds, n);
 	pthread_mutex_unlock(&own->sink.lock);
 	return observed == n ? 0 : -ENOMEM;
+}
+
+/* ---- adding a histogram ---- */
+
+static void fill_totals(struct lbl_totals *totals, size_t n, const uint16_t *slots,
+			const uint64_t *counts, lbl_u128 sum)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		totals->slots[slots[i]] = counts[i];
+	totals->first = n ? slots[0] : 0;
+	totals->end = n ? slots[n - 1] + 1U : 0;
+	totals->sum = sum;
+}
+
+int lbl_backend_add(struct lbl_backend *backend, size_t n, const uint16_t *slots,
+		    const uint64_t *counts, uint64_t sum_lo, uint64_t sum_hi)
+{
+	struct lbl_shard *own = backend->tracker->own;
+	lbl_u128 sum = sum_lo | (lbl_u128)sum_hi << 64;
+	struct lbl_totals *totals;
+	uint64_t count;
+	int err;
+
+	err = lbl_hist_check(own->banks[backend->metric].buckets, n, slots, counts, &count);
+	if (err)
+		return err;
+	if (sum > (lbl_u128)count * LBL_OBSERVE_MAX)
+		return -EINVAL;
+	totals = calloc(1, sizeof(*totals));
+	if (!totals)
+		return -ENOMEM;
+	fill_totals(totals, n, slots, counts, sum);
+	lock_bound(backend);
+	err = lbl_shard_add(own, backend->metric, backend->index, totals, count);
+	pthread_mutex_unlock(&own->sink.lock);
+	free(totals);
+	return err;
 }

@@ -37,6 +37,15 @@ int lbl_durations_check(const double *seconds, size_t n, size_t *ret);
  */
 int lbl_backend_observe_many(struct lbl_backend *backend, const double *seconds, size_t n,
 			     size_t *ret);
+
+/*
+ * Add a histogram, given as `n` (slot, count) pairs of the same bounds, with a sum in ns of 128
+ * bits. On failure nothing is added, except after -ENOMEM, where it may have been in part: -EINVAL
+ * for pairs that lbl_hist_check() refuses and for a sum of more than 2^62 ns per duration, -ERANGE
+ * if the tracker would have observed more than 2^62 durations.
+ */
+int lbl_backend_add(struct lbl_backend *backend, size_t n, const uint16_t *slots,
+		    const uint64_t *counts, uint64_t sum_lo, uint64_t sum_hi);
 /* cdef: end */
 
 #endif

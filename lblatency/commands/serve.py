@@ -7,8 +7,8 @@ import sys
 from contextlib import ExitStack
 
 from .._signals import HeldSignals
+from ..buckets import LIFETIME, METRICS
 from ..conntrack import ConntrackMap
-from ..histogram import LIFETIME, METRICS
 from ..tracker import LatencyTracker
 from ._arguments import add_listen
 from ._sources import add_sources, open_sources

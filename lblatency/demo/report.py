@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..histogram import LIFETIME
+from ..buckets import LIFETIME
 from .compare import METRICS, PERCENTILES, Comparison, worst_error
 from .table import Row, backend_table, comparison_table, in_words
 

@@ -81,7 +81,7 @@ def assert_close(
     """The errors are within what the clocks' distance and the buckets' width allow."""
     for name, distance in allowed.items():
         slowest = max(one[name] for one in measured)
-        assert errors[f"{name}_error_s"] <= distance + 0.006 * slowest
+        assert errors[f"{name}_error_s"] <= distance + 0.0055 * slowest
 
 
 def test_a_run_measures_what_the_clients_measured(leftovers: Leftovers) -> None:
