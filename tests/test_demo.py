@@ -130,7 +130,7 @@ def test_an_error_may_be_the_clocks_distance_and_6_per_mille(
     metric: str, percent: int, allowed: float, truth: float
 ) -> None:
     """The clocks' distance and the buckets' width are allowed, on either side, and no more."""
-    limit = allowed + 0.0055 * truth
+    limit = allowed + 0.006 * truth
     for error, acceptable in ((0.99 * limit, True), (1.01 * limit, False)):
         for sign in (-1, 1):
             one = Comparison(metric, WEB, percent, truth + sign * error, truth)

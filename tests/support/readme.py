@@ -85,6 +85,13 @@ def _trackers(_: NatBalancer) -> dict[str, Any]:
     return {"tracker": lblatency.LatencyTracker(), "other_tracker": lblatency.LatencyTracker()}
 
 
+def _two_backends(_: NatBalancer) -> dict[str, Any]:
+    tracker = lblatency.LatencyTracker()
+    for host in (1, 2):
+        tracker.record_latency("web", f"10.0.0.{host}:80", 1)
+    return {"tracker": tracker}
+
+
 def _gunicorn(names: dict[str, Any]) -> None:
     names["when_ready"](None)
     assert lblatency.running()
@@ -96,6 +103,7 @@ def _gunicorn(names: dict[str, Any]) -> None:
 BEFORE: dict[str, Callable[[NatBalancer], dict[str, Any]]] = {
     "tracker = lblatency.LatencyTracker(max_backends=10_000)": _further,
     "lblatency.LatencyCollector(": _trackers,
+    'earlier = tracker.get_histogram("web", "10.0.0.1:80")': _two_backends,
     'stream = lblatency.stats.create_event_stream("/sys/fs/bpf/mylb/lbl_events")': (
         lambda _: {"registry": REGISTRY}
     ),
