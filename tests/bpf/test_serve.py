@@ -80,7 +80,8 @@ def test_a_pinned_ring_is_served(balancer: NatBalancer, bpffs: Bpffs) -> None:
             with serve(fd, *options) as second:
                 assert second.wait(10) == 1
                 assert second.stderr is not None
-                assert "another stream consumes it already" in second.stderr.read()
+                refused = f"process {server.pid} consumes it already; stop that process"
+                assert refused in second.stderr.read()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(10) == 0
