@@ -10,14 +10,14 @@ import struct
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 import lblatency
 from lblatency import BpfError, LatencyError, LatencyTracker, stats
 from tests.support import bpf
-from tests.support.clang import compiled
+from tests.support.filler import Filler
 from tests.support.rig import assert_accounted, in_child, wait_until
 
 if TYPE_CHECKING:
@@ -26,36 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.bpf
 
 RING_BYTES = 1 << 18
-
-
-class Filler(NamedTuple):
-    """The program of filler.bpf.c, loaded and pinned."""
-
-    at: str
-    prog: int
-
-    def fill(self, first: int, n: int, odd: int = 0) -> None:
-        """Send events `first` to `first + n - 1` to both rings."""
-        bpf.run(self.prog, struct.pack("=III", first, n, odd))
-
-    def open(self, name: str) -> int:
-        """Open one of its maps; returns an fd."""
-        return bpf.open_pinned(f"{self.at}/maps/{name}")
-
-
-@pytest.fixture(scope="module")
-def filler_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The object file of filler.bpf.c."""
-    return compiled("filler", tmp_path_factory.mktemp("filler"))
-
-
-@pytest.fixture
-def filler(filler_object: Path, bpffs: bpf.Bpffs) -> Iterator[Filler]:
-    """The program, loaded again, with empty rings."""
-    bpf.load(filler_object, bpffs)
-    prog = bpf.open_pinned(f"{bpffs.path}/programs/fill")
-    yield Filler(bpffs.path, prog)
-    os.close(prog)
 
 
 @pytest.fixture
