@@ -168,6 +168,16 @@ def _tell_if_not_counted(tracker: LatencyTracker) -> None:
         )
 
 
+def _start(
+    tracker: LatencyTracker,
+    sources: list[Source],
+    conntrack: ConntrackMap | None,
+    options: argparse.Namespace,
+) -> None:
+    streams = [source.stream for source in sources]
+    tracker.start(streams, conntrack, options.proxy, proxies=dict(options.proxy_id))
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from .._http import serve_metrics  # imports prometheus_client, which takes long
@@ -184,16 +194,14 @@ def run(options: argparse.Namespace) -> int:
         sources = _open_if_pinned(options, stack)
         signals = stack.enter_context(HeldSignals())
         stack.callback(tracker.stop)
+        if sources:
+            _start(tracker, sources, conntrack, options)
         _say(f"metrics at {stack.enter_context(serve_metrics(tracker, options.listen))}")
-        sources = sources or _wait_for_pins(options, stack, signals)
         if not sources:
-            return 0
-        tracker.start(
-            [source.stream for source in sources],
-            conntrack,
-            options.proxy,
-            proxies=dict(options.proxy_id),
-        )
+            sources = _wait_for_pins(options, stack, signals)
+            if not sources:
+                return 0
+            _start(tracker, sources, conntrack, options)
         _tell_if_not_counted(tracker)
         detached: list[str] = []
         while not signals.arrived(_TICK_S):
