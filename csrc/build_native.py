@@ -17,6 +17,7 @@ HEADERS = [
     "csrc/event/event.h",
     "csrc/hist/buckets.h",
     "csrc/hist/read.h",
+    "csrc/stream/claim.h",
     "csrc/stream/stream.h",
     "csrc/stream/open.h",
     "csrc/stream/ledger.h",

@@ -10,9 +10,9 @@ from itertools import count
 from typing import Protocol
 
 from ._ffi import check, ffi, lib
-from .errors import BpfError, LatencyError
+from .errors import BpfError, LatencyError, NotPinnedError
 
-__all__ = ["MapSpec", "counters_of", "inner_maps", "map_fd"]
+__all__ = ["MapSpec", "counters_of", "inner_maps", "map_fd", "pin_path"]
 
 
 class _HasFileno(Protocol):
@@ -27,7 +27,7 @@ def _open(spec: str) -> int:
         raise ValueError(f"the name of a BPF map cannot have a NUL character: {spec!r}")
     if "/" in spec:
         if not os.path.lexists(spec):
-            raise LatencyError(
+            raise NotPinnedError(
                 f"no BPF map is pinned at {spec}; `bpftool map` lists maps. If there is no bpffs"
                 " there, mount it with `mount -t bpf bpf /sys/fs/bpf`"
             )
@@ -90,15 +90,11 @@ def map_fd(spec: MapSpec) -> Iterator[int]:
         yield _fd(spec.fileno())
 
 
-def _find_counters(ring: MapSpec, ring_fd: int) -> int:
-    if not lib.lbl_map_is_called(ring_fd, b"lbl_events"):
-        return -1
-    if isinstance(ring, (str, os.PathLike)) and "/" in os.fspath(ring):
-        beside = os.path.join(os.path.dirname(os.fspath(ring)), "lbl_counters")
-        fd = int(lib.lbl_map_by_path(os.fsencode(beside)))
-        if fd >= 0:
-            return fd
-    return int(lib.lbl_counters_of(ring_fd))
+def pin_path(spec: MapSpec) -> bytes | None:
+    """The absolute pin path that a map is named by; None if it is named otherwise."""
+    if isinstance(spec, os.PathLike):
+        spec = os.fspath(spec)
+    return os.fsencode(os.path.abspath(spec)) if isinstance(spec, str) and "/" in spec else None
 
 
 @contextmanager
@@ -108,7 +104,7 @@ def counters_of(ring: MapSpec, ring_fd: int) -> Iterator[int]:
     It looks beside the ring's pin, then among the maps of the programs that use the ring.
     `lbl_counters` counts for rings called `lbl_events` only, so another ring has none.
     """
-    fd = _find_counters(ring, ring_fd)
+    fd = lib.lbl_counters_find(pin_path(ring) or ffi.NULL, ring_fd)
     try:
         yield max(fd, -1)
     finally:
@@ -117,17 +113,17 @@ def counters_of(ring: MapSpec, ring_fd: int) -> Iterator[int]:
 
 
 @contextmanager
-def inner_maps(fd: int) -> Iterator[list[int] | None]:
-    """The maps in an array of maps, as fds during a `with` block; None if `fd` is no such array."""
-    found: list[int] = []
+def inner_maps(fd: int) -> Iterator[dict[int, int] | None]:
+    """The maps in an array of maps by index, as fds during a `with` block; None if it is none."""
+    found: dict[int, int] = {}
     try:
         for index in count():
             inner = lib.lbl_map_inner(fd, index)
             if inner in (-errno.EINVAL, -errno.EBADF, -errno.EBADFD, -errno.ERANGE):
                 break
             if inner != -errno.ENOENT:
-                found.append(check(inner, f"opening map {index} of an array of maps"))
+                found[index] = check(inner, f"opening map {index} of an array of maps")
         yield found if inner == -errno.ERANGE else None
     finally:
-        for each in found:
+        for each in found.values():
             os.close(each)

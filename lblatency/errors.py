@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 
-__all__ = ["BpfError", "LatencyError"]
+__all__ = ["BpfError", "LatencyError", "NotPinnedError"]
 
 _ADVICE = {
     _errno.EPERM: "needs CAP_BPF and CAP_PERFMON (CAP_NET_ADMIN too to attach, CAP_SYS_ADMIN to"
@@ -20,6 +20,10 @@ _ADVICE = {
 
 class LatencyError(Exception):
     """The base of all exceptions that only lblatency raises."""
+
+
+class NotPinnedError(LatencyError):
+    """No BPF map is pinned at a path, or none is in the array there. A balancer may pin it yet."""
 
 
 class BpfError(LatencyError, OSError):

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from ._closing import Closing
 from ._ffi import check, ffi, lib
-from ._maps import MapSpec, counters_of, inner_maps, map_fd
-from .errors import BpfError, LatencyError
+from ._maps import MapSpec, counters_of, inner_maps, map_fd, pin_path
+from .errors import BpfError, LatencyError, NotPinnedError
 from .event import NEVER, Event, decode
 
 __all__ = [
@@ -31,15 +31,34 @@ __all__ = [
 _WAIT_MS = 200  # how long a waiting subscriber takes to notice a signal
 _LONGEST = 1e9  # seconds; a longer timeout may as well be for ever
 _TURN = 64  # events that an asyncio task takes before it lets others run
+_POLL_S = 0.1  # between looks for a pin that is not there yet
 
 
 class StreamStats(NamedTuple):
-    """Where a stream's events are: `produced = received + dropped + in_ring`.
+    """Where a stream's events are: `produced = received + taken + dropped + in_ring`.
 
     The counts start when the stream is created, with the records that are in the ring then. They
     never go down, except `in_ring`. `produced` and `dropped` are the producer's own counts; they
     are None if the ring has no counters map, or if another stream of this process reads other
     rings that the same map counts for.
+
+    Attributes:
+        produced: events that the producers tried to send.
+        received: records that were read from the rings.
+        dropped: events that did not fit into a ring.
+        in_ring: records in the rings.
+        corrupt: how often a ring was invalid and skipped to its end.
+        fill_bytes: bytes in the rings.
+        fill_max_bytes: the highest fills that drains found.
+        size_bytes: of the rings.
+        taken: records that left a ring without this stream. It is 0 unless another program consumes
+            the ring too, or a ring was given up in which a record stayed reserved.
+        moved: how often another program moved a ring's consumer position. A position that was set
+            back is restored, so that no event comes twice; one that was set ahead took events.
+        replaced: how often another ring was pinned in a ring's place, and taken up.
+        attached: False if a ring's pin is gone, or the ring that is pinned is not taken up yet.
+        stalled_since_ns: `time.monotonic_ns()` since when a record stays reserved, and keeps all
+            later ones of its ring back; 0 if none does.
     """
 
     produced: int | None
@@ -50,6 +69,11 @@ class StreamStats(NamedTuple):
     fill_bytes: int
     fill_max_bytes: int
     size_bytes: int
+    taken: int
+    moved: int
+    replaced: int
+    attached: bool
+    stalled_since_ns: int
 
 
 def stream_stats(raw: Any) -> StreamStats:
@@ -63,6 +87,11 @@ def stream_stats(raw: Any) -> StreamStats:
         fill_bytes=raw.fill_bytes,
         fill_max_bytes=raw.fill_max_bytes,
         size_bytes=raw.size_bytes,
+        taken=raw.taken,
+        moved=raw.moved,
+        replaced=raw.replaced,
+        attached=bool(raw.attached),
+        stalled_since_ns=raw.stalled_since_ns,
     )
 
 
@@ -194,13 +223,15 @@ class Subscription(Closing):
 
 
 class EventStream(Closing):
-    """One or more ring buffers of events, each drained by a thread of its own while in use.
+    """One or more ring buffers of events, each with a thread of its own.
 
-    `create_event_stream()` makes it. Up to 32 trackers and subscriptions may use it.
+    `create_event_stream()` makes it. The rings are drained while somebody uses it: up to 32
+    trackers and subscriptions.
     """
 
-    def __init__(self, streams: Sequence[Any]) -> None:
+    def __init__(self, streams: Sequence[Any], names: Sequence[str] | None = None) -> None:
         self._streams = list(streams)
+        self._names = ["a ring"] * len(self._streams) if names is None else list(names)
         rings = ffi.new("struct lbl_stream *[]", self._streams)
         out = ffi.new("struct lbl_ledger **")
         check(lib.lbl_ledger_new(rings, len(rings), out), "reading a stream's counters")
@@ -228,13 +259,23 @@ class EventStream(Closing):
         return Subscription(self.streams, maxsize)
 
     def drain(self) -> int:
-        """Consume the records in the rings now, not at the next tick; returns how many."""
+        """Consume the records in the rings now, not at the next tick; returns how many.
+
+        Without a tracker or a subscription, nothing is consumed.
+        """
         return sum(check(lib.lbl_stream_drain(stream), "draining") for stream in self.streams)
 
     @property
     def alive(self) -> bool:
         """False in a child of `fork()`, since the parent's streams deliver nothing there."""
         return all(lib.lbl_stream_alive(stream) for stream in self.streams)
+
+    def detached(self) -> list[str]:
+        """The pins that are gone, or whose ring is not taken up yet; each name once."""
+        each = zip(self.streams, self._names, strict=True)
+        return list(
+            dict.fromkeys(name for stream, name in each if not lib.lbl_stream_attached(stream))
+        )
 
     def stats(self) -> StreamStats:
         """How many events were produced and where they are, over all rings, at one moment."""
@@ -260,8 +301,10 @@ class MemoryRing:
 
     def __init__(self, size: int = 1 << 20) -> None:
         out = ffi.new("struct lbl_stream **")
-        if not 0 < size < 1 << 31 or lib.lbl_stream_memory(size, out):
+        rc = lib.lbl_stream_memory(size, out) if 0 < size < 1 << 31 else -errno.EINVAL
+        if rc == -errno.EINVAL:
             raise ValueError(f"ring size must be a power of two of at least a page, not {size!r}")
+        check(rc, "making a ring in memory")
         self.ptr = ffi.gc(out[0], lib.lbl_stream_free)
         self._size = size
 
@@ -289,18 +332,42 @@ class MemoryRing:
         return rc != -errno.ENOSPC and check(rc, "producing an event") == 0
 
 
-def _open_ring(ring: MapSpec, fd: int, counters_fd: int) -> Any:
+def _held_by(holder: Any) -> str:
+    """Whom to ask for a ring, in words."""
+    if holder.is_near and holder.pid == os.getpid():
+        return "this process consumes it already; close its stream first"
+    if not holder.is_near:
+        where = f"process {holder.pid} of another pid namespace"
+    else:
+        where = f"process {holder.pid}"
+    return f"{where} consumes it already; stop that process or close its stream"
+
+
+def _open_ring(
+    ring: MapSpec, counters: MapSpec | None, index: int | None, fd: int, counters_fd: int
+) -> Any:
+    """Open the ring `fd`; `index` is its place if `ring` names an array."""
+    found = None if counters is None else pin_path(counters)
+    paths = [
+        ffi.NULL if path is None else ffi.new("char[]", path) for path in (pin_path(ring), found)
+    ]
+    pin = {
+        "path": paths[0],
+        "in_array": index is not None,
+        "index": index or 0,
+        "counters": paths[1],
+        "keeps_counters": counters is not None and found is None,
+    }
     out = ffi.new("struct lbl_stream **")
-    rc = lib.lbl_stream_open(fd, counters_fd, out)
+    holder = ffi.new("struct lbl_holder *")
+    rc = lib.lbl_stream_open(fd, counters_fd, ffi.new("struct lbl_pin *", pin), holder, out)
     if rc == -errno.EINVAL:
         raise LatencyError(
             f"map {ring} is no ring buffer of events, or its counters map is not one of"
             " bpf/include/lblatency.bpf.h"
         )
     if rc == -errno.EBUSY:
-        raise BpfError(
-            errno.EBUSY, f"ring {ring}: another stream consumes it already; close that stream first"
-        )
+        raise BpfError(errno.EBUSY, f"ring {ring}: {_held_by(holder)}")
     check(rc, f"opening the ring buffer {ring}")
     return ffi.gc(out[0], lib.lbl_stream_free)
 
@@ -308,25 +375,34 @@ def _open_ring(ring: MapSpec, fd: int, counters_fd: int) -> Any:
 def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream:
     """Open all rings, also those in arrays of maps."""
     streams: list[Any] = []
+    names: list[str] = []
     with ExitStack() as stack:
         for ring in rings:
             fd = stack.enter_context(map_fd(ring))
             find = counters_of(ring, fd) if counters is None else map_fd(counters)
             counters_fd = stack.enter_context(find)
             inner = stack.enter_context(inner_maps(fd))
-            if inner == []:
-                raise LatencyError(
+            if inner == {}:
+                raise NotPinnedError(
                     f"array {ring} has no rings in it yet; the balancer must add them"
                 )
-            for each in inner or [fd]:
-                streams.append(_open_ring(ring, each, counters_fd))
-    return EventStream(streams)
+            for index, each in [(None, fd)] if inner is None else inner.items():
+                streams.append(_open_ring(ring, counters, index, each, counters_fd))
+                names.append(str(ring))
+    return EventStream(streams, names)
 
 
 def create_event_stream(
-    ringbuf: MapSpec | MemoryRing | Sequence[MapSpec], *, counters: MapSpec | None = None
+    ringbuf: MapSpec | MemoryRing | Sequence[MapSpec],
+    *,
+    counters: MapSpec | None = None,
+    wait: float = 0,
 ) -> EventStream:
     """Become the consumer of a load balancer's events.
+
+    A ring that is given by its pin path is followed: if a balancer that restarts pins another ring
+    there, the stream drains the old one to its end and goes on with the new one. `EventStream.
+    stats()` has `attached` and `replaced`.
 
     Args:
         ringbuf: the ring buffer map, or an array of ring buffer maps: an open fd, a pin path, an id
@@ -335,8 +411,10 @@ def create_event_stream(
         counters: the `lbl_counters` map that counts for all these rings, given the same way. By
             default it is looked for beside the pin of each ring, and among the maps of the programs
             that use the ring.
+        wait: for how many seconds to wait for pins that are not there yet; `math.inf` for ever.
 
     Raises:
+        NotPinnedError: nothing is pinned at a path.
         BpfError: there is no such map, the kernel refuses access to it, or the ring has a consumer.
         LatencyError: it is a map of another kind.
     """
@@ -351,4 +429,11 @@ def create_event_stream(
         rings = [ringbuf]  # type: ignore[list-item]  # map_fd() refuses bytes
     if not rings:
         raise ValueError("there must be at least one ring")
-    return _open_all(rings, counters)
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return _open_all(rings, counters)
+        except NotPinnedError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL_S)

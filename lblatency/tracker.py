@@ -501,8 +501,8 @@ class LatencyTracker:
     def event_counts(self) -> dict[str, int | None]:
         """Where all events went since the tracker was made.
 
-        At any moment `produced = received + dropped + in_ring`, `received = opened + closed +
-        periodic + malformed` and `closed = recorded + unmatched + rejected + ignored`. `produced`
+        At any moment `produced = received + taken + dropped + in_ring`, `received = opened + closed
+        + periodic + malformed` and `closed = recorded + unmatched + rejected + ignored`. `produced`
         and `dropped` are None if a producer does not count, or if a stream of this process that the
         tracker was not started on shares its counters. Nothing but `in_ring` ever goes down.
         """
@@ -516,6 +516,9 @@ class LatencyTracker:
             "received": events.received,
             "dropped": events.dropped,
             "in_ring": events.in_ring,
+            "taken": events.taken,
+            "moved": events.moved,
+            "replaced": events.replaced,
             "corrupt": events.corrupt,
         } | {name: getattr(raw.outcomes, name) for name in _OUTCOMES}
 
@@ -527,7 +530,7 @@ class LatencyTracker:
             `ip:port`) `count` and `mean` of the lifetime (seconds, None without observations),
             `opened`, `closed`, `open` and `reasons`; `open_error`: how far `open` may be off over
             all backends, since so many events were lost since the last reset; `events`, see
-            `event_counts()`.
+            `event_counts()`; `attached` and `stalled_since_ns`, see `stats.StreamStats`.
         """
         rows = self.backends()
         backends = {
@@ -549,6 +552,8 @@ class LatencyTracker:
             "backends": backends,
             "open_error": raw.open_error,
             "events": self._event_counts(raw),
+            "attached": bool(raw.events.attached),
+            "stalled_since_ns": raw.events.stalled_since_ns,
         }
 
     def remove(self, proxy_name: str, target_id: str) -> bool:

@@ -85,8 +85,10 @@ def test_status_has_the_documented_keys() -> None:
     stream.drain()
     status = lblatency.get_status()
     assert list(status) == [
-        "running", "proxy_name", "histogram_count", "backends", "open_error", "events"
+        "running", "proxy_name", "histogram_count", "backends", "open_error", "events",
+        "attached", "stalled_since_ns",
     ]  # fmt: skip
+    assert (status["attached"], status["stalled_since_ns"]) == (True, 0)
     assert status["backends"]["web", TARGET] == {
         "count": 0, "mean": None, "opened": 1, "closed": 0, "open": 1,
         "reasons": dict.fromkeys(REASONS, 0),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Integers, single-writer loads and stores, reference counts. */
+/* Single-writer loads and stores, reference counts, the clock. */
 #ifndef LBL_BASE_UTIL_H
 #define LBL_BASE_UTIL_H
 
@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 __extension__ typedef unsigned __int128 lbl_u128;
 
@@ -28,6 +29,15 @@ static inline void lbl_ref(int *refs)
 static inline bool lbl_unref(int *refs)
 {
 	return !__atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Return the time of the kernel's monotonic clock, which events carry too. */
+static inline uint64_t lbl_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 /* Hash two words into one. */

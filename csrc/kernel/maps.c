@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/bpf.h>
+#include <limits.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -126,7 +128,8 @@ static int counters_in(int prog_fd, uint32_t ring_id)
 	return found;
 }
 
-int lbl_counters_of(int ring_fd)
+/* Find the counters of a program that uses the ring. */
+static int counters_of(int ring_fd)
 {
 	struct bpf_map_info ring;
 	int found = -ENOENT;
@@ -145,4 +148,26 @@ int lbl_counters_of(int ring_fd)
 		close(fd);
 	}
 	return found;
+}
+
+static int counters_beside(const char *path)
+{
+	const char *slash = path ? strrchr(path, '/') : NULL;
+	char beside[PATH_MAX];
+	int length;
+
+	if (!slash)
+		return -ENOENT;
+	length = snprintf(beside, sizeof(beside), "%.*s/lbl_counters", (int)(slash - path), path);
+	return length < (int)sizeof(beside) ? lbl_map_by_path(beside) : -ENAMETOOLONG;
+}
+
+int lbl_counters_find(const char *path, int ring_fd)
+{
+	int found;
+
+	if (!lbl_map_is_called(ring_fd, "lbl_events"))
+		return -ENOENT;
+	found = counters_beside(path);
+	return found < 0 ? counters_of(ring_fd) : found;
 }

@@ -25,9 +25,11 @@ bool lbl_map_is_called(int fd, const char *name);
 /* Return the map's id, or -errno. */
 int64_t lbl_map_id(int fd);
 /*
- * Find the map lbl_counters of a program that also uses this ring buffer. -ENOENT if there is none.
+ * Find the map lbl_counters of a ring, or of an array of rings: beside its pin `path`, which may be
+ * NULL, then among the maps of the programs that use it. lbl_counters counts for maps called
+ * lbl_events only, so others have none: -ENOENT.
  */
-int lbl_counters_of(int ring_fd);
+int lbl_counters_find(const char *path, int ring_fd);
 /* cdef: end */
 
 struct bpf_map_info;

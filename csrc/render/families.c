@@ -45,6 +45,7 @@ static const struct lbl_sample outcomes[] = {
 
 static const struct lbl_sample lost[] = {
 	OF_PRODUCERS("dropped", events.dropped),
+	OF_TRACKER("taken", events.taken),
 	OF_TRACKER("unmatched", outcomes.unmatched),
 	OF_TRACKER("rejected", outcomes.rejected),
 	OF_TRACKER("malformed", outcomes.malformed),
@@ -58,6 +59,10 @@ static const struct lbl_sample running[] = { OF_TRACKER(NULL, running) };
 static const struct lbl_sample produced[] = { OF_PRODUCERS(NULL, events.produced) };
 static const struct lbl_sample received[] = { OF_TRACKER(NULL, events.received) };
 static const struct lbl_sample counted[] = { OF_TRACKER(NULL, events.counted) };
+static const struct lbl_sample attached[] = { OF_TRACKER(NULL, events.attached) };
+static const struct lbl_sample replaced[] = { OF_TRACKER(NULL, events.replaced) };
+static const struct lbl_sample moved[] = { OF_TRACKER(NULL, events.moved) };
+static const struct lbl_sample stalled[] = { OF_TRACKER(NULL, events.stalled_seconds) };
 static const struct lbl_sample in_ring[] = { OF_TRACKER(NULL, events.in_ring) };
 static const struct lbl_sample fill_bytes[] = { OF_TRACKER(NULL, events.fill_bytes) };
 static const struct lbl_sample fill_max_bytes[] = { OF_TRACKER(NULL, events.fill_max_bytes) };
@@ -95,6 +100,16 @@ static const struct lbl_family families[] = {
 	  LBL_PER_TRACKER, SAMPLES(counted) },
 	{ "lblatency_events_received", "Records read from the ring buffers", LBL_COUNTER,
 	  LBL_PER_TRACKER, SAMPLES(received) },
+	{ "lblatency_stream_attached",
+	  "1 if all rings are the ones that their pins say, 0 if one is gone or not taken up yet",
+	  LBL_GAUGE, LBL_PER_TRACKER, SAMPLES(attached) },
+	{ "lblatency_ring_replaced", "Times another ring was pinned in a ring's place and taken up",
+	  LBL_COUNTER, LBL_PER_TRACKER, SAMPLES(replaced) },
+	{ "lblatency_ring_moved", "Times another program moved a ring's consumer position",
+	  LBL_COUNTER, LBL_PER_TRACKER, SAMPLES(moved) },
+	{ "lblatency_ring_stalled_seconds",
+	  "For how long a record that stays reserved has kept back all later ones", LBL_GAUGE,
+	  LBL_PER_TRACKER, SAMPLES(stalled) },
 	{ "lblatency_ring_events", "Events in the ring buffers", LBL_GAUGE, LBL_PER_TRACKER,
 	  SAMPLES(in_ring) },
 	{ "lblatency_ring_fill_bytes", "Bytes in the ring buffers", LBL_GAUGE, LBL_PER_TRACKER,

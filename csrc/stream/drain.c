@@ -88,28 +88,69 @@ static uint64_t drain_records(const struct drain *drain, uint64_t at, uint64_t e
 	return at;
 }
 
+static bool is_ahead(const struct lbl_ring *ring, uint64_t at, uint64_t end)
+{
+	return lbl_ring_sane(ring, at, end) && (int64_t)(at - ring->position) > 0;
+}
+
+void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts)
+{
+	uint64_t at = __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
+	uint64_t end = lbl_ring_end(ring);
+	bool is_sane = lbl_ring_sane(ring, ring->position, end);
+
+	if (likely(at == ring->position && is_sane))
+		return;
+	if (at != ring->position)
+		lbl_owner_add(&counts->moved, 1);
+	if (is_ahead(ring, at, end)) {
+		lbl_owner_add(&counts->taken, lbl_ring_count(ring, ring->position, at));
+		ring->position = at;
+		return;
+	}
+	if (!is_sane) {
+		lbl_owner_add(&counts->corrupt, 1);
+		ring->position = end;
+	}
+	__atomic_store_n(ring->consumer_pos, ring->position, __ATOMIC_RELEASE);
+}
+
+void lbl_drain_begin(struct lbl_ring *ring, struct lbl_drain_counts *counts)
+{
+	ring->position = __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
+	lbl_drain_settle(ring, counts);
+}
+
 uint64_t lbl_drain_end(struct lbl_ring *ring, struct lbl_drain_counts *counts)
 {
-	uint64_t at = *ring->consumer_pos;
-	uint64_t end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
+	uint64_t end;
 
-	if (!lbl_ring_sane(ring, at, end)) {
-		lbl_owner_add(&counts->corrupt, 1);
-		__atomic_store_n(ring->consumer_pos, end, __ATOMIC_RELEASE);
-		at = end;
-	}
-	if (end - at > counts->fill_max)
-		WRITE_ONCE(&counts->fill_max, end - at);
+	lbl_drain_settle(ring, counts);
+	end = lbl_ring_end(ring);
+	if (end - ring->position > counts->fill_max)
+		WRITE_ONCE(&counts->fill_max, end - ring->position);
 	return end;
+}
+
+/* Consume up to `at`. If somebody else has moved the position meanwhile, settling finds it. */
+static void advance(struct lbl_ring *ring, uint64_t at)
+{
+	uint64_t before = ring->position;
+
+	ring->position = at;
+	__atomic_compare_exchange_n(ring->consumer_pos, &before, at, false, __ATOMIC_RELEASE,
+				    __ATOMIC_RELAXED);
 }
 
 bool lbl_drain_batch(struct lbl_ring *ring, uint64_t end, struct lbl_sink *const *sinks,
 		     uint32_t n_sinks, struct lbl_drain_counts *counts)
 {
 	const struct drain drain = { ring, sinks, n_sinks, counts };
-	uint64_t before = *ring->consumer_pos, at;
+	uint64_t before, at;
 	uint32_t i;
 
+	lbl_drain_settle(ring, counts);
+	before = ring->position;
 	for (i = 0; i < n_sinks; i++)
 		pthread_mutex_lock(&sinks[i]->lock);
 	at = drain_records(&drain, before, end);
@@ -118,6 +159,6 @@ bool lbl_drain_batch(struct lbl_ring *ring, uint64_t end, struct lbl_sink *const
 			sinks[i]->ops->end(sinks[i]);
 		pthread_mutex_unlock(&sinks[i]->lock);
 	}
-	__atomic_store_n(ring->consumer_pos, at, __ATOMIC_RELEASE);
+	advance(ring, at);
 	return at != before && at < end;
 }

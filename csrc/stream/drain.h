@@ -11,18 +11,32 @@
 
 struct lbl_drain_counts {
 	uint64_t received; /* records read from the ring and passed to the sinks */
+	uint64_t
+		taken; /* records that left the ring without us; estimated if they are overwritten */
+	uint64_t moved; /* times the consumer position was found moved by somebody else */
 	uint64_t corrupt; /* times the ring was invalid and skipped to its end */
+	uint64_t replaced; /* times another ring took the ring's place */
 	uint64_t fill_max; /* highest fill at the start of a drain, bytes */
 };
 
 /*
- * Return the position up to which to drain: the producer position. Skips the whole ring if the
- * positions are invalid. The caller holds the stream's lock.
+ * Hold the consumer position that others can write against ours. If it is ahead, the records in
+ * between were taken, and we go on there; otherwise ours is put back, so that nothing comes twice.
+ * Skips the whole ring if ours is invalid. The caller holds the stream's lock.
+ */
+void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts);
+
+/* Start where the consumer position stands, as the only consumer from now on. */
+void lbl_drain_begin(struct lbl_ring *ring, struct lbl_drain_counts *counts);
+
+/*
+ * Settle, and return the position up to which to drain: the producer position. The caller holds the
+ * stream's lock.
  */
 uint64_t lbl_drain_end(struct lbl_ring *ring, struct lbl_drain_counts *counts);
 
 /*
- * Pass up to about a thousand records before `end` to all sinks, under the sinks' locks, and
+ * Settle, pass up to about a thousand records before `end` to all sinks, under the sinks' locks, and
  * advance the consumer position. Returns false if no record remains before `end`, or the next one
  * is not submitted yet. The caller holds the stream's lock.
  */

@@ -11,7 +11,7 @@ enum { RETRIES_MAX = 50 };
 
 struct member {
 	struct lbl_stream *stream;
-	uint32_t generation; /* of which the maps are known */
+	uint64_t replaced; /* times, when the maps are known */
 };
 
 /*
@@ -27,7 +27,7 @@ struct lbl_ledger {
 	uint64_t low, high;
 	uint64_t under_way; /* events that may be counted and not in their ring yet: one per CPU */
 	bool based; /* `low` and `high` are known */
-	uint64_t generations, restarts; /* of all members and maps, at the last reading */
+	uint64_t replaced, restarts; /* of all members and maps, at the last reading */
 	uint64_t dropped_in_maps; /* at the last reading that no other stream spoilt */
 	uint64_t stranded; /* told as in a ring that is gone */
 	uint64_t told_sum, told_produced; /* by lbl_ledger_visit(), while `produced` was known */
@@ -114,7 +114,6 @@ struct reading {
 	struct lbl_counters memory; /* of rings in memory */
 	uint64_t dropped_in_maps;
 	uint64_t first, last; /* produced, before and after the rings were read */
-	uint64_t generations;
 	bool orphaned;
 };
 
@@ -128,7 +127,7 @@ static void find_maps(struct lbl_ledger *ledger)
 		struct lbl_stream *stream = ledger->members[i].stream;
 
 		pthread_mutex_lock(&stream->lock);
-		ledger->members[i].generation = stream->generation;
+		ledger->members[i].replaced = stream->counts.replaced;
 		if (stream->counters)
 			lbl_mapset_use(&ledger->maps, stream->counters,
 				       ledger->based && stream->never_consumed);
@@ -137,22 +136,40 @@ static void find_maps(struct lbl_ledger *ledger)
 	lbl_mapset_end_use(&ledger->maps);
 }
 
-static void read_ring(const struct lbl_stream *stream, struct reading *reading)
+/* Of several rings, the one that has stalled for longest. */
+static void read_stall(const struct lbl_ring *ring, struct lbl_stream_stats *stats)
+{
+	uint64_t now = lbl_now_ns(), since = lbl_ring_stalled_since(ring, now);
+
+	if (!since || (stats->stalled_since_ns && stats->stalled_since_ns < since))
+		return;
+	stats->stalled_since_ns = since;
+	stats->stalled_seconds = (now - since) / 1000000000;
+}
+
+static void read_ring(struct lbl_stream *stream, struct reading *reading)
 {
 	struct lbl_stream_stats *stats = &reading->stats;
 
 	reading->orphaned |= stream->orphaned;
 	reading->memory.produced += stream->produced.produced;
 	reading->memory.dropped += stream->produced.dropped;
+	if (!stream->orphaned)
+		lbl_drain_settle(&stream->ring, &stream->counts);
 	stats->received += stream->counts.received;
+	stats->taken += stream->counts.taken;
+	stats->moved += stream->counts.moved;
 	stats->corrupt += stream->counts.corrupt;
+	stats->replaced += stream->counts.replaced;
+	stats->attached &= lbl_stream_attached(stream);
 	stats->fill_max_bytes += stream->counts.fill_max;
 	stats->size_bytes += stream->ring.mask + 1;
 	stats->counted &= stream->counters || stream->ring.memory;
 	if (stream->orphaned) /* the ring is the parent's */
 		return;
 	stats->in_ring += lbl_ring_waiting(&stream->ring);
-	stats->fill_bytes += lbl_ring_fill(&stream->ring);
+	stats->fill_bytes += lbl_ring_end(&stream->ring) - stream->ring.position;
+	read_stall(&stream->ring, stats);
 }
 
 /* Holding both locks freezes a ring in memory, so its counters and its fill agree. */
@@ -164,8 +181,7 @@ static bool read_stream(const struct lbl_ledger *ledger, size_t i, const struct 
 
 	pthread_mutex_lock(&stream->producing);
 	pthread_mutex_lock(&stream->lock);
-	is_same = stream->generation == ledger->members[i].generation;
-	reading->generations += stream->generation;
+	is_same = stream->counts.replaced == ledger->members[i].replaced;
 	read_ring(stream, reading);
 	if (visit->call)
 		visit->call(visit->ctx, i, &stream->counts);
@@ -180,7 +196,9 @@ static bool read_stream(const struct lbl_ledger *ledger, size_t i, const struct 
  */
 static int read_all(struct lbl_ledger *ledger, const struct visit *visit, struct reading *ret)
 {
-	struct reading reading = { .stats.counted = 1, .stats.in_ring = ledger->stranded };
+	struct reading reading = { .stats.counted = 1,
+				   .stats.attached = 1,
+				   .stats.in_ring = ledger->stranded };
 	uint64_t restarts;
 	bool is_same = true;
 	size_t i;
@@ -208,7 +226,7 @@ static int read_all(struct lbl_ledger *ledger, const struct visit *visit, struct
 
 static uint64_t sum_of(const struct lbl_stream_stats *stats)
 {
-	return stats->received + stats->dropped + stats->in_ring;
+	return stats->received + stats->taken + stats->dropped + stats->in_ring;
 }
 
 /* Bounds of an interval modulo 2^64: whether `a` is less than `b`. */
@@ -247,7 +265,7 @@ static void strand(struct lbl_ledger *ledger, struct reading *reading)
  */
 static void rebase(struct lbl_ledger *ledger, struct reading *reading)
 {
-	bool is_replaced = !ledger->based || reading->generations != ledger->generations;
+	bool is_replaced = !ledger->based || reading->stats.replaced != ledger->replaced;
 	uint64_t sum;
 
 	lbl_mapset_settle(&ledger->maps);
@@ -260,7 +278,7 @@ static void rebase(struct lbl_ledger *ledger, struct reading *reading)
 		ledger->based = false;
 		narrow(ledger, reading, sum);
 	}
-	ledger->generations = reading->generations;
+	ledger->replaced = reading->stats.replaced;
 	ledger->restarts = lbl_mapset_restarts(&ledger->maps);
 }
 
@@ -273,7 +291,7 @@ static bool balance(struct lbl_ledger *ledger, struct reading *reading)
 	struct lbl_stream_stats *stats = &reading->stats;
 	uint64_t sum = sum_of(stats), least, most;
 
-	if (!ledger->based || reading->generations != ledger->generations ||
+	if (!ledger->based || reading->stats.replaced != ledger->replaced ||
 	    ledger->restarts != lbl_mapset_restarts(&ledger->maps))
 		rebase(ledger, reading);
 	sum = sum_of(stats);

@@ -2,7 +2,7 @@
 /*
  * A ledger: where the events of a set of streams are, from one moment on.
  *
- *	produced = received + dropped + in_ring
+ *	produced = received + taken + dropped + in_ring
  *
  * Rings, counters maps and the ledger are of different ages, and others may have used the rings
  * before. So the first reading says by how much the producers' counters are ahead of the sum, and
@@ -19,11 +19,18 @@ struct lbl_stream_stats {
 	uint64_t produced; /* events that producers tried to send, by their counters */
 	uint64_t received; /* records read from the rings, since the streams were opened */
 	uint64_t dropped; /* events that did not fit into a ring, by the producers' counters */
+	uint64_t taken; /* records that left a ring without us: another program consumed them */
 	uint64_t in_ring; /* records in the rings */
+	uint64_t moved; /* times another program moved a consumer position; ours goes on */
+	uint64_t replaced; /* times another ring was pinned in the place of one, and taken up */
 	uint64_t corrupt; /* times a ring was invalid and skipped to its end */
 	uint64_t fill_bytes;
 	uint64_t fill_max_bytes; /* highest fills found by drains */
 	uint64_t size_bytes;
+	uint64_t
+		stalled_since_ns; /* a record has stayed reserved since then; monotonic, 0 = none */
+	uint64_t stalled_seconds; /* for how long */
+	uint64_t attached; /* 1; 0: a ring is not, or not yet, the one that its pin says */
 	uint64_t counted; /* 1; 0: `produced` and `dropped` are unknown */
 };
 

@@ -9,11 +9,12 @@
 /*
  * Open the BPF ring buffer `ring_fd` as its only consumer. `counters_fd` is the producer's per-CPU
  * map of struct lbl_counters, or -1 if it has none; streams may share one. A map that may not be read
- * is taken for none. Both fds are duplicated.
- * -EINVAL if a map has another type, -EBUSY if another stream in this network namespace already
- * consumes the ring.
+ * is taken for none. Both fds are duplicated. If `pin` has a path, the stream follows what is pinned
+ * there. -EINVAL if a map has another type; -EBUSY if the ring has a consumer, in this process or
+ * another, whatever namespaces it is in: `holder` says which; or another -errno.
  */
-int lbl_stream_open(int ring_fd, int counters_fd, struct lbl_stream **ret);
+int lbl_stream_open(int ring_fd, int counters_fd, const struct lbl_pin *pin,
+		    struct lbl_holder *holder, struct lbl_stream **ret);
 
 /* Create a ring of `bytes` (a power of two) in memory, which lbl_stream_produce() fills. */
 int lbl_stream_memory(uint32_t bytes, struct lbl_stream **ret);

@@ -10,13 +10,11 @@
 #include "stream/open.h"
 #include "stream/queue.h"
 
-enum { STREAMS_MAX = 256 };
-
 struct lbl_queue {
 	struct lbl_sink sink;
 	pthread_cond_t filled;
-	struct lbl_stream *streams[STREAMS_MAX];
-	uint32_t n_streams;
+	struct lbl_stream **streams;
+	size_t n_streams;
 	uint64_t dropped;
 	uint64_t head, tail; /* events pushed and popped so far */
 	struct lbl_decoded_event *events;
@@ -147,7 +145,7 @@ int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 static void unsubscribe(struct lbl_queue *queue)
 {
 	struct lbl_drain_counts unused;
-	uint32_t i;
+	size_t i;
 
 	for (i = 0; i < queue->n_streams; i++) {
 		lbl_stream_detach(queue->streams[i], &queue->sink, &unused);
@@ -185,16 +183,20 @@ void lbl_queue_free(struct lbl_queue *queue)
 	pthread_cond_destroy(&queue->filled);
 	if (queue->fd >= 0)
 		close(queue->fd);
+	free(queue->streams);
 	free(queue);
 }
 
 int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream)
 {
+	struct lbl_stream **more;
 	struct lbl_drain_counts unused;
 	int err;
 
-	if (queue->n_streams == STREAMS_MAX)
-		return -ENOSPC;
+	more = realloc(queue->streams, (queue->n_streams + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	queue->streams = more;
 	err = lbl_stream_attach(stream, &queue->sink, &unused);
 	if (!err)
 		queue->streams[queue->n_streams++] = stream;

@@ -27,8 +27,8 @@ void lbl_queue_close(struct lbl_queue *queue);
 void lbl_queue_free(struct lbl_queue *queue);
 
 /*
- * Copy the stream's events to the queue from now on. -ENOSPC if the queue or the stream is at its
- * limit; -ECHILD in a child of fork(). Not thread-safe.
+ * Copy the stream's events to the queue from now on. -ENOSPC if the stream has LBL_SINKS_MAX
+ * sinks; -ECHILD in a child of fork(); -ENOMEM. Not thread-safe.
  */
 int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream);
 

@@ -10,27 +10,50 @@
 
 #include "stream/ring.h"
 
+/* Map the page of the consumer position behind a private one. Returns its address, or NULL. */
+static uint8_t *map_consumer(int fd, size_t page)
+{
+	uint8_t *both =
+		mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int err;
+
+	if (both == MAP_FAILED)
+		return NULL;
+	if (mmap(both + page, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !=
+	    MAP_FAILED)
+		return both + page;
+	err = errno;
+	munmap(both, 2 * page);
+	errno = err;
+	return NULL;
+}
+
+static void unmap_consumer(void *consumer, size_t page)
+{
+	munmap((uint8_t *)consumer - page, 2 * page);
+}
+
 int lbl_ring_map(struct lbl_ring *ring, int fd, uint32_t bytes)
 {
-	void *consumer, *producer;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint8_t *consumer, *producer;
 
 	memset(ring, 0, sizeof(*ring));
-	ring->page = (size_t)sysconf(_SC_PAGESIZE);
-	ring->mask = bytes - 1;
-	consumer = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (consumer == MAP_FAILED)
+	consumer = map_consumer(fd, page);
+	if (!consumer)
 		return -errno;
-	producer = mmap(NULL, ring->page + 2 * (size_t)bytes, PROT_READ, MAP_SHARED, fd,
-			(off_t)ring->page);
+	producer = mmap(NULL, page + 2 * (size_t)bytes, PROT_READ, MAP_SHARED, fd, (off_t)page);
 	if (producer == MAP_FAILED) {
 		int err = -errno;
 
-		munmap(consumer, ring->page);
+		unmap_consumer(consumer, page);
 		return err;
 	}
-	ring->consumer_pos = consumer;
-	ring->producer_pos = producer;
-	ring->data = (const uint8_t *)producer + ring->page;
+	*ring = (struct lbl_ring){ .consumer_pos = (uint64_t *)consumer,
+				   .producer_pos = (uint64_t *)producer,
+				   .data = producer + page,
+				   .mask = bytes - 1,
+				   .page = page };
 	return 0;
 }
 
@@ -83,7 +106,7 @@ void lbl_ring_unmap(struct lbl_ring *ring)
 	if (ring->memory) {
 		munmap(ring->memory, 2 * ring->page + 2 * bytes);
 	} else if (ring->consumer_pos) {
-		munmap(ring->consumer_pos, ring->page);
+		unmap_consumer(ring->consumer_pos, ring->page);
 		munmap(ring->producer_pos, ring->page + 2 * bytes);
 	}
 	memset(ring, 0, sizeof(*ring));
@@ -105,19 +128,48 @@ int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len)
 	return 0;
 }
 
-uint64_t lbl_ring_waiting(const struct lbl_ring *ring)
+uint64_t lbl_ring_count(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
-	uint64_t at = __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
-	uint64_t end = __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
+	bool is_whole = lbl_ring_sane(ring, at, lbl_ring_end(ring));
 	uint64_t walked, n = 0;
 
-	if (!lbl_ring_sane(ring, at, end))
-		return 0;
-	for (walked = 0; at < end && walked < LBL_WALK_MAX; walked++) {
+	for (walked = 0; is_whole && at < end && walked < LBL_WALK_MAX; walked++) {
 		uint32_t len = lbl_ring_len(ring, at);
 
 		n += !(len & LBL_RING_DISCARDED);
 		at += lbl_ring_stride(len & LBL_RING_LEN);
 	}
 	return at < end ? n + (end - at) / LBL_EVENT_STRIDE : n;
+}
+
+uint64_t lbl_ring_waiting(const struct lbl_ring *ring)
+{
+	uint64_t end = lbl_ring_end(ring);
+
+	return lbl_ring_sane(ring, ring->position, end) ? lbl_ring_count(ring, ring->position, end)
+							: 0;
+}
+
+/* ---- stalls ---- */
+
+static bool is_busy(const struct lbl_ring *ring)
+{
+	return ring->position != lbl_ring_end(ring) &&
+	       lbl_ring_len(ring, ring->position & ~7ULL) & LBL_RING_BUSY;
+}
+
+void lbl_ring_look(struct lbl_ring *ring, uint64_t now)
+{
+	if (!is_busy(ring))
+		ring->busy_since = 0;
+	else if (!ring->busy_since || ring->busy_at != ring->position)
+		ring->busy_since = now;
+	ring->busy_at = ring->position;
+}
+
+uint64_t lbl_ring_stalled_since(const struct lbl_ring *ring, uint64_t now)
+{
+	bool is_same = ring->busy_since && ring->busy_at == ring->position && is_busy(ring);
+
+	return is_same && now - ring->busy_since >= LBL_STALL_NS ? ring->busy_since : 0;
 }

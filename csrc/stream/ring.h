@@ -15,6 +15,9 @@
 
 enum { LBL_WALK_MAX = 1 << 20 };
 
+/* A producer fills in a record in microseconds, and may be preempted meanwhile. */
+enum { LBL_STALL_NS = 1000000000 };
+
 struct lbl_ring_header {
 	uint32_t len;
 	uint32_t page;
@@ -23,11 +26,18 @@ struct lbl_ring_header {
 _Static_assert(LBL_EVENT_STRIDE == sizeof(struct lbl_ring_header) + LBL_EVENT_BYTES,
 	       "LBL_EVENT_STRIDE is a record of an event");
 
+/*
+ * All who may consume a BPF ring buffer may write its consumer position, so ours is kept here too.
+ * The page before that of the consumer position is private to the process; see stream/claim.h.
+ */
 struct lbl_ring {
 	uint64_t *consumer_pos;
 	uint64_t *producer_pos;
 	const uint8_t *data;
 	uint64_t mask;
+	uint64_t position; /* up to which we have consumed */
+	uint64_t busy_at,
+		busy_since; /* a record that is not submitted, first seen then; ns, 0 = none */
 	uint8_t *memory; /* writable mapping of a ring in memory; else NULL */
 	size_t page;
 };
@@ -46,12 +56,24 @@ void lbl_ring_unmap(struct lbl_ring *ring);
 int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len);
 
 /*
- * Return the number of records to be consumed. Beyond LBL_WALK_MAX records, the rest is estimated
- * as 56-byte events.
+ * Return the number of records from position `at` to `end`. Beyond LBL_WALK_MAX records, and where
+ * newer records lie over them, the number is estimated as if they were 56-byte events.
  */
+uint64_t lbl_ring_count(const struct lbl_ring *ring, uint64_t at, uint64_t end);
+
+/* Return the number of records that we have not consumed. */
 uint64_t lbl_ring_waiting(const struct lbl_ring *ring);
 
-/* Return the number of bytes to be consumed. */
+/*
+ * Look whether our next record is reserved and not submitted; `now` in ns. A record that stays so
+ * keeps all later ones back.
+ */
+void lbl_ring_look(struct lbl_ring *ring, uint64_t now);
+
+/* Return since when our next record is so, ns; 0 if it is not, or for less than LBL_STALL_NS. */
+uint64_t lbl_ring_stalled_since(const struct lbl_ring *ring, uint64_t now);
+
+/* Return the number of bytes that the producer sees as not consumed. */
 static inline uint64_t lbl_ring_fill(const struct lbl_ring *ring)
 {
 	return __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE) -
@@ -62,6 +84,12 @@ static inline uint64_t lbl_ring_fill(const struct lbl_ring *ring)
 static inline bool lbl_ring_sane(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
 	return end - at <= ring->mask + 1 && !(at & 7);
+}
+
+/* Return the producer position. Pairs with the producer's reservation. */
+static inline uint64_t lbl_ring_end(const struct lbl_ring *ring)
+{
+	return __atomic_load_n(ring->producer_pos, __ATOMIC_ACQUIRE);
 }
 
 static inline uint64_t lbl_ring_stride(uint32_t len)

@@ -1,33 +1,29 @@
 // SPDX-License-Identifier: MIT
-/*
- * Drain thread of one ring, woken by a timer or early as the ring fills, and the list of sinks that
- * it feeds.
- */
-#include <signal.h>
+/* A stream's ring, and the list of sinks that it feeds. */
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "stream/stream.h"
 
-enum {
-	BUSY_WAIT_MS = 10, /* between drains while events arrive */
-	IDLE_WAIT_MS = 250, /* longest wait while idle; a ring that fills up wakes the thread */
-};
-
 /*
  * Drain only up to the producer position at the start: following a producer closely slows it down.
+ * Between batches, the sinks and the ring may be replaced.
  */
 static void drain(struct lbl_stream *stream)
 {
-	uint64_t end;
+	uint64_t end = 0, replaced;
 
 	pthread_mutex_lock(&stream->lock);
-	end = lbl_drain_end(&stream->ring, &stream->counts);
-	while (lbl_drain_batch(&stream->ring, end, stream->sinks, stream->n_sinks,
+	replaced = stream->counts.replaced;
+	if (stream->n_sinks)
+		end = lbl_drain_end(&stream->ring, &stream->counts);
+	while (stream->n_sinks && replaced == stream->counts.replaced &&
+	       lbl_drain_batch(&stream->ring, end, stream->sinks, stream->n_sinks,
 			       &stream->counts)) {
 		pthread_mutex_unlock(&stream->lock);
 		pthread_mutex_lock(&stream->lock);
 	}
+	lbl_ring_look(&stream->ring, lbl_now_ns());
 	pthread_mutex_unlock(&stream->lock);
 }
 
@@ -41,32 +37,39 @@ int64_t lbl_stream_drain(struct lbl_stream *stream)
 	return (int64_t)(READ_ONCE(&stream->counts.received) - before);
 }
 
-/* ---- the thread ---- */
-
-static void *drain_thread(void *arg)
+void lbl_stream_put(struct lbl_stream *stream, const struct lbl_inlet *inlet)
 {
-	struct lbl_stream *stream = arg;
-	struct epoll_event event;
-	int wait_ms = BUSY_WAIT_MS;
+	stream->ring = inlet->ring;
+	stream->counters = inlet->counters;
+	stream->ring_fd = inlet->fd;
+	stream->map_id = inlet->map_id;
+}
 
-	pthread_setname_np(pthread_self(), "lbl-drain");
-	while (!__atomic_load_n(&stream->stopping, __ATOMIC_ACQUIRE)) {
-		uint64_t before = READ_ONCE(&stream->counts.received);
+void lbl_stream_begin(struct lbl_stream *stream)
+{
+	lbl_drain_begin(&stream->ring, &stream->counts);
+	stream->never_consumed = !stream->ring.position;
+}
 
-		drain(stream);
-		if (READ_ONCE(&stream->counts.received) == before) {
-			/*
-			 * No records, or the next one is not submitted yet: back off, do not spin.
-			 */
-			wait_ms = 2 * wait_ms > IDLE_WAIT_MS ? IDLE_WAIT_MS : 2 * wait_ms;
-		} else {
-			wait_ms = BUSY_WAIT_MS;
-			if (lbl_ring_fill(&stream->ring) > stream->ring.mask / 4)
-				continue;
-		}
-		epoll_wait(stream->epoll_fd, &event, 1, wait_ms);
-	}
-	return NULL;
+bool lbl_stream_attached(const struct lbl_stream *stream)
+{
+	return READ_ONCE(&stream->attached);
+}
+
+/* ---- what wakes the thread ---- */
+
+/* Edge-triggered: a ring under load is always readable, but not always worth a drain. */
+int lbl_stream_watch(struct lbl_stream *stream, int fd)
+{
+	struct epoll_event edge = { .events = EPOLLIN | EPOLLET };
+
+	return epoll_ctl(stream->epoll_fd, EPOLL_CTL_ADD, fd, &edge) ? -errno : 0;
+}
+
+/* Closing the fd is not enough: the file may be open elsewhere. */
+void lbl_stream_unwatch(struct lbl_stream *stream, int fd)
+{
+	epoll_ctl(stream->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 void lbl_stream_wake(struct lbl_stream *stream)
@@ -76,31 +79,6 @@ void lbl_stream_wake(struct lbl_stream *stream)
 	/* The only possible error is a full counter, and that wakes the thread too. */
 	if (write(stream->wake_fd, &one, sizeof(one)) < 0)
 		return;
-}
-
-/* Block all signals in the drain thread: handlers belong to the program's threads. */
-static int start_thread(struct lbl_stream *stream)
-{
-	sigset_t all, old;
-	int err;
-
-	stream->stopping = false;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&stream->thread, NULL, drain_thread, stream);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	stream->running = !err;
-	return -err;
-}
-
-void lbl_stream_stop(struct lbl_stream *stream)
-{
-	if (!stream->running)
-		return;
-	__atomic_store_n(&stream->stopping, true, __ATOMIC_RELEASE);
-	lbl_stream_wake(stream);
-	pthread_join(stream->thread, NULL);
-	stream->running = false;
 }
 
 /* ---- sinks ---- */
@@ -155,23 +133,15 @@ void lbl_stream_release(struct lbl_stream *stream)
 	pthread_mutex_unlock(&stream->control);
 }
 
-int lbl_stream_attach_reserved(struct lbl_stream *stream, struct lbl_sink *sink,
-			       struct lbl_drain_counts *ret)
+void lbl_stream_attach_reserved(struct lbl_stream *stream, struct lbl_sink *sink,
+				struct lbl_drain_counts *ret)
 {
-	struct lbl_drain_counts unused;
-	int err = 0;
-
 	pthread_mutex_lock(&stream->control);
-	add_sink(stream, sink, ret); /* first, so that the thread drains nothing past it */
-	if (!stream->running)
-		err = start_thread(stream);
-	if (err)
-		remove_sink(stream, sink, &unused);
-	else
-		lbl_ref(&stream->refs);
+	add_sink(stream, sink, ret);
+	lbl_ref(&stream->refs);
 	stream->n_reserved--;
 	pthread_mutex_unlock(&stream->control);
-	return err;
+	lbl_stream_wake(stream);
 }
 
 int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
@@ -179,7 +149,9 @@ int lbl_stream_attach(struct lbl_stream *stream, struct lbl_sink *sink,
 {
 	int err = lbl_stream_reserve(stream);
 
-	return err ? err : lbl_stream_attach_reserved(stream, sink, ret);
+	if (!err)
+		lbl_stream_attach_reserved(stream, sink, ret);
+	return err;
 }
 
 void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
@@ -188,24 +160,20 @@ void lbl_stream_detach(struct lbl_stream *stream, struct lbl_sink *sink,
 	pthread_mutex_lock(&stream->control);
 	lbl_stream_drain(stream);
 	remove_sink(stream, sink, ret);
-	if (!stream->n_sinks)
-		lbl_stream_stop(stream);
 	pthread_mutex_unlock(&stream->control);
 }
 
 /* ---- fork ---- */
 
 /*
- * The child has no drain thread, must not steal events and must not keep the ring claimed. The
- * ring's contents belong to the parent, so the child's counts are frozen.
+ * The child has no drain thread and must not steal events: the claim is the parent's, and so are the
+ * ring's contents. Its counts are frozen.
  */
 static void orphan(struct lbl_stream *stream)
 {
 	stream->running = false;
 	stream->orphaned = true;
-	if (stream->claim_fd >= 0)
-		close(stream->claim_fd);
-	stream->claim_fd = -1;
+	stream->attached = false;
 }
 
 void lbl_stream_handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)

@@ -46,6 +46,7 @@ static void fuzz_ring(struct lbl_shard *shard, const uint8_t *data, size_t size)
 	if (!size)
 		return;
 	REQUIRE(!lbl_stream_memory(4096, &stream));
+	lbl_stream_stop(stream);
 	stream->sinks[0] = &shard->sink;
 	stream->n_sinks = 1;
 	memory = (uint8_t *)(uintptr_t)stream->ring.data;
@@ -54,6 +55,7 @@ static void fuzz_ring(struct lbl_shard *shard, const uint8_t *data, size_t size)
 	for (i = 0; i < size; i++)
 		memory[(start + i) & 4095] = data[i];
 	*stream->ring.consumer_pos = start;
+	stream->ring.position = start;
 	*stream->ring.producer_pos = start + (size & ~7UL);
 	for (pass = 0; pass < 2; pass++) {
 		REQUIRE(lbl_ring_waiting(&stream->ring) <= size);

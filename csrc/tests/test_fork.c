@@ -238,7 +238,7 @@ static void check_child(void)
 	CHECK(stats.counted && !stats.in_ring);
 	CHECK(stats.produced == 2 && stats.received == 1 && stats.dropped == 1);
 	CHECK(stats.size_bytes == 4096 && !stats.fill_bytes);
-	CHECK(!lbl_stream_alive(stream) && !stream->running && stream->claim_fd == -1);
+	CHECK(!lbl_stream_alive(stream) && !stream->running && !lbl_stream_attached(stream));
 	CHECK(lbl_stream_drain(stream) == -ECHILD);
 	CHECK(lbl_stream_produce(stream, &event, sizeof(event)) == -ECHILD);
 	CHECK(lbl_stream_attach(stream, &tracker->own->sink, &unused) == -ECHILD);

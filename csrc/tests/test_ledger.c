@@ -35,6 +35,7 @@ static struct producer make_producer(uint64_t produced, uint64_t dropped)
 	struct producer made = { .fd = make_counters() };
 
 	REQUIRE(!lbl_stream_memory(1 << 14, &made.stream));
+	drain_by_hand(made.stream);
 	set_counters(&made, produced, dropped);
 	REQUIRE(!lbl_counted_open(made.fd, &made.stream->counters));
 	return made;
@@ -77,7 +78,7 @@ static void replace(struct producer *producer, bool never_consumed)
 	pthread_mutex_lock(&stream->lock);
 	stream->counters = after;
 	stream->never_consumed = never_consumed;
-	stream->generation++;
+	stream->counts.replaced++;
 	pthread_mutex_unlock(&stream->lock);
 	lbl_counted_close(before);
 }
@@ -255,8 +256,9 @@ static void test_a_ring_is_replaced_with_records_in_it(void)
 	produce(&web, 7);
 	CHECK(is_told(ledger, 7, 0, 0, 7));
 	pthread_mutex_lock(&web.stream->lock);
-	*web.stream->ring.consumer_pos = *web.stream->ring.producer_pos;
-	web.stream->generation++;
+	web.stream->ring.position = *web.stream->ring.producer_pos;
+	*web.stream->ring.consumer_pos = web.stream->ring.position;
+	web.stream->counts.replaced++;
 	pthread_mutex_unlock(&web.stream->lock);
 	CHECK(is_told(ledger, 7, 0, 0, 7));
 	produce(&web, 3);
@@ -297,7 +299,7 @@ static void test_one_stream_without_counters_is_enough(void)
 
 	CHECK(read_ledger(ledger).counted == 1);
 	web.stream->counters = NULL;
-	web.stream->generation++;
+	web.stream->counts.replaced++;
 	CHECK(read_ledger(ledger).counted == 1); /* a ring in memory counts by itself */
 	lbl_counted_close(counters);
 	lbl_ledger_free(ledger);

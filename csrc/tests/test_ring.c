@@ -4,13 +4,14 @@
 
 static struct lbl_stream *stream;
 static struct lbl_shard *shard;
-static struct lbl_drain_counts unused;
+static struct lbl_holder nobody;
 
 static void set_up(uint32_t bytes)
 {
 	shard = make_shard(100, false);
 	REQUIRE(!lbl_stream_memory(bytes, &stream));
-	stream->sinks[0] = &shard->sink; /* attached without a drain thread */
+	lbl_stream_stop(stream);
+	stream->sinks[0] = &shard->sink; /* attached without a thread that drains */
 	stream->n_sinks = 1;
 }
 
@@ -59,17 +60,17 @@ static void test_a_busy_record_is_not_waited_for_by_spinning(void)
 	int i;
 
 	set_up(4096);
-	stream->n_sinks = 0;
 	for (i = 0; i < 40; i++)
 		produce(1);
 	*header(0) |= LBL_RING_BUSY;
-	REQUIRE(!lbl_stream_attach(stream, &shard->sink, &unused));
+	stream->stopping = false;
+	REQUIRE(!lbl_stream_start(stream, &nobody));
 	REQUIRE(!pthread_getcpuclockid(stream->thread, &clock));
 	nanosleep(&wait, NULL);
 	CHECK(now_ns(clock) < SECOND / 50);
 	__atomic_and_fetch(header(0), ~LBL_RING_BUSY, __ATOMIC_RELEASE); /* like a producer */
-	lbl_stream_detach(stream, &shard->sink, &unused);
-	lbl_stream_free(stream); /* the reference that lbl_stream_attach() took */
+	lbl_stream_stop(stream);
+	CHECK(lbl_stream_drain(stream) >= 0);
 	CHECK(shard->outcomes.recorded == 40);
 	tear_down();
 }
@@ -118,17 +119,117 @@ static void test_positions_too_far_apart_are_corrupt(void)
 	tear_down();
 }
 
-/* Valid positions are multiples of 8; a hostile consumer may have written others. */
-static void test_an_odd_position_is_corrupt(void)
+/* A position that cannot be ours is put back, wherever it points; nothing comes twice. */
+static void test_a_position_that_was_set_back_is_restored(void)
 {
+	static const uint64_t others[] = { 0, 64, 3, 67, 1 << 20, UINT64_MAX, UINT64_MAX - 63 };
+	uint32_t i;
+
+	for (i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		set_up(4096);
+		produce(1);
+		produce(2);
+		CHECK(lbl_stream_drain(stream) == 2);
+		produce(3);
+		*stream->ring.consumer_pos = others[i];
+		CHECK(lbl_ring_waiting(&stream->ring) == 1);
+		CHECK(lbl_stream_drain(stream) == 1 && *stream->ring.consumer_pos == 192);
+		CHECK(stream->counts.moved == 1 && !stream->counts.taken &&
+		      !stream->counts.corrupt);
+		tear_down();
+	}
+}
+
+/* One that is ahead is adopted: what lies between went to somebody else. */
+static void test_a_position_that_was_set_ahead_is_adopted(void)
+{
+	struct lbl_stream_stats stats;
+	struct lbl_ledger *ledger;
+	uint32_t i;
+
 	set_up(4096);
+	REQUIRE(!lbl_ledger_new(&stream, 1, &ledger));
+	for (i = 0; i < 10; i++)
+		produce((uint8_t)i);
+	*header(128) |= LBL_RING_DISCARDED;
+	*stream->ring.consumer_pos = 256;
+	REQUIRE(!lbl_ledger_read(ledger, &stats));
+	CHECK(stats.taken == 3 && stats.moved == 1 && stats.in_ring == 6 && !stats.received);
+	CHECK(stats.fill_bytes == 6 * LBL_EVENT_STRIDE);
+	CHECK(lbl_stream_drain(stream) == 6 && !stream->counts.corrupt);
+	*stream->ring.producer_pos += 8192; /* more than a ring: what was taken is overwritten */
+	*stream->ring.consumer_pos = *stream->ring.producer_pos;
+	CHECK(lbl_stream_drain(stream) == 0 && stream->counts.taken == 3 + 128);
+	CHECK(stream->counts.moved == 2 && !stream->counts.corrupt);
+	lbl_ledger_free(ledger);
+	tear_down();
+}
+
+static uint64_t consumed_meanwhile;
+
+/* A sink in whose burst another consumer moves the position. */
+static void move_position(struct lbl_sink *sink, const void *first, uint32_t n)
+{
+	lbl_shard_ops.burst(sink, first, n);
+	*stream->ring.consumer_pos = consumed_meanwhile;
+}
+
+static void test_a_position_that_moves_during_a_batch(void)
+{
+	static const uint64_t others[] = { 64, 192, 320 }; /* behind, as we, ahead */
+	struct lbl_sink_ops ops = lbl_shard_ops;
+	uint32_t i, k;
+
+	ops.burst = move_position;
+	for (i = 0; i < 3; i++) {
+		set_up(4096);
+		shard->sink.ops = &ops;
+		for (k = 0; k < 5; k++)
+			produce(1);
+		*header(192) |= LBL_RING_BUSY;
+		consumed_meanwhile = others[i];
+		CHECK(lbl_stream_drain(stream) == 3);
+		shard->sink.ops = &lbl_shard_ops;
+		*header(192) &= ~LBL_RING_BUSY;
+		CHECK(lbl_stream_drain(stream) == (i < 2 ? 2 : 0));
+		CHECK(*stream->ring.consumer_pos == 320 && stream->counts.moved == (i != 1));
+		CHECK(stream->counts.taken == (i < 2 ? 0 : 2) && !stream->counts.corrupt);
+		tear_down();
+	}
+}
+
+/* Since a second ago, and only as long as it is so: a record under way does not show. */
+static void test_a_record_that_stays_reserved_is_a_stall(void)
+{
+	struct lbl_ring *ring;
+	uint64_t now = 5 * SECOND;
+
+	set_up(4096);
+	ring = &stream->ring;
 	produce(1);
-	*stream->ring.consumer_pos = 3;
-	CHECK(lbl_stream_drain(stream) >= 0);
-	CHECK(stream->counts.corrupt == 1 && *stream->ring.consumer_pos == 64);
 	produce(2);
-	CHECK(lbl_stream_drain(stream) >= 0);
-	CHECK(stream->counts.received == 1);
+	*header(0) |= LBL_RING_BUSY;
+	CHECK(!lbl_ring_stalled_since(ring, now));
+	lbl_ring_look(ring, now);
+	lbl_ring_look(ring, now + 1);
+	CHECK(!lbl_ring_stalled_since(ring, now + SECOND - 1));
+	CHECK(lbl_ring_stalled_since(ring, now + SECOND) == now);
+	*header(0) &= ~LBL_RING_BUSY;
+	CHECK(!lbl_ring_stalled_since(ring, now + SECOND));
+	*header(64) |= LBL_RING_BUSY;
+	CHECK(lbl_stream_drain(stream) == 1);
+	CHECK(!lbl_ring_stalled_since(ring, lbl_now_ns()));
+	now = lbl_now_ns() + 1;
+	CHECK(lbl_ring_stalled_since(ring, now + SECOND) < now);
+	CHECK(lbl_ring_stalled_since(ring, now + SECOND));
+	*header(64) &= ~LBL_RING_BUSY;
+	lbl_ring_look(ring, now);
+	*header(64) |= LBL_RING_BUSY;
+	CHECK(!lbl_ring_stalled_since(ring, now + SECOND));
+	*header(64) &= ~LBL_RING_BUSY;
+	CHECK(lbl_stream_drain(stream) == 1);
+	lbl_ring_look(ring, now);
+	CHECK(!lbl_ring_stalled_since(ring, now + SECOND));
 	tear_down();
 }
 
@@ -155,7 +256,10 @@ int main(void)
 	RUN(test_a_discarded_record_is_passed_over);
 	RUN(test_a_length_beyond_the_end_is_corrupt);
 	RUN(test_positions_too_far_apart_are_corrupt);
-	RUN(test_an_odd_position_is_corrupt);
+	RUN(test_a_position_that_was_set_back_is_restored);
+	RUN(test_a_position_that_was_set_ahead_is_adopted);
+	RUN(test_a_position_that_moves_during_a_batch);
+	RUN(test_a_record_that_stays_reserved_is_a_stall);
 	RUN(test_records_wrap_around);
 	return checks_done();
 }

@@ -36,8 +36,11 @@ static void subtract_before(const struct lbl_tracker *tracker, struct lbl_stream
 	for (i = 0; i < tracker->n_attached; i++) {
 		const struct lbl_drain_counts *before = &tracker->attached[i].before;
 
-		stats->produced -= before->received;
+		stats->produced -= before->received + before->taken;
 		stats->received -= before->received;
+		stats->taken -= before->taken;
+		stats->moved -= before->moved;
+		stats->replaced -= before->replaced;
 		stats->corrupt -= before->corrupt;
 	}
 	stats->produced -= tracker->dropped_before;
@@ -62,6 +65,9 @@ static void add_past(struct lbl_stream_stats *stats, const struct lbl_stream_sta
 {
 	stats->produced += past->produced;
 	stats->received += past->received;
+	stats->taken += past->taken;
+	stats->moved += past->moved;
+	stats->replaced += past->replaced;
 	stats->dropped += past->dropped;
 	stats->corrupt += past->corrupt;
 	stats->counted &= past->counted;
@@ -119,7 +125,7 @@ void lbl_accounting_end(struct lbl_tracker *tracker)
 {
 	struct lbl_stream_stats stats, *past = &tracker->past;
 	struct lbl_outcomes unused;
-	uint64_t received = 0;
+	uint64_t received = 0, taken = 0;
 	size_t i;
 
 	for (i = 0; i < tracker->n_attached; i++)
@@ -131,11 +137,16 @@ void lbl_accounting_end(struct lbl_tracker *tracker)
 
 		lbl_stream_detach(attached->stream, &attached->shard->sink, &last);
 		received += last.received - attached->before.received;
+		taken += last.taken - attached->before.taken;
+		past->moved += last.moved - attached->before.moved;
+		past->replaced += last.replaced - attached->before.replaced;
 		past->corrupt += last.corrupt - attached->before.corrupt;
 	}
 	past->received += received;
+	past->taken += taken;
 	past->dropped += stats.dropped;
-	past->produced += received + stats.produced - stats.received - stats.in_ring;
+	past->produced +=
+		received + taken + stats.produced - stats.received - stats.taken - stats.in_ring;
 	past->counted &= stats.counted;
 	tracker->dropped_before = 0;
 }

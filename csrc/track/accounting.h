@@ -2,7 +2,7 @@
 /*
  * The events that a tracker's streams have delivered to it. At any moment, for each tracker alone:
  *
- *	produced = received + dropped + in_ring
+ *	produced = received + taken + dropped + in_ring
  *	received = opened + closed + periodic + malformed
  *
  * The caller of each function holds the tracker's lock.

@@ -209,11 +209,11 @@ static void free_streams(const struct attachments *ended)
 		lbl_stream_free(ended->streams[i]);
 }
 
-static void release_from(const struct attachments *made, size_t first, size_t end)
+static void release(const struct attachments *made, size_t n)
 {
 	size_t i;
 
-	for (i = first; i < end; i++)
+	for (i = 0; i < n; i++)
 		lbl_stream_release(made->streams[i]);
 }
 
@@ -226,7 +226,7 @@ static int reserve_all(const struct attachments *made)
 	for (i = 0; i < made->n && !err; i++)
 		err = lbl_stream_reserve(made->streams[i]);
 	if (err)
-		release_from(made, 0, i - 1);
+		release(made, i - 1);
 	return err;
 }
 
@@ -265,28 +265,12 @@ static int name_proxies(struct lbl_tracker *tracker, const struct attachments *m
 	return 0;
 }
 
-static int attach_reserved(struct lbl_tracker *tracker, const struct attachments *made)
-{
-	int err = 0;
-	size_t i;
-
-	for (i = 0; i < made->n && !err; i++) {
-		struct lbl_attachment *each = &made->each[i];
-
-		err = lbl_stream_attach_reserved(each->stream, &each->shard->sink, &each->before);
-	}
-	if (err) {
-		release_from(made, i, made->n);
-		tracker->n_attached = i - 1;
-	}
-	return err;
-}
-
 /* Names are added when nothing else can be refused any more: a refused call leaves none behind. */
 static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
 		      const struct lbl_proxy *proxies, size_t n_proxies)
 {
 	int err = reserve_all(made);
+	size_t i;
 
 	if (err)
 		return err;
@@ -298,14 +282,19 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
 	if (!err)
 		err = name_proxies(tracker, made, proxies, n_proxies);
 	if (err) {
-		release_from(made, 0, made->n);
+		release(made, made->n);
+		tracker->attached = NULL;
+		tracker->streams = NULL;
+		tracker->ledger = NULL;
 		tracker->n_attached = 0;
 		return err;
 	}
-	err = attach_reserved(tracker, made);
-	if (err)
-		lbl_accounting_begin(tracker); /* anew, without the streams that failed */
-	return err;
+	for (i = 0; i < made->n; i++) {
+		struct lbl_attachment *each = &made->each[i];
+
+		lbl_stream_attach_reserved(each->stream, &each->shard->sink, &each->before);
+	}
+	return 0;
 }
 
 static bool has_duplicate(struct lbl_stream *const *streams, size_t n)
@@ -325,7 +314,7 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 		      struct lbl_conntrack *conntrack, const struct lbl_proxy *proxies,
 		      size_t n_proxies)
 {
-	struct attachments made, ended, failed = { 0 };
+	struct attachments made, ended;
 	int64_t scanned;
 	int err;
 
@@ -347,14 +336,11 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 	}
 	ended = detach(tracker);
 	err = attach_all(tracker, &made, proxies, n_proxies);
-	if (err)
-		failed = detach(tracker); /* from the streams attached before the failure */
-	else
+	if (!err)
 		tracker->is_copy = false;
 	pthread_mutex_unlock(&tracker->lock);
 	free_streams(&ended);
 	free_attachments(&ended);
-	free_streams(&failed);
 	if (err)
 		free_attachments(&made);
 	return err;

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from contextlib import ExitStack
 
 from .._signals import HeldSignals
 from ..buckets import LIFETIME, METRICS
 from ..conntrack import ConntrackMap
+from ..errors import NotPinnedError
+from ..sources import Source
 from ..tracker import LatencyTracker
 from ._arguments import add_listen
 from ._sources import add_sources, open_sources
@@ -23,6 +27,17 @@ EXAMPLES = """\
 """
 _TICK_S = 1.0
 _EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
+_POLL_S = 0.1  # between looks for a pin that is not there yet
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def _proxy(text: str) -> tuple[int | str, str]:
@@ -86,17 +101,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many backends have series of their own; the others share `overflow`",
     )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=math.inf,
+        metavar="SECONDS",
+        help="how long to wait for a pinned map that is not there yet (default: for ever)",
+    )
     add_listen(parser, 10435)
+
+
+def _say(text: str) -> None:
+    print(f"lblatency: {text}", file=sys.stderr, flush=True)
+
+
+def _open(options: argparse.Namespace, stack: ExitStack) -> list[Source]:
+    """Open all sources, or none."""
+    with ExitStack() as attempt:
+        sources = open_sources(options, attempt)
+        stack.push(attempt.pop_all())
+    return sources
+
+
+def _open_if_pinned(options: argparse.Namespace, stack: ExitStack) -> list[Source]:
+    """Open the sources; none if something is not pinned yet and may be waited for."""
+    try:
+        return _open(options, stack)
+    except NotPinnedError as error:
+        if not options.wait:
+            raise
+        _say(f"{error}; waiting for it")
+        return []
+
+
+def _wait_for_pins(
+    options: argparse.Namespace, stack: ExitStack, signals: HeldSignals
+) -> list[Source]:
+    """Open the sources as soon as all is pinned; none if a signal comes first."""
+    deadline = time.monotonic() + options.wait
+    while not signals.arrived(_POLL_S):
+        try:
+            return _open(options, stack)
+        except NotPinnedError:
+            if time.monotonic() >= deadline:
+                raise
+    return []
+
+
+def _tell_changes(sources: list[Source], before: list[str]) -> list[str]:
+    """Say once which rings' pins are gone, and which are back; returns those that are gone."""
+    now = [pin for source in sources for pin in source.stream.detached()]
+    for pin in now:
+        if pin not in before:
+            _say(f"{pin} is not the ring that is drained any more; waiting for a ring there")
+    for pin in before:
+        if pin not in now:
+            _say(f"{pin} is drained again")
+    return now
 
 
 def _tell_if_not_counted(tracker: LatencyTracker) -> None:
     if tracker.event_counts()["produced"] is None:
-        print(
-            "lblatency: no readable lbl_counters map of the ring, so events that do not fit into it"
-            " are not counted; if the balancer has such a map, name it with --counters",
-            file=sys.stderr,
-            flush=True,
+        _say(
+            "no readable lbl_counters map of the ring, so events that do not fit into it are not"
+            " counted; if the balancer has such a map, name it with --counters"
         )
+
+
+def _start(
+    tracker: LatencyTracker,
+    sources: list[Source],
+    conntrack: ConntrackMap | None,
+    options: argparse.Namespace,
+) -> None:
+    streams = [source.stream for source in sources]
+    tracker.start(streams, conntrack, options.proxy, proxies=dict(options.proxy_id))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -112,19 +191,21 @@ def run(options: argparse.Namespace) -> int:
     )
     conntrack = ConntrackMap(options.conntrack) if options.conntrack else None
     with ExitStack() as stack:
-        sources = open_sources(options, stack)
+        sources = _open_if_pinned(options, stack)
         signals = stack.enter_context(HeldSignals())
         stack.callback(tracker.stop)
-        tracker.start(
-            [source.stream for source in sources],
-            conntrack,
-            options.proxy,
-            proxies=dict(options.proxy_id),
-        )
-        with serve_metrics(tracker, options.listen) as url:
-            print(f"lblatency: metrics at {url}", file=sys.stderr, flush=True)
-            _tell_if_not_counted(tracker)
-            while not signals.arrived(_TICK_S):
-                for source in sources:
-                    source.tick()
+        if sources:
+            _start(tracker, sources, conntrack, options)
+        _say(f"metrics at {stack.enter_context(serve_metrics(tracker, options.listen))}")
+        if not sources:
+            sources = _wait_for_pins(options, stack, signals)
+            if not sources:
+                return 0
+            _start(tracker, sources, conntrack, options)
+        _tell_if_not_counted(tracker)
+        detached: list[str] = []
+        while not signals.arrived(_TICK_S):
+            for source in sources:
+                source.tick()
+            detached = _tell_changes(sources, detached)
     return 0

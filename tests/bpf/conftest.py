@@ -8,10 +8,13 @@ import pytest
 
 from tests.support import bpf
 from tests.support.balancer import Watched, target, watch
+from tests.support.clang import compiled
+from tests.support.filler import Filler
 from tests.support.netns import VIP, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +48,17 @@ def bpffs() -> Iterator[bpf.Bpffs]:
     """A BPF file system without a mount point."""
     with bpf.mounted_bpffs() as mounted:
         yield mounted
+
+
+@pytest.fixture(scope="session")
+def filler_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object file of filler.bpf.c."""
+    return compiled("filler", tmp_path_factory.mktemp("filler"))
+
+
+@pytest.fixture
+def filler(filler_object: Path, bpffs: bpf.Bpffs) -> Iterator[Filler]:
+    """The program, loaded again, with empty rings."""
+    made = Filler.load(filler_object, bpffs)
+    yield made
+    made.close()

@@ -80,7 +80,8 @@ def test_a_pinned_ring_is_served(balancer: NatBalancer, bpffs: Bpffs) -> None:
             with serve(fd, *options) as second:
                 assert second.wait(10) == 1
                 assert second.stderr is not None
-                assert "another stream consumes it already" in second.stderr.read()
+                refused = f"process {server.pid} consumes it already; stop that process"
+                assert refused in second.stderr.read()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(10) == 0
@@ -215,3 +216,67 @@ def test_what_an_ordinary_user_may_not_is_one_line(balancer: NatBalancer, bpffs:
     assert "needs read and write access to the pinned map" in said
     for spec in ("1", "lbl_events"):
         assert "needs CAP_BPF" in complaint("--ring", spec, without="-all")
+
+
+def test_a_ring_that_comes_and_goes_is_told_once(bpffs: Bpffs) -> None:
+    """Not there yet, there, gone, and there again: a line each, and the metrics say so."""
+    fd, path = bpffs
+    os.mkdir(f"{path}/lb")
+
+    def pin(size: int) -> None:
+        ring = bpf.create_map(bpf.RINGBUF, 0, 0, size, "no_counters")
+        bpf.pin(ring, f"{path}/lb/lbl_events")
+        os.close(ring)
+
+    with serve(fd, "--proxy", "web", "--listen", "127.0.0.1:0") as server:
+        try:
+            assert server.stderr is not None
+            line = server.stderr.readline()
+            assert f"no BPF map is pinned at {path_in(server)}" in line
+            assert line.endswith("; waiting for it\n")
+            found = re.search(r"metrics at (\S+)", server.stderr.readline())
+            assert found is not None
+
+            def attached(expected: int, size: int) -> bool:
+                values = scrape(found[1])
+                return (
+                    values["lblatency_stream_attached", "", ""] == expected
+                    and values["lblatency_ring_size_bytes", "", ""] == size
+                )
+
+            assert attached(0, 0)
+            pin(4096)
+            assert "no readable lbl_counters map" in server.stderr.readline()
+            wait_until(lambda: attached(1, 4096), "the ring")
+            os.unlink(f"{path}/lb/lbl_events")
+            assert "waiting for a ring there" in server.stderr.readline()
+            assert attached(0, 4096)
+            pin(8192)
+            assert "is drained again" in server.stderr.readline()
+            assert attached(1, 8192)
+            assert scrape(found[1])["lblatency_ring_replaced_total", "", ""] == 1
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""
+
+
+def path_in(server: subprocess.Popen[str]) -> str:
+    """The ring's path, as the command was given it."""
+    assert isinstance(server.args, list)
+    return str(server.args[server.args.index("--ring") + 1])
+
+
+def test_waiting_ends(bpffs: Bpffs) -> None:
+    """After --wait seconds it is an error; a signal ends it before, without one."""
+    for wait, code in (("0", 1), ("0.2", 1), ("1e9", 0)):
+        options = ["--proxy", "web", "--listen", "127.0.0.1:0", "--wait", wait]
+        with serve(bpffs.fd, *options) as server:
+            assert server.stderr is not None
+            assert "no BPF map is pinned" in server.stderr.readline()
+            if wait != "0":
+                assert "metrics at" in server.stderr.readline()
+            if not code:
+                server.send_signal(signal.SIGTERM)
+            assert server.wait(10) == code
+            assert ("no BPF map is pinned" in server.stderr.read()) == (wait == "0.2")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Buffer = ctypes.Array[ctypes.c_char]
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH, RINGBUF = 1, 2, 5, 6, 9, 10, 27
-QUEUE = 22
+QUEUE, ARRAY_OF_MAPS = 22, 12
 WRONLY = 1 << 4  # flag: the fd of the new map cannot be read
 VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
 
@@ -63,6 +63,15 @@ def create_map(
     """An fd of a new map, to be closed."""
     attr = struct.pack("=7I16s", kind, key, value, entries, flags, 0, 0, name.encode())
     fd = call(MAP_CREATE, attr)
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def create_array_of_rings(entries: int) -> int:
+    """An fd of a new empty array of rings of one page, to be closed."""
+    inner = create_map(RINGBUF, 0, 0, 4096)
+    fd = call(MAP_CREATE, struct.pack("=6I", ARRAY_OF_MAPS, 4, 4, entries, 0, inner))
+    os.close(inner)
     os.set_inheritable(fd, False)
     return fd
 

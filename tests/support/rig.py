@@ -136,7 +136,7 @@ class Rig:
 def assert_accounted(tracker: LatencyTracker) -> dict[str, int]:
     """Check the three sums of the loss accounting; returns the counts."""
     n = {name: count for name, count in tracker.event_counts().items() if count is not None}
-    assert n["produced"] == n["received"] + n["dropped"] + n["in_ring"], n
+    assert n["produced"] == n["received"] + n["taken"] + n["dropped"] + n["in_ring"], n
     assert n["received"] == n["opened"] + n["closed"] + n["periodic"] + n["malformed"], n
     assert n["closed"] == n["recorded"] + n["unmatched"] + n["rejected"] + n["ignored"], n
     return n
