@@ -124,15 +124,16 @@ def test_a_full_disk_is_told() -> None:
     assert complaint(ran.stderr).endswith("No space left on device\n")
 
 
-# Stops where the interpreter looks for the n-th module of all that it imports, until Ctrl-C comes.
+# Ctrl-C comes where the interpreter looks for the n-th of the modules that the command imports.
 INTERRUPTED = """
-import sys
+import os, signal, sys
 class Finder:
     left = int(sys.argv.pop(1))
-    def find_spec(self, *_):
-        Finder.left -= 1
-        if Finder.left == 0:
-            import os, signal
+    has_begun = False
+    def find_spec(self, name, *_):
+        Finder.has_begun |= name == "lblatency.cli"
+        Finder.left -= Finder.has_begun
+        if Finder.has_begun and Finder.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 from lblatency.__main__ import main
@@ -140,9 +141,9 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("place", [*range(6, 40), 60])
+@pytest.mark.parametrize("place", range(1, 31))
 def test_ctrl_c_is_quiet_while_modules_are_imported(place: int) -> None:
-    """From our first module on, whatever is being imported: exit code 130 and not a word."""
+    """Whatever is being imported: exit code 130 and not a word."""
     ran = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, str(place), "check"],
         capture_output=True, text=True, timeout=60, check=False,
