@@ -21,7 +21,7 @@ STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf/include -Icsrc -isystem$(P
 # libbpf options are statement expressions.
 STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 
-.PHONY: build demo test sanitize bench bench-smoke bench-compare metrics-table lint format clean
+.PHONY: build demo test sanitize oracle bench bench-smoke bench-compare metrics-table lint format clean
 .DELETE_ON_ERROR:
 
 # $(call install,packages): Debian packages that are missing; elsewhere, say which they are. A target
@@ -53,6 +53,10 @@ test: build
 # Starts, stops and signals under kernel traffic, watched by ASan and TSan: two minutes.
 sanitize: build
 	$(BIN)/python tools/sanitize.py
+
+# 500 random scenarios over real rings, each compared with a model: about ten minutes.
+oracle: build
+	$(BIN)/python -m tests.oracle --scenarios 500
 
 $(VENV)/.bench: $(VENV)/.built
 	$(PIP) --group bench

@@ -1,0 +1,251 @@
+"""What a tracker must say, kept in the slow obvious way: every lifetime is remembered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from lblatency.event import REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Key = tuple[str, str]  # proxy name, target
+OVERFLOW: Key = ("overflow", "overflow:0")
+CONNECT_FAILED = REASONS.index("connect_failed")
+
+
+@dataclass
+class Record:
+    """A record that a producer sends.
+
+    Attributes:
+        data: its bytes; none for a reservation that is given up.
+        kind: "opened", "closed", "periodic", "malformed", or "" if it is none.
+        proxy: the listener by its id (int) or its VIP (str).
+        target: the backend.
+        at: when it happened, ns.
+        created: of the connection, ns; 0 = not told.
+        reason: number of the reason.
+        probe: whether it is a health check.
+        connection: name of the connection, if the format tells it.
+        accepted: whether it fit into the ring.
+    """
+
+    data: bytes
+    kind: str = ""
+    proxy: int | str = 0
+    target: str = ""
+    at: int = 0
+    created: int = 0
+    reason: int = 0
+    probe: bool = False
+    connection: tuple[object, ...] | None = None
+    accepted: bool = True
+
+
+@dataclass
+class Row:
+    """One backend of one shard."""
+
+    lifetimes: list[int] = field(default_factory=list)
+    closed: Counter[str] = field(default_factory=Counter)
+    opened: int = 0
+    probes: int = 0
+    open_before: int = 0
+
+    @property
+    def open(self) -> int:
+        """Opened minus closed; below 0 if this shard saw only the closes."""
+        return self.open_before + self.opened - self.closed.total() - self.probes
+
+    def add(self, other: Row) -> None:
+        """Add what another row counted, besides open connections."""
+        self.lifetimes += other.lifetimes
+        self.closed += other.closed
+        self.opened += other.opened
+        self.probes += other.probes
+
+
+class Seen(NamedTuple):
+    """What a tracker says of a backend."""
+
+    lifetimes: tuple[int, ...]
+    closed: dict[str, int]
+    opened: int
+    open: int
+    probes: int
+
+
+class Shard:
+    """What one attachment to one ring counted."""
+
+    def __init__(self, names: dict[int | str, str], limit: int) -> None:
+        self.names = names
+        self.limit = limit
+        self.rows: dict[Key, Row] = {OVERFLOW: Row()}
+        self.births: dict[tuple[object, ...], int | None] = {}
+        self.outcomes: Counter[str] = Counter()
+
+    def row(self, record: Record) -> Row:
+        """The backend's row; the overflow row if there are too many."""
+        if isinstance(record.proxy, str):
+            name = self.names.get(record.proxy, self.names[0])
+        else:
+            name = self.names.get(record.proxy, f"proxy-{record.proxy}")
+        key = (name, record.target)
+        if key not in self.rows and len(self.rows) > self.limit:
+            return self.rows[OVERFLOW]
+        return self.rows.setdefault(key, Row())
+
+    def take(self, record: Record) -> None:
+        """Count one event."""
+        if not record.kind:
+            return
+        self.outcomes[record.kind] += 1
+        if record.kind == "opened":
+            self.row(record).opened += 1
+            if record.connection:
+                known = record.connection in self.births
+                self.births[record.connection] = None if known else record.at
+        elif record.kind == "closed":
+            self._close(record, self.row(record))
+
+    def _close(self, record: Record, row: Row) -> None:
+        created = record.created
+        if record.connection:
+            created = created or self.births.pop(record.connection, 0) or 0
+        if record.probe:
+            row.probes += 1
+            self.outcomes["ignored"] += 1
+            return
+        row.closed[REASONS[record.reason]] += 1
+        if record.reason == CONNECT_FAILED:
+            self.outcomes["ignored"] += 1
+        elif not created:
+            self.outcomes["unmatched"] += 1
+        elif created > record.at:
+            self.outcomes["rejected"] += 1
+        else:
+            self.outcomes["recorded"] += 1
+            row.lifetimes.append(record.at - created)
+
+    def reset(self, *, keeps_open: bool) -> None:
+        """Forget all counts; rows without open connections go."""
+        for key, row in list(self.rows.items()):
+            self.rows[key] = Row(open_before=row.open if keeps_open else 0)
+            if not self.rows[key].open_before and key != OVERFLOW:
+                del self.rows[key]
+
+
+class Ring:
+    """A ring, and who gets what comes off it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Record] = []
+        self.attempts: list[Record] = []
+
+
+class TrackerModel:
+    """A tracker.
+
+    Args:
+        limit: its max_backends.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.own: dict[Key, Row] = {}
+        self.shards: list[Shard] = []
+        self.removed = Row()
+        self.produced = self.received = self.dropped = 0
+        self.lost = 0  # since the last reset
+        self.past: Counter[str] = Counter()
+
+    @property
+    def running(self) -> bool:
+        """Whether it is attached."""
+        return bool(self.shards)
+
+    def start(self, rings: Iterable[Ring], names: dict[int | str, str]) -> None:
+        """Attach. What waits in the rings will be received."""
+        for ring in rings:
+            self.shards.append(Shard(names, self.limit))
+            self.produced += sum(1 for record in ring.waiting if record.data)
+
+    def sent(self, records: Iterable[Record]) -> None:
+        """A producer tried to send records."""
+        for record in records:
+            if record.data:
+                self.produced += 1
+                self.dropped += not record.accepted
+                self.lost += not record.accepted
+
+    def take(self, ring: int, record: Record) -> None:
+        """A record came off a ring."""
+        if record.data:
+            self.received += 1
+            self.shards[ring].take(record)
+
+    def stop(self) -> None:
+        """Detach: the own rows get what the rings' rows had."""
+        for shard in self.shards:
+            for key, row in shard.rows.items():
+                self.own.setdefault(key, Row()).add(row)
+            self.past += shard.outcomes
+        self.shards = []
+
+    def record(self, key: Key, ns: int) -> None:
+        """Record by hand."""
+        row = self.own.setdefault(key, Row())
+        row.lifetimes.append(ns)
+        row.closed["unknown"] += 1
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.own = {}
+        for shard in self.shards:
+            shard.reset(keeps_open=not self.lost)
+        self.lost = 0
+
+    def remove(self, key: Key) -> bool:
+        """Remove a backend; whether it was known."""
+        parts = [rows.pop(key) for rows in self._tables() if key in rows]
+        for row in parts:
+            self.removed.add(row)
+        return bool(parts)
+
+    def _tables(self) -> list[dict[Key, Row]]:
+        return [self.own, *(shard.rows for shard in self.shards)]
+
+    def backends(self) -> dict[Key, Seen]:
+        """All backends with any count."""
+        merged: dict[Key, list[Row]] = {}
+        for rows in self._tables():
+            for key, row in rows.items():
+                merged.setdefault(key, []).append(row)
+        live = {id(row) for shard in self.shards for row in shard.rows.values()}
+        seen = {key: _merge(rows, live) for key, rows in merged.items()}
+        return {key: row for key, row in seen.items() if row.opened or row.closed or row.probes}
+
+    def outcomes(self) -> Counter[str]:
+        """Where the received events went."""
+        total = Counter(self.past)
+        for shard in self.shards:
+            total += shard.outcomes
+        return total
+
+
+def _merge(rows: list[Row], live: set[int]) -> Seen:
+    total = Row()
+    for row in rows:
+        total.add(row)
+    before = sum(row.open_before for row in rows)
+    return Seen(
+        lifetimes=tuple(sorted(total.lifetimes)),
+        closed=dict(total.closed),
+        opened=total.opened + max(0, before),
+        open=max(0, sum(row.open for row in rows if id(row) in live)),
+        probes=total.probes,
+    )
