@@ -469,7 +469,7 @@ def test_a_thousand_generations() -> None:
         rig.tracker.record_latency("hand", targets[0], 1)
         if generation % 10 == 0:
             assert total(rig.tracker) == sent + generation + 1
-            assert named(rig.tracker) >= set(targets)
+            assert OVERFLOW not in rig.tracker.get_all_histograms()
         if generation == 300:
             resident = _resident_bytes()
     assert _resident_bytes() - resident < 4 << 20

@@ -87,15 +87,16 @@ def test_foreign_pairs_give_lifetimes(make: type) -> None:
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 5)), max_size=200))
 def test_pairing_equals_a_dictionary(steps: list[tuple[bool, int, int]]) -> None:
-    """Opened and closed events in any order pair like keys of a dictionary."""
-    rig, known, lifetimes, now = Rig(), {}, [], SECOND
+    """Opened and closed events in any order pair like keys of a dictionary; two meant are none."""
+    rig, lifetimes, now = Rig(), [], SECOND
+    known: dict[int, int | None] = {}
     for opens, client, step in steps:
         now += step * SECOND
         rig.send(foreign64(1 if opens else 2, now, (f"192.0.2.{client}", 999)))
         if opens:
-            known[client] = now
-        elif client in known:
-            lifetimes.append(now - known.pop(client))
+            known[client] = now if known.get(client, now) == now else None
+        elif (created := known.pop(client, None)) is not None:
+            lifetimes.append(now - created)
     histogram = rig.tracker.get_histogram("web", TARGET)
     assert (histogram["count"] if histogram else 0) == len(lifetimes)
     assert (histogram["sum"] if histogram else 0) == sum(lifetimes) / SECOND

@@ -54,6 +54,13 @@ void lbl_ledger_free(struct lbl_ledger *ledger);
 int lbl_ledger_read(struct lbl_ledger *ledger, struct lbl_stream_stats *ret);
 /* cdef: end */
 
+/* Return the number of events that never came, by the drops and by what others took or broke. */
+static inline uint64_t lbl_stream_lost(const struct lbl_stream_stats *stats)
+{
+	return stats->dropped + stats->taken + stats->corrupt;
+}
+
+
 /* Start anew with the first `n` streams only. `ret`: the first reading. Returns 0 or -errno. */
 int lbl_ledger_restart(struct lbl_ledger *ledger, size_t n, struct lbl_stream_stats *ret);
 

@@ -112,7 +112,7 @@ uint64_t lbl_accounting_lost(struct lbl_tracker *tracker)
 
 	if (lbl_accounting_read(tracker, &events, &outcomes))
 		return tracker->lost_before;
-	return events.dropped + events.corrupt;
+	return lbl_stream_lost(&events);
 }
 
 /* ---- ending ---- */

@@ -395,7 +395,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	ret->running = is_running(tracker);
 	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
-	ret->open_error = ret->events.dropped + ret->events.corrupt - tracker->lost_before;
+	ret->open_error = lbl_stream_lost(&ret->events) - tracker->lost_before;
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
 }

@@ -176,7 +176,9 @@ def test_each_mistake_about_maps_is_one_line(balancer: NatBalancer, bpffs: Bpffs
     fd, path = bpffs
     balancer.pin(f"{path}/lb")
     at = f"{path}/lb"
-    assert "no BPF map is pinned at" in complaint("--ring", f"{path}/none", fds=(fd,))
+    assert "no BPF map is pinned at" in complaint(
+        "--ring", f"{path}/none", "--wait", "0", fds=(fd,)
+    )
     assert "is no ring buffer" in complaint("--ring", f"{at}/lbl_conntrack", fds=(fd,))
     assert "is no ring buffer" in complaint("--ring", f"{at}/lbl_counters", fds=(fd,))
     wrong = ["--ring", f"{at}/lbl_events", "--counters", f"{at}/lbl_conntrack"]
