@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from lblatency.event import REASONS
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Key = tuple[str, str]  # proxy name, target
+Place = tuple[int | str, str]  # listener by its id or its VIP, target: names may be equal
 OVERFLOW: Key = ("overflow", "overflow:0")
+REMOVED: Key = ("removed", "removed:0")
 CONNECT_FAILED = REASONS.index("connect_failed")
 
 
@@ -84,20 +87,28 @@ class Shard:
     def __init__(self, names: dict[int | str, str], limit: int) -> None:
         self.names = names
         self.limit = limit
-        self.rows: dict[Key, Row] = {OVERFLOW: Row()}
+        self.rows: dict[Place, Row] = {OVERFLOW: Row()}
         self.births: dict[tuple[object, ...], int | None] = {}
         self.outcomes: Counter[str] = Counter()
 
     def row(self, record: Record) -> Row:
         """The backend's row; the overflow row if there are too many."""
-        if isinstance(record.proxy, str):
-            name = self.names.get(record.proxy, self.names[0])
-        else:
-            name = self.names.get(record.proxy, f"proxy-{record.proxy}")
-        key = (name, record.target)
-        if key not in self.rows and len(self.rows) > self.limit:
+        unnamed_vip = isinstance(record.proxy, str) and record.proxy not in self.names
+        place = (0 if unnamed_vip else record.proxy, record.target)
+        if place not in self.rows and len(self.rows) > self.limit:
             return self.rows[OVERFLOW]
-        return self.rows.setdefault(key, Row())
+        return self.rows.setdefault(place, Row())
+
+    def key(self, place: Place) -> Key:
+        """What the backend at a place is called."""
+        listener, target = place
+        if place == OVERFLOW:
+            return OVERFLOW
+        return self.names.get(listener, f"proxy-{listener}"), target
+
+    def parts(self) -> list[tuple[Key, Row]]:
+        """All rows with their names."""
+        return [(self.key(place), row) for place, row in self.rows.items()]
 
     def take(self, record: Record) -> None:
         """Count one event."""
@@ -131,12 +142,11 @@ class Shard:
             self.outcomes["recorded"] += 1
             row.lifetimes.append(record.at - created)
 
-    def reset(self, *, keeps_open: bool) -> None:
-        """Forget all counts; rows without open connections go."""
-        for key, row in list(self.rows.items()):
-            self.rows[key] = Row(open_before=row.open if keeps_open else 0)
-            if not self.rows[key].open_before and key != OVERFLOW:
-                del self.rows[key]
+    def reset(self, still_open: set[Key]) -> None:
+        """Forget all counts, and all backends but those that are still open."""
+        kept = {place: row for place, row in self.rows.items() if self.key(place) in still_open}
+        self.rows = {place: Row(open_before=row.open) for place, row in kept.items()}
+        self.rows.setdefault(OVERFLOW, Row())
 
 
 class Ring:
@@ -191,7 +201,7 @@ class TrackerModel:
     def stop(self) -> None:
         """Detach: the own rows get what the rings' rows had."""
         for shard in self.shards:
-            for key, row in shard.rows.items():
+            for key, row in shard.parts():
                 self.own.setdefault(key, Row()).add(row)
             self.past += shard.outcomes
         self.shards = []
@@ -205,26 +215,32 @@ class TrackerModel:
     def reset(self) -> None:
         """Forget all counts."""
         self.own = {}
+        self.removed = Row()
+        opens: Counter[Key] = Counter()
         for shard in self.shards:
-            shard.reset(keeps_open=not self.lost)
+            for key, row in shard.parts():
+                opens[key] += row.open
+        known = {key for key, n in opens.items() if n > 0 or key == OVERFLOW}
+        for shard in self.shards:
+            shard.reset(set() if self.lost else known)
         self.lost = 0
 
     def remove(self, key: Key) -> bool:
         """Remove a backend; whether it was known."""
-        parts = [rows.pop(key) for rows in self._tables() if key in rows]
+        parts = [self.own.pop(key)] if key in self.own else []
+        for shard in self.shards:
+            for place in [place for place in shard.rows if shard.key(place) == key]:
+                parts.append(shard.rows.pop(place))
         for row in parts:
             self.removed.add(row)
         return bool(parts)
 
-    def _tables(self) -> list[dict[Key, Row]]:
-        return [self.own, *(shard.rows for shard in self.shards)]
-
     def backends(self) -> dict[Key, Seen]:
         """All backends with any count."""
         merged: dict[Key, list[Row]] = {}
-        for rows in self._tables():
-            for key, row in rows.items():
-                merged.setdefault(key, []).append(row)
+        shards = (shard.parts() for shard in self.shards)
+        for key, row in chain(self.own.items(), *shards, [(REMOVED, self.removed)]):
+            merged.setdefault(key, []).append(row)
         live = {id(row) for shard in self.shards for row in shard.rows.values()}
         seen = {key: _merge(rows, live) for key, rows in merged.items()}
         return {key: row for key, row in seen.items() if row.opened or row.closed or row.probes}

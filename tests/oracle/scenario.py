@@ -33,7 +33,7 @@ class Observer:
     """A tracker and its model."""
 
     def __init__(self, limit: int | None) -> None:
-        self.tracker = LatencyTracker(max_backends=limit or 1000)
+        self.tracker = LatencyTracker(max_backends=limit or 1000, removed_row=True)
         self.model = TrackerModel(limit or 1000)
         self.shown: dict[str, int] = {}
 
@@ -119,7 +119,7 @@ class Scenario:
         observer = self.chance.choice(self.observers)
         known = sorted(observer.model.backends()) or [("web", TARGETS[0])]
         proxy, target = self.chance.choice([*known, ("nobody", TARGETS[0])])
-        if proxy == "overflow":
+        if proxy in {"overflow", "removed"}:
             return
         removed = observer.tracker.remove(proxy, target)
         assert removed == observer.model.remove((proxy, target))
@@ -174,7 +174,12 @@ class Scenario:
         self.balancer.zero_counters()
 
     def restart(self) -> None:
-        """The balancer restarts: old events are still in the old rings, and new maps are pinned."""
+        """The balancer restarts: old events are still in the old rings, and new maps are pinned.
+
+        The stream takes the new rings up when the old ones are empty, so somebody must take that.
+        """
+        if not (self._running() or self.subscription) and any(r.waiting for r in self.rings):
+            return
         self.balancer.start()
         records = self.traffic.records(self.chance.choice((0, 10, 100)))
         self.balancer.emit(records)
