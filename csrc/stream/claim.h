@@ -32,7 +32,8 @@ struct lbl_claims {
 int lbl_claims_begin(struct lbl_claims *claims);
 
 /*
- * Claim the ring of this consumer page for the calling thread. The page before it is private memory
+ * Claim the ring of this consumer page, which nobody else has mapped at this address, for the calling
+ * thread. The page before it is private memory
  * of the process, since the kernel's list of claims goes through it: nobody else can lead us or the
  * kernel astray. -EBUSY if a thread that lives has claimed it: `holder` says which.
  */

@@ -159,7 +159,8 @@ def test_latencies_bounds_and_limits_are_options(balancer: NatBalancer, bpffs: B
 
 def complaint(*arguments: str, fds: tuple[int, ...] = (), without: str = "") -> str:
     """The one line that a `serve` says that fails; `without` capabilities, for setpriv."""
-    command = [sys.executable, "-m", "lblatency", "serve", "--proxy", "web", *arguments]
+    command = [sys.executable, "-m", "lblatency", "serve", "--proxy", "web", "--wait", "0"]
+    command += arguments
     if without:
         command = ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", *command]
     ran = subprocess.run(
@@ -216,6 +217,8 @@ def test_what_an_ordinary_user_may_not_is_one_line(balancer: NatBalancer, bpffs:
     assert "needs read and write access to the pinned map" in said
     for spec in ("1", "lbl_events"):
         assert "needs CAP_BPF" in complaint("--ring", spec, without="-all")
+
+
 def test_a_ring_that_comes_and_goes_is_told_once(bpffs: Bpffs) -> None:
     """Not there yet, there, gone, and there again: a line each, and the metrics say so."""
     fd, path = bpffs
