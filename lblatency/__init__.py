@@ -21,6 +21,7 @@ __all__ = [
     "LatencyError",
     "LatencyTracker",
     "NativeHistogram",
+    "NotPinnedError",
     "__version__",
     "conntrack",
     "default_tracker",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from . import conntrack, sources, stats
     from .backend import Backend
     from .collector import LatencyCollector
-    from .errors import BpfError, LatencyError
+    from .errors import BpfError, LatencyError, NotPinnedError
     from .histogram import (
         DEFAULT_BUCKETS,
         REFERENCE_BUCKETS,
@@ -78,6 +79,7 @@ _HOMES = {
     "LatencyError": "errors",
     "LatencyTracker": "tracker",
     "NativeHistogram": "histogram",
+    "NotPinnedError": "errors",
     "REFERENCE_BUCKETS": "histogram",
     "SHORT_BUCKETS": "histogram",
 }
