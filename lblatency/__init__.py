@@ -21,6 +21,7 @@ __all__ = [
     "LatencyError",
     "LatencyTracker",
     "NativeHistogram",
+    "NotPinnedError",
     "__version__",
     "add",
     "conntrack",
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from .backend import Backend
     from .buckets import DEFAULT_BUCKETS, REFERENCE_BUCKETS, SHORT_BUCKETS
     from .collector import LatencyCollector
-    from .errors import BpfError, LatencyError
+    from .errors import BpfError, LatencyError, NotPinnedError
     from .histogram import HistogramSnapshot, NativeHistogram
     from .tracker import LatencyTracker
 
@@ -79,6 +80,7 @@ _HOMES = {
     "LatencyError": "errors",
     "LatencyTracker": "tracker",
     "NativeHistogram": "histogram",
+    "NotPinnedError": "errors",
     "REFERENCE_BUCKETS": "buckets",
     "SHORT_BUCKETS": "buckets",
 }

@@ -336,7 +336,9 @@ def _held_by(holder: Any) -> str:
     """Whom to ask for a ring, in words."""
     if holder.is_near and holder.pid == os.getpid():
         return "this process consumes it already; close its stream first"
-    if not holder.is_near:
+    if not holder.pid:
+        where = "another process"
+    elif not holder.is_near:
         where = f"process {holder.pid} of another pid namespace"
     else:
         where = f"process {holder.pid}"

@@ -286,6 +286,16 @@ def test_a_ring_that_nobody_drains_fills_up() -> None:
     assert stream.drain() == 0
 
 
+def test_a_subscription_takes_any_number_of_rings() -> None:
+    """A balancer on many CPUs has a ring for each."""
+    rings = [stats.MemoryRing(4096) for _ in range(300)]
+    with stats.EventStream([ring.ptr for ring in rings]).subscribe() as subscription:
+        for ring in rings:
+            assert ring.produce(closed(SECOND))
+        for _ in rings:
+            assert subscription.get(timeout=20) is not None
+
+
 @pytest.mark.parametrize("producers", [1, 4])
 def test_a_flood_of_a_small_ring_is_accounted_for(producers: int) -> None:
     """Of 100,000 closes into 4 KiB, each is recorded exactly, or counted as dropped."""

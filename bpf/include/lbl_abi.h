@@ -68,7 +68,7 @@ struct lbl_event {
 	__u8 addr[16]; /* of the backend */
 };
 
-/* One per CPU; the reader sums them: produced = received + dropped + in ring. */
+/* One per CPU; the reader sums them: produced = received + taken + dropped + in ring. */
 struct lbl_counters {
 	__u64 produced; /* events that programs tried to send, including the dropped ones */
 	__u64 dropped; /* events that did not fit into the ring */

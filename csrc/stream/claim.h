@@ -33,8 +33,8 @@ int lbl_claims_begin(struct lbl_claims *claims);
 
 /*
  * Claim the ring of this consumer page for the calling thread. The page before it is private memory
- * of the process, since the kernel's list of claims goes through it: nobody else can lead us or the
- * kernel astray. -EBUSY if a thread that lives has claimed it: `holder` says which.
+ * that no other claim uses, since the kernel's list of claims goes through it: so nobody can lead us
+ * or the kernel astray. -EBUSY if a thread that lives has claimed it: `holder` says which.
  */
 int lbl_claim_take(struct lbl_claims *claims, void *page, struct lbl_holder *holder);
 

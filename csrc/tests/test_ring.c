@@ -233,6 +233,29 @@ static void test_a_record_that_stays_reserved_is_a_stall(void)
 	tear_down();
 }
 
+static void test_a_stall_is_told(void)
+{
+	struct lbl_stream_stats stats;
+	uint64_t since;
+
+	set_up(4096);
+	produce(1);
+	*header(0) |= LBL_RING_BUSY;
+	CHECK(lbl_stream_drain(stream) == 0);
+	stats = read_streams(&stream, 1);
+	CHECK(!stats.stalled_since_ns && !stats.stalled_seconds && stats.in_ring == 1);
+	stream->ring.busy_since -= 1000 * SECOND;
+	since = stream->ring.busy_since;
+	CHECK(lbl_stream_drain(stream) == 0);
+	stats = read_streams(&stream, 1);
+	CHECK(stats.stalled_since_ns == since && stats.stalled_seconds >= 1000);
+	*header(0) &= ~LBL_RING_BUSY;
+	stats = read_streams(&stream, 1);
+	CHECK(!stats.stalled_since_ns && !stats.stalled_seconds);
+	CHECK(lbl_stream_drain(stream) == 1);
+	tear_down();
+}
+
 static void test_records_wrap_around(void)
 {
 	uint8_t record[300] = { 0 };
@@ -260,6 +283,7 @@ int main(void)
 	RUN(test_a_position_that_was_set_ahead_is_adopted);
 	RUN(test_a_position_that_moves_during_a_batch);
 	RUN(test_a_record_that_stays_reserved_is_a_stall);
+	RUN(test_a_stall_is_told);
 	RUN(test_records_wrap_around);
 	return checks_done();
 }

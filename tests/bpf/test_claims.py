@@ -166,7 +166,8 @@ def test_whoever_may_consume_may_also_claim(ring: int, word: int, pid: int) -> N
     """A claim that is no thread's is believed; nothing worse comes of it."""
     with page_of(ring) as page:
         struct.pack_into("=IIQ", page, CLAIM, word, pid, 2**64 - 1)
-        assert f"process {pid} of another pid namespace consumes" in refusal(ring)
+        whose = f"process {pid} of another pid namespace" if pid else "another process"
+        assert f"{whose} consumes it already" in refusal(ring)
         struct.pack_into("=I", page, CLAIM, word & 0xC0000000)  # OWNER_DIED and others: nobody's
         stats.create_event_stream(ring).close()
 

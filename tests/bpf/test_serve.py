@@ -159,7 +159,8 @@ def test_latencies_bounds_and_limits_are_options(balancer: NatBalancer, bpffs: B
 
 def complaint(*arguments: str, fds: tuple[int, ...] = (), without: str = "") -> str:
     """The one line that a `serve` says that fails; `without` capabilities, for setpriv."""
-    command = [sys.executable, "-m", "lblatency", "serve", "--proxy", "web", *arguments]
+    command = [sys.executable, "-m", "lblatency", "serve", "--proxy", "web", "--wait", "0"]
+    command += arguments
     if without:
         command = ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", *command]
     ran = subprocess.run(
