@@ -164,7 +164,7 @@ class Scenario:
 
     def second_user(self) -> None:
         """Another consumer wants the rings, if there are any."""
-        with pytest.raises(lblatency.LatencyError, match="consumes it already|no rings in it yet"):
+        with pytest.raises(lblatency.LatencyError, match=r"consumes it already|no rings in it yet"):
             stats.create_event_stream(self.balancer.events_pin)
 
     def zero_counters(self) -> None:
