@@ -164,7 +164,7 @@ class Scenario:
 
     def second_user(self) -> None:
         """Another consumer wants the rings, if there are any."""
-        with pytest.raises(lblatency.LatencyError, match="consumes it already|no rings in it yet"):
+        with pytest.raises(lblatency.LatencyError, match=r"consumes it already|no rings in it yet"):
             stats.create_event_stream(self.balancer.events_pin)
 
     def zero_counters(self) -> None:
@@ -250,6 +250,7 @@ class Scenario:
         expected["dropped"] = model.dropped
         expected["produced"] = model.produced
         _same(counts, expected, _CHECKED)
+        assert observer.tracker.get_status()["open_error"] == model.lost
         falling = [name for name, value in observer.shown.items() if counts[name] < value]
         assert not falling
         observer.shown = {name: counts[name] for name in _CHECKED if name != "in_ring"}
