@@ -226,12 +226,16 @@ class LatencyTracker:
         """The table for C, and the texts that it points to."""
         texts: list[Any] = []
         rows: list[dict[str, Any]] = []
+        vips: set[tuple[bytes, int]] = set()
         for key, name in ((0, proxy_name), *proxies.items()):
             encoded = _check_name(name)
             texts.append(ffi.from_buffer(encoded))
             row: dict[str, Any] = {"name": texts[-1], "name_bytes": len(encoded)}
             if isinstance(key, str):
                 address, port = parse_target(key)
+                if (address, port) in vips:
+                    raise ValueError(f"proxies has {key!r} twice, in other words; name it once")
+                vips.add((address, port))
                 row.update(has_vip=True, vip_addr=address, vip_port=port)
             elif not rows or (isinstance(key, int) and 0 < key < 65536):
                 row["id"] = key
@@ -529,8 +533,9 @@ class LatencyTracker:
             `running`; `proxy_name`; `histogram_count`; `backends`, which has per (proxy name,
             `ip:port`) `count` and `mean` of the lifetime (seconds, None without observations),
             `opened`, `closed`, `open` and `reasons`; `open_error`: how far `open` may be off over
-            all backends, since so many events were lost since the last reset; `events`, see
-            `event_counts()`; `attached` and `stalled_since_ns`, see `stats.StreamStats`.
+            all backends, since so many events were lost since the last start or reset, None if a
+            producer does not count; `events`, see `event_counts()`; `attached` and
+            `stalled_since_ns`, see `stats.StreamStats`.
         """
         rows = self.backends()
         backends = {
@@ -550,7 +555,7 @@ class LatencyTracker:
             "proxy_name": self._name(raw.proxy) if raw.proxy or raw.running else None,
             "histogram_count": sum(1 for row in rows if row.histogram.count),
             "backends": backends,
-            "open_error": raw.open_error,
+            "open_error": raw.open_error if raw.events.counted else None,
             "events": self._event_counts(raw),
             "attached": bool(raw.events.attached),
             "stalled_since_ns": raw.events.stalled_since_ns,

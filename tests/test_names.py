@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lblatency import LatencyTracker, stats
-from tests.support.rig import SECOND, TARGET, Rig, closed, foreign64
+from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, closed, foreign64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,9 @@ REFUSED: list[Callable[[LatencyTracker, str], Any]] = [
     lambda tracker, name: tracker.start(stream(), None, name, proxies={65536: "api"}),
     lambda tracker, name: tracker.start(stream(), None, name, proxies={"10.0.0.1": "api"}),
     lambda tracker, name: tracker.start(stream(), None, name, proxies={2: ""}),
+    lambda tracker, name: tracker.start(
+        stream(), None, name, proxies={VIP: "api", f"[::ffff:{VIP[:-4]}]:443": "shop"}
+    ),
 ]
 
 
@@ -125,3 +128,57 @@ def test_vips_and_ids_of_one_name_are_one_row() -> None:
         assert found is not None
         assert found["count"] == 4
         rig.tracker.stop()
+
+
+def test_a_listener_without_a_number_is_not_named_after_its_id() -> None:
+    """Names are full: the events of id 2, which has a name, are not those of another "proxy-2"."""
+    rig = Rig()
+    rig.tracker.stop()
+    rig.tracker.backend("proxy-2", TARGET)
+    use_all_names(rig.tracker)
+    rig.tracker.start(rig.stream, None, "web", proxies={2: "one too many"})
+    rig.send(closed(SECOND, proxy_id=2), closed(SECOND))
+    counts = {key: h["count"] for key, h in rig.tracker.get_all_histograms().items()}
+    assert counts == {("overflow", "overflow:0"): 1, ("web", TARGET): 1}
+
+
+@pytest.mark.parametrize("prefix", ["ff00", "ff6c:626c:2076:6970"])
+@pytest.mark.parametrize("proxy_id", range(4))
+def test_no_address_of_an_event_is_a_vip(prefix: str, proxy_id: int) -> None:
+    """An own event with any address, be it one that our keys contain, is no event of a VIP."""
+    rig = Rig(proxies={VIP: "shop"})
+    rig.send(foreign64(1, SECOND), foreign64(2, 2 * SECOND))
+    rig.send(*[closed(SECOND, f"[{prefix}::a00:1]:80", proxy_id=proxy_id)] * 70)
+    for _ in range(2):
+        histogram = rig.tracker.get_histogram("shop", TARGET)
+        assert histogram is not None
+        assert histogram["count"] == 1
+        assert rig.tracker.get_all_histograms()["shop", TARGET]["count"] == 1
+        rig.tracker.stop()
+    malformed = 70 if prefix == "ff00" else 0
+    assert rig.counts("malformed", "recorded") == {
+        "malformed": malformed, "recorded": 71 - malformed,
+    }  # fmt: skip
+    assert_accounted(rig.tracker)
+
+
+@pytest.mark.parametrize("prefix", ["ff00", "ff6c:626c:2076:6970"])
+def test_by_hand_every_address_is_its_own(prefix: str) -> None:
+    """What the program itself records keeps the address that it gave."""
+    tracker, other = LatencyTracker(), f"[{prefix}::a00:1]:80"
+    tracker.record_latency("web", TARGET, 1)
+    tracker.record_latency("web", other, 2)
+    sums = {target: h["sum"] for (_, target), h in tracker.get_all_histograms().items()}
+    assert sums == {TARGET: 1, other: 2}
+
+
+def test_many_vips_have_their_own_names() -> None:
+    """Each VIP is found, also among more than a proxy id can number."""
+    vips = {f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}:443": f"name-{i % 5}" for i in range(66_000)}
+    rig = Rig(proxies=vips)  # type: ignore[arg-type]
+    for number, vip in ((0, "10.0.0.0"), (40_001, "10.0.156.65"), (65_999, "10.1.1.207")):
+        rig.send(foreign64(1, SECOND, vip=(vip, 443)), foreign64(2, 2 * SECOND, vip=(vip, 443)))
+        histogram = rig.tracker.get_histogram(f"name-{number % 5}", TARGET)
+        assert histogram is not None
+        assert histogram["count"] == 1
+    assert len(rig.tracker.get_all_histograms()) == 3

@@ -70,3 +70,42 @@ def test_lost_closes_are_told_and_a_reset_starts_anew() -> None:
     assert rig.tracker.backends()[0].open == 1
     rig.tracker.reset_histograms()  # nothing was lost since the last one
     assert rig.tracker.backends()[0].open == 1
+
+
+def test_what_was_open_at_a_reset_counts_as_opened_after_the_stop_too() -> None:
+    """A stop forgets what is open, but not that it had opened; the next reset does."""
+    two = TwoRings()
+    two.send(0, OPENED, 10)
+    two.send(1, CLOSED, 8)
+    two.tracker.reset_histograms()
+    two.send(1, CLOSED, 1)
+    assert two.row() == (2, 1)
+    two.tracker.stop()
+    assert two.row() == (2, 0)
+    two.tracker.reset_histograms()
+    assert two.row() == (0, 0)
+
+
+def test_what_was_lost_before_a_start_is_no_error_after_it() -> None:
+    """Open connections are counted anew from a start, so earlier losses are not told any more."""
+    rig = Rig(size=4096, max_backends=10)
+    while rig.ring.produce(CLOSED):
+        pass
+    assert rig.tracker.get_status()["open_error"] == 1
+    rig.tracker.stop()
+    assert rig.tracker.get_status()["open_error"] == 0
+    rig.tracker.start(rig.stream, None, "web")
+    assert rig.tracker.get_status()["open_error"] == 0
+    rig.send(OPENED, OPENED)
+    rig.tracker.reset_histograms()
+    assert rig.tracker.backends()[0].open == 2
+
+
+def test_an_event_that_cannot_be_read_is_lost() -> None:
+    """A malformed event may have been a close, so a reset cannot know what is open."""
+    rig = Rig(max_backends=10)
+    rig.send(OPENED, CLOSED[:40])
+    assert rig.tracker.get_status()["open_error"] == 1
+    rig.tracker.reset_histograms()
+    assert rig.tracker.get_status()["open_error"] == 0
+    assert rig.tracker.backends() == []

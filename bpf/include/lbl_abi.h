@@ -65,7 +65,7 @@ struct lbl_event {
 	__u32 closing_us; /* first FIN or RST to the end */
 	__u16 port; /* of the backend, host byte order */
 	__u16 proxy_id; /* id of the listener; 0 = the stream's own proxy name */
-	__u8 addr[16]; /* of the backend */
+	__u8 addr[16]; /* of the backend; not in ff00::/16, which is reserved */
 };
 
 /* One per CPU; the reader sums them: produced = received + taken + dropped + in ring. */

@@ -97,16 +97,19 @@ static uint16_t *place(const struct lbl_intern *names, const char *text, size_t 
 static int grow(struct lbl_intern *names)
 {
 	uint32_t capacity = names->capacity ? names->capacity * 2 : 16, i;
-	struct name **larger = reallocarray(names->names, capacity, sizeof(struct name *));
-	uint16_t *hash;
+	struct name **larger = calloc(capacity, sizeof(struct name *));
+	uint16_t *hash = calloc(2 * (size_t)capacity, sizeof(*hash));
 
-	if (!larger)
+	if (!larger || !hash) {
+		free(larger);
+		free(hash);
 		return -ENOMEM;
-	names->names = larger;
-	hash = calloc(2 * (size_t)capacity, sizeof(*hash));
-	if (!hash)
-		return -ENOMEM;
+	}
+	for (i = 0; i < names->n; i++)
+		larger[i] = names->names[i];
+	free(names->names);
 	free(names->hash);
+	names->names = larger;
 	names->hash = hash;
 	names->capacity = capacity;
 	for (i = 1; i < names->n; i++)
@@ -122,7 +125,7 @@ static int append(struct lbl_intern *names, const char *text, size_t len)
 		return 0;
 	if (names->n == names->capacity && grow(names))
 		return -ENOMEM;
-	name = malloc(sizeof(*name) + len);
+	name = calloc(1, sizeof(*name) + len);
 	if (!name)
 		return -ENOMEM;
 	name->len = len;

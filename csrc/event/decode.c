@@ -39,5 +39,7 @@ int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret)
 		ret->event.reason = LBL_REASON_UNKNOWN;
 	if (ret->event.type < LBL_OPENED || ret->event.type > LBL_PERIODIC)
 		return -EINVAL;
-	return lbl_event_contradicts_itself(&ret->event) ? -EINVAL : 0;
+	if (lbl_event_contradicts_itself(&ret->event) || lbl_is_reserved(ret->event.addr))
+		return -EINVAL;
+	return 0;
 }

@@ -7,7 +7,7 @@
 
 /*
  * Decode `len` bytes at `data`, which may be unaligned. Returns 0, or -EINVAL if the length or type
- * is unknown or the event contradicts itself.
+ * is unknown, the event contradicts itself or its backend's address is reserved.
  */
 int lbl_decode(const void *data, uint32_t len, struct lbl_decoded_event *ret);
 

@@ -53,4 +53,13 @@ static inline bool lbl_event_contradicts_itself(const struct lbl_event *event)
 	return event->flags & LBL_FLAG_IPV4 && !lbl_is_ipv4(event->addr);
 }
 
+/*
+ * Return whether an address is in ff00::/16, multicast of the reserved scope 0, which no packet may
+ * have (RFC 4291). We use such addresses in keys, so an event with one is malformed.
+ */
+static inline bool lbl_is_reserved(const uint8_t *addr)
+{
+	return addr[0] == 0xff && !addr[1];
+}
+
 #endif

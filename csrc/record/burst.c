@@ -167,6 +167,17 @@ static uint64_t contradictions(const struct lbl_burst *burst)
 	return wrong;
 }
 
+/* Return the set of events whose address may be in a named VIP's key. */
+static uint64_t reserved(const struct lbl_burst *burst)
+{
+	uint64_t wrong = 0;
+	uint32_t i;
+
+	for (i = 0; i < burst->n; i++)
+		wrong |= (uint64_t)lbl_is_reserved(lbl_burst_event(burst, i)->addr) << i;
+	return wrong;
+}
+
 /* ---- latencies besides lifetimes ---- */
 
 /* Read a latency of the events from `from` on. */
@@ -424,6 +435,8 @@ static uint64_t locate_all(const struct lbl_shard *shard, struct lbl_burst *rest
 	slow = same ? 0 : wrong_backends(burst);
 	if (unlikely(shard->table.has_ipv6))
 		slow |= contradictions(burst);
+	if (unlikely(shard->proxies.n_vips))
+		slow |= reserved(burst);
 	return slow;
 }
 

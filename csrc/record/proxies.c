@@ -9,9 +9,9 @@
 
 /*
  * Formats that tell the VIP are IPv4 only. In a named VIP's key, this replaces the 12 bytes before
- * the address, and `proxy_ref` is the VIP's number. It is multicast, so no backend's.
+ * the address, and `proxy_ref` is the name's number. It is reserved, so no event's.
  */
-static const uint8_t vip_prefix[12] = { 0xff, 'l', 'b', 'l', ' ', 'v', 'i', 'p' };
+static const uint8_t vip_prefix[12] = { 0xff };
 static const uint8_t ipv4_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
 static bool is_vip_key(const struct lbl_key *key)
@@ -19,10 +19,10 @@ static bool is_vip_key(const struct lbl_key *key)
 	return !memcmp(key->addr, vip_prefix, sizeof(vip_prefix));
 }
 
-static void make_vip_key(struct lbl_key *key, uint32_t vip)
+static void make_vip_key(struct lbl_key *key, uint16_t name)
 {
 	memcpy(key->addr, vip_prefix, sizeof(vip_prefix));
-	key->proxy_ref = (uint16_t)vip;
+	key->proxy_ref = name;
 }
 
 struct lbl_key lbl_key_named(const struct lbl_key *key, uint16_t name)
@@ -41,7 +41,7 @@ enum { IDS = UINT16_MAX + 1 };
 
 int lbl_proxies_init(struct lbl_proxies *proxies, struct lbl_intern *names)
 {
-	*proxies = (struct lbl_proxies){ .names = names, .of_id = calloc(IDS, sizeof(uint16_t)) };
+	*proxies = (struct lbl_proxies){ .names = names, .of_id = calloc(IDS, sizeof(uint32_t)) };
 	return proxies->of_id ? 0 : -ENOMEM;
 }
 
@@ -54,23 +54,34 @@ void lbl_proxies_destroy(struct lbl_proxies *proxies)
 
 void lbl_proxies_set(struct lbl_proxies *proxies, uint16_t id, uint16_t name)
 {
-	proxies->of_id[id] = name;
+	proxies->of_id[id] = 1U + name;
 	if (id >= proxies->ids_end)
 		proxies->ids_end = id + 1U;
 }
 
-int lbl_proxies_add_vip(struct lbl_proxies *proxies, const uint8_t *addr, uint16_t port,
-			uint16_t name)
+int lbl_proxies_reserve_vips(struct lbl_proxies *proxies, size_t n)
 {
-	struct lbl_vip *larger =
-		reallocarray(proxies->vips, (size_t)proxies->n_vips + 1, sizeof(*larger));
+	proxies->vips = calloc(n + 1, sizeof(*proxies->vips));
+	return proxies->vips ? 0 : -ENOMEM;
+}
 
-	if (!larger)
-		return -ENOMEM;
-	proxies->vips = larger;
-	larger[proxies->n_vips] = (struct lbl_vip){ .port = port, .name = name };
-	memcpy(larger[proxies->n_vips++].addr, addr, sizeof(larger->addr));
-	return 0;
+static int compare_vips(const void *a, const void *b)
+{
+	return memcmp(a, b, offsetof(struct lbl_vip, name));
+}
+
+void lbl_proxies_add_vip(struct lbl_proxies *proxies, const uint8_t *addr, uint16_t port,
+			 uint16_t name)
+{
+	struct lbl_vip *vip = &proxies->vips[proxies->n_vips++];
+
+	*vip = (struct lbl_vip){ .port = port, .name = name };
+	memcpy(vip->addr, addr, sizeof(vip->addr));
+}
+
+void lbl_proxies_sort_vips(struct lbl_proxies *proxies)
+{
+	qsort(proxies->vips, proxies->n_vips, sizeof(*proxies->vips), compare_vips);
 }
 
 /* ---- use ---- */
@@ -79,17 +90,15 @@ struct lbl_key lbl_proxies_key(const struct lbl_proxies *proxies,
 			       const struct lbl_decoded_event *event)
 {
 	struct lbl_key key = *lbl_key_of(&event->event);
-	uint32_t i;
+	struct lbl_vip wanted = { .port = event->vip_port };
+	const struct lbl_vip *vip;
 
-	for (i = 0; event->has_client && i < proxies->n_vips; i++) {
-		const struct lbl_vip *vip = &proxies->vips[i];
-
-		if (vip->port == event->vip_port &&
-		    !memcmp(vip->addr, event->vip_addr, sizeof(vip->addr))) {
-			make_vip_key(&key, i);
-			break;
-		}
-	}
+	if (!event->has_client || !proxies->n_vips)
+		return key;
+	memcpy(wanted.addr, event->vip_addr, sizeof(wanted.addr));
+	vip = bsearch(&wanted, proxies->vips, proxies->n_vips, sizeof(wanted), compare_vips);
+	if (vip)
+		make_vip_key(&key, vip->name);
 	return key;
 }
 
@@ -98,13 +107,13 @@ uint16_t lbl_proxies_name(struct lbl_proxies *proxies, const struct lbl_key *key
 	char text[16];
 	int name;
 
-	if (is_vip_key(key) && key->proxy_ref < proxies->n_vips)
-		return proxies->vips[key->proxy_ref].name;
+	if (is_vip_key(key))
+		return key->proxy_ref;
 	if (proxies->of_id[key->proxy_ref])
-		return proxies->of_id[key->proxy_ref];
+		return (uint16_t)(proxies->of_id[key->proxy_ref] - 1);
 	name = lbl_intern_insert(proxies->names, text,
 				 (size_t)snprintf(text, sizeof(text), "proxy-%u", key->proxy_ref));
-	if (name <= 0)
+	if (name < 0)
 		return 0;
 	lbl_proxies_set(proxies, key->proxy_ref, (uint16_t)name);
 	return (uint16_t)name;
@@ -116,16 +125,12 @@ bool lbl_proxies_next(const struct lbl_proxies *proxies, const struct lbl_key *n
 	*ret = *named;
 	while (*at < proxies->ids_end) {
 		ret->proxy_ref = (uint16_t)*at;
-		if (proxies->of_id[(*at)++] == named->proxy_ref)
+		if (proxies->of_id[(*at)++] == 1U + named->proxy_ref)
 			return true;
 	}
-	while (*at < (size_t)proxies->ids_end + proxies->n_vips) {
-		uint32_t vip = (uint32_t)((*at)++ - proxies->ids_end);
-
-		if (proxies->vips[vip].name == named->proxy_ref && lbl_is_ipv4(named->addr)) {
-			make_vip_key(ret, vip);
-			return true;
-		}
-	}
-	return false;
+	if (*at > proxies->ids_end || !proxies->n_vips || !lbl_is_ipv4(named->addr))
+		return false;
+	(*at)++;
+	make_vip_key(ret, named->proxy_ref);
+	return true;
 }

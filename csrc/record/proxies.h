@@ -15,10 +15,10 @@ struct lbl_vip {
 
 struct lbl_proxies {
 	struct lbl_intern *names;
-	uint16_t *of_id; /* the name's number by proxy id; 0 = none yet */
+	uint32_t *of_id; /* 1 + the name's number by proxy id; 0 = none yet */
 	uint32_t ids_end; /* ids from here on have none */
 	struct lbl_vip *vips;
-	uint32_t n_vips;
+	size_t n_vips;
 };
 
 /* Start without a named listener. `names` must outlive it. Returns 0 or -ENOMEM. */
@@ -26,15 +26,18 @@ int lbl_proxies_init(struct lbl_proxies *proxies, struct lbl_intern *names);
 /* Legal on a zeroed struct. */
 void lbl_proxies_destroy(struct lbl_proxies *proxies);
 
-/* Name a proxy id. */
+/* Name a proxy id; 0 is the overflow backend's name. */
 void lbl_proxies_set(struct lbl_proxies *proxies, uint16_t id, uint16_t name);
-/* Name a VIP. Returns 0 or -ENOMEM. */
-int lbl_proxies_add_vip(struct lbl_proxies *proxies, const uint8_t *addr, uint16_t port,
-			uint16_t name);
+
+/* Reserve memory for `n` VIPs, add as many or fewer, and sort them. Returns 0 or -ENOMEM. */
+int lbl_proxies_reserve_vips(struct lbl_proxies *proxies, size_t n);
+void lbl_proxies_add_vip(struct lbl_proxies *proxies, const uint8_t *addr, uint16_t port,
+			 uint16_t name);
+void lbl_proxies_sort_vips(struct lbl_proxies *proxies);
 
 /*
- * Return the key of an event's backend. A named VIP's key is one that no event of our own has, so
- * that no proxy id can be taken for a VIP.
+ * Return the key of an event's backend. A named VIP's key has a reserved address, which lbl_decode()
+ * refuses, so that no event of our own can be taken for one of a VIP.
  */
 struct lbl_key lbl_proxies_key(const struct lbl_proxies *proxies,
 			       const struct lbl_decoded_event *event);
@@ -52,7 +55,7 @@ uint16_t lbl_proxies_name(struct lbl_proxies *proxies, const struct lbl_key *key
 bool lbl_proxies_next(const struct lbl_proxies *proxies, const struct lbl_key *named, size_t *at,
 		      struct lbl_key *ret);
 
-/* Return a key with the name's number as `proxy_ref`, and the backend's true address. */
+/* Return an event's key with the name's number as `proxy_ref`, and the backend's true address. */
 struct lbl_key lbl_key_named(const struct lbl_key *key, uint16_t name);
 
 #endif

@@ -151,6 +151,13 @@ uint32_t lbl_shard_backend(struct lbl_shard *shard, const struct lbl_key *key)
 	return name ? lbl_table_insert(&shard->table, key, name) : 0;
 }
 
+struct lbl_key lbl_shard_named(const struct lbl_shard *shard, uint32_t index, uint16_t name)
+{
+	const struct lbl_key *key = &shard->table.hot[index].key;
+
+	return shard->by_name ? *key : lbl_key_named(key, name);
+}
+
 uint32_t lbl_shard_next_named(const struct lbl_shard *shard, const struct lbl_key *named,
 			      size_t *at)
 {
@@ -371,8 +378,7 @@ static void merge_backend(struct lbl_shard *shard, uint32_t to, const struct lbl
 
 static uint32_t same_backend(struct lbl_shard *shard, const struct lbl_shard *from, uint32_t index)
 {
-	const struct lbl_key key =
-		lbl_key_named(&from->table.hot[index].key, from->table.cold[index].name);
+	const struct lbl_key key = lbl_shard_named(from, index, from->table.cold[index].name);
 
 	lbl_shard_make_room(shard); /* on failure, a new backend is not told apart */
 	return lbl_shard_backend(shard, &key);
@@ -436,6 +442,7 @@ bool lbl_shard_free_one(struct lbl_shard *shard, struct lbl_shard *to, struct lb
 
 	if (!index)
 		return false;
+	shard->table.cold[index].open_before = 0; /* what is open goes with the backend */
 	merge_backend(to, 0, shard, index, &shard->outcomes, scratch);
 	lbl_shard_clear(shard, index, false);
 	lbl_table_free(&shard->table);

@@ -128,6 +128,12 @@ int lbl_shard_add(struct lbl_shard *shard, enum lbl_metric metric, uint32_t inde
 		  const struct lbl_totals *totals, uint64_t count);
 
 /*
+ * Return the key of a backend of this name: with the name's number as `proxy_ref`, it is the same in
+ * all shards. Takes no lock.
+ */
+struct lbl_key lbl_shard_named(const struct lbl_shard *shard, uint32_t index, uint16_t name);
+
+/*
  * Find the backends of a name, whose number is the key's `proxy_ref`: several, if several proxy ids
  * have it. `at` is 0 at first. Returns the next one's index, or 0 at the end.
  */

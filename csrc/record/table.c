@@ -290,11 +290,10 @@ void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_
 	tallies->closed[LBL_REASON_CONNECT_FAILED] += connect_failed;
 	tallies->probes += probes;
 	tallies->opened += counts[LBL_HOT_OPENED];
-	if (table->sees_opens) {
+	tallies->open_before += cold->open_before;
+	if (table->sees_opens)
 		tallies->open += cold->open_before + (int64_t)(counts[LBL_HOT_OPENED] - ended -
 							       connect_failed - probes);
-		tallies->open_before += cold->open_before;
-	}
 }
 
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies)
@@ -305,6 +304,7 @@ void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl
 		lbl_tally_add_closed(table, index, i, tallies->closed[i]);
 	lbl_tally_add(table, index, LBL_HOT_OPENED, tallies->opened);
 	lbl_owner_add(&table->cold[index].probes, tallies->probes);
+	table->cold[index].open_before += tallies->open_before;
 }
 
 void lbl_table_clear(struct lbl_table *table, uint32_t index, bool keep_open)

@@ -220,7 +220,7 @@ struct lbl_tallies {
  */
 void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_tallies *tallies);
 
-/* Add `tallies` to a backend, except for the open connections. */
+/* Add `tallies` to a backend; what is open now is not, if its table sees no opens. */
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies);
 
 /*

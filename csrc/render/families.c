@@ -54,7 +54,7 @@ static const struct lbl_sample lost[] = {
 	OF_TRACKER("corrupt", events.corrupt),
 };
 
-static const struct lbl_sample open_error[] = { OF_TRACKER(NULL, open_error) };
+static const struct lbl_sample open_error[] = { OF_PRODUCERS(NULL, open_error) };
 static const struct lbl_sample running[] = { OF_TRACKER(NULL, running) };
 static const struct lbl_sample produced[] = { OF_PRODUCERS(NULL, events.produced) };
 static const struct lbl_sample received[] = { OF_TRACKER(NULL, events.received) };
@@ -83,8 +83,8 @@ static const struct lbl_family families[] = {
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
 	{ "lblatency_connections_open_error",
-	  "Events lost since the last reset: how far open connections may be off in all", LBL_GAUGE,
-	  LBL_PER_TRACKER, SAMPLES(open_error) },
+	  "Events lost since the last start or reset: open connections may be off by so many",
+	  LBL_GAUGE, LBL_PER_TRACKER, SAMPLES(open_error) },
 	{ "lblatency_running", "1 while events are recorded, 0 also in a copy made by fork()",
 	  LBL_GAUGE, LBL_PER_TRACKER, .in_copy = true, SAMPLES(running) },
 	{ "lblatency_events", "Events read from the ring buffers, by type", LBL_COUNTER,

@@ -225,6 +225,47 @@ static void test_no_memory_for_backends(void)
 	free_shard(shard);
 }
 
+/* A burst with the very key of a named VIP's backend: malformed, not the VIP's. */
+static void check_vip_keys(void)
+{
+	static const uint8_t vip[16] = { [10] = 0xff, 0xff, 198 };
+	struct lbl_decoded_event foreign = { .has_client = 1, .event = closed_event(SECOND, 0) };
+	struct lbl_shard *shard = make_shard(CAPACITY, true);
+	static struct record records[LBL_BURST_MAX];
+	struct lbl_key key;
+	uint32_t i;
+
+	REQUIRE(!lbl_proxies_reserve_vips(&shard->proxies, 1));
+	lbl_proxies_add_vip(&shard->proxies, vip, 443, 5);
+	memcpy(foreign.vip_addr, vip, sizeof(vip));
+	foreign.vip_port = 443;
+	key = lbl_proxies_key(&shard->proxies, &foreign);
+	CHECK(lbl_shard_backend(shard, &key) == 1 && shard->table.cold[1].name == 5);
+	for (i = 0; i < LBL_BURST_MAX; i++) {
+		records[i].event = closed_event(SECOND, i % 2);
+		records[i].event.flags = 0;
+		records[i].event.backend_id = 0;
+		if (i % 2)
+			memcpy(&records[i].event.port, &key, sizeof(key));
+	}
+	for (i = 0; i < 2; i++) /* the backend of the others is known the second time */
+		lbl_shard_record_burst(shard, &records[0].event, LBL_BURST_MAX);
+	CHECK(shard->outcomes.malformed == LBL_BURST_MAX);
+	CHECK(shard->outcomes.recorded == LBL_BURST_MAX && accounted(&shard->outcomes));
+	CHECK(shard->table.n == 3 && !shard->table.hot[1].counts[LBL_REASON_FIN]);
+	free_shard(shard);
+}
+
+static void test_no_burst_is_taken_for_a_vip(void)
+{
+	bool has_avx512 = lbl_use_avx512;
+
+	check_vip_keys();
+	lbl_use_avx512 = false;
+	check_vip_keys();
+	lbl_use_avx512 = has_avx512;
+}
+
 #ifndef LBL_TSAN
 struct flipping {
 	struct record records[LBL_BURST_MAX];
@@ -283,6 +324,7 @@ int main(void)
 	RUN(test_by_hash);
 	RUN(test_by_id_without_vectors);
 	RUN(test_out_of_memory);
+	RUN(test_no_burst_is_taken_for_a_vip);
 	RUN(test_no_memory_for_backends);
 #ifndef LBL_TSAN /* which reports the intended race */
 	RUN(test_events_that_change);

@@ -120,8 +120,24 @@ static void test_an_address_that_belies_its_flag(void)
 	}
 }
 
+/* Of all first two bytes that an address may have, one pair is reserved. */
+static void test_reserved_addresses(void)
+{
+	uint32_t i;
+
+	for (i = 0; i <= UINT16_MAX; i++) {
+		struct lbl_event event = closed_event(SECOND, 1);
+
+		event.flags = 0;
+		event.addr[0] = (uint8_t)(i >> 8);
+		event.addr[1] = (uint8_t)i;
+		CHECK(lbl_decode(&event, sizeof(event), &decoded) == (i == 0xff00 ? -EINVAL : 0));
+	}
+}
+
 int main(void)
 {
+	RUN(test_reserved_addresses);
 	RUN(test_own);
 	RUN(test_foreign_packed);
 	RUN(test_foreign_native);

@@ -281,6 +281,37 @@ static void test_names_have_numbers(void)
 	lbl_tracker_free(tracker);
 }
 
+/* A name that memory has no room for is not added, and is not in the way of a later one. */
+static void test_naming_without_memory(void)
+{
+	struct lbl_tracker *tracker = make_tracker(1, false);
+	char text[16];
+	size_t len;
+	uint32_t end;
+	int i;
+
+	for (i = 1; i <= 300; i++) {
+		len = (size_t)snprintf(text, sizeof(text), "%d", i);
+		for (end = 1; end <= 3; end++) { /* a name that needs more room allocates 3 times */
+			int number;
+
+			memory_ends_at = end;
+			number = lbl_tracker_name(tracker, text, len);
+			CHECK(number == (no_memory ? -ENOMEM : i));
+			no_memory = false;
+			memory_ends_at = 0;
+			CHECK(lbl_tracker_find_name(tracker, text, len) ==
+			      (number == i ? i : -ENOENT));
+		}
+		CHECK(lbl_tracker_name(tracker, text, len) == i);
+	}
+	for (i = 1; i <= 300; i++) {
+		len = (size_t)snprintf(text, sizeof(text), "%d", i);
+		CHECK(lbl_tracker_find_name(tracker, text, len) == i);
+	}
+	lbl_tracker_free(tracker);
+}
+
 /* Names beyond the last number are the overflow backend's, for the program and for streams. */
 static void test_all_names_in_use(void)
 {
@@ -417,6 +448,7 @@ int main(void)
 	RUN(test_a_backend_is_one_row);
 	RUN(test_a_large_snapshot);
 	RUN(test_names_have_numbers);
+	RUN(test_naming_without_memory);
 	RUN(test_all_names_in_use);
 	RUN(test_a_refused_start_adds_no_name);
 	RUN(test_memory_may_end_at_any_time);

@@ -112,7 +112,7 @@ uint64_t lbl_accounting_lost(struct lbl_tracker *tracker)
 
 	if (lbl_accounting_read(tracker, &events, &outcomes))
 		return tracker->lost_before;
-	return lbl_stream_lost(&events);
+	return lbl_lost(&events, &outcomes);
 }
 
 /* ---- ending ---- */

@@ -19,10 +19,14 @@ int lbl_accounting_begin(struct lbl_tracker *tracker);
 int lbl_accounting_read(struct lbl_tracker *tracker, struct lbl_stream_stats *events,
 			struct lbl_outcomes *outcomes);
 
-/*
- * Return the number of events lost so far, any of which may be an opened or closed one; lost_before
- * if it cannot be read.
- */
+/* Return the number of events lost, any of which may have been an opened or closed one. */
+static inline uint64_t lbl_lost(const struct lbl_stream_stats *events,
+				const struct lbl_outcomes *outcomes)
+{
+	return lbl_stream_lost(events) + outcomes->malformed;
+}
+
+/* Return the number of events lost so far; lost_before if it cannot be read. */
 uint64_t lbl_accounting_lost(struct lbl_tracker *tracker);
 
 /* Drain and detach from all streams, and add their counts to `past`. */

@@ -32,7 +32,7 @@ static size_t add_shard(struct lbl_shard *shard, uint32_t n, struct lbl_part *pa
 			continue;
 		*part = (struct lbl_part){ .index = index, .shard = shard };
 		if (index)
-			part->key = lbl_key_named(&shard->table.hot[index].key, name);
+			part->key = lbl_shard_named(shard, index, name);
 		part++;
 	}
 	return (size_t)(part - parts);

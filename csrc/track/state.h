@@ -49,8 +49,7 @@ struct lbl_tracker {
 	uint64_t dropped_before; /* by the ledger, when the streams were attached */
 	uint64_t produced_told; /* by the last lbl_accounting_read() */
 	struct lbl_stream_stats past; /* sums over earlier attachments */
-	uint64_t
-		lost_before; /* events lost until the last reset: opens or closes may be among them */
+	uint64_t lost_before; /* events lost until the last start or reset */
 	uint16_t proxy;
 	bool is_copy; /* in a child of fork(), until it starts by itself: streams are the parent's */
 };

@@ -127,11 +127,13 @@ static void free_attachments(struct attachments *made)
 }
 
 static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *ret,
-			   struct lbl_conntrack *conntrack)
+			   struct lbl_conntrack *conntrack, size_t n_vips)
 {
 	int err = lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names,
 				&lbl_shard_ops, &ret->shard);
 
+	if (!err)
+		err = lbl_proxies_reserve_vips(&ret->shard->proxies, n_vips);
 	if (err)
 		return err;
 	ret->shard->table.sees_opens = true;
@@ -146,7 +148,8 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 }
 
 static int make_attachments(struct lbl_tracker *tracker, struct lbl_stream *const *streams,
-			    size_t n, struct lbl_conntrack *conntrack, struct attachments *ret)
+			    size_t n, struct lbl_conntrack *conntrack, size_t n_vips,
+			    struct attachments *ret)
 {
 	int err = 0;
 	size_t i;
@@ -158,7 +161,7 @@ static int make_attachments(struct lbl_tracker *tracker, struct lbl_stream *cons
 	for (i = 0; i < n && !err; i++) {
 		ret->n++;
 		ret->each[i].stream = ret->streams[i] = streams[i];
-		err = make_attachment(tracker, &ret->each[i], conntrack);
+		err = make_attachment(tracker, &ret->each[i], conntrack, n_vips);
 	}
 	if (!err)
 		err = lbl_ledger_new(streams, n, &ret->ledger);
@@ -197,6 +200,7 @@ static struct attachments detach(struct lbl_tracker *tracker)
 	tracker->streams = NULL;
 	tracker->ledger = NULL;
 	tracker->n_attached = 0;
+	tracker->lost_before = lbl_accounting_lost(tracker); /* nothing is open */
 	return ended;
 }
 
@@ -230,46 +234,47 @@ static int reserve_all(const struct attachments *made)
 	return err;
 }
 
-static int name_proxy(struct lbl_tracker *tracker, const struct attachments *made,
-		      const struct lbl_proxy *proxy)
+static void name_proxy(const struct attachments *made, const struct lbl_proxy *proxy, uint16_t name)
 {
-	int name = lbl_intern_insert(tracker->names, proxy->name, proxy->name_bytes), err = 0;
 	size_t i;
 
-	for (i = 0; name >= 0 && i < made->n && !err; i++) {
+	for (i = 0; i < made->n; i++) {
 		struct lbl_proxies *proxies = &made->each[i].shard->proxies;
 
 		if (proxy->has_vip)
-			err = lbl_proxies_add_vip(proxies, proxy->vip_addr, proxy->vip_port,
-						  (uint16_t)name);
+			lbl_proxies_add_vip(proxies, proxy->vip_addr, proxy->vip_port, name);
 		else
-			lbl_proxies_set(proxies, proxy->id, (uint16_t)name);
+			lbl_proxies_set(proxies, proxy->id, name);
 	}
-	return err ? err : name;
 }
 
-/* Returns 0 or -ENOMEM. The tracker's name is that of the first proxy. */
+/* Returns the first name's number or -ENOMEM. */
 static int name_proxies(struct lbl_tracker *tracker, const struct attachments *made,
 			const struct lbl_proxy *proxies, size_t n)
 {
+	int first = 0;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		int name = name_proxy(tracker, made, &proxies[i]);
+		int name =
+			lbl_intern_insert(tracker->names, proxies[i].name, proxies[i].name_bytes);
 
 		if (name < 0)
 			return name;
 		if (i == 0)
-			tracker->proxy = (uint16_t)name;
+			first = name;
+		name_proxy(made, &proxies[i], (uint16_t)name);
 	}
-	return 0;
+	for (i = 0; i < made->n; i++)
+		lbl_proxies_sort_vips(&made->each[i].shard->proxies);
+	return first;
 }
 
 /* Names are added when nothing else can be refused any more: a refused call leaves none behind. */
 static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
 		      const struct lbl_proxy *proxies, size_t n_proxies)
 {
-	int err = reserve_all(made);
+	int err = reserve_all(made), name = 0;
 	size_t i;
 
 	if (err)
@@ -280,7 +285,9 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
 	tracker->n_attached = made->n;
 	err = lbl_accounting_begin(tracker);
 	if (!err)
-		err = name_proxies(tracker, made, proxies, n_proxies);
+		name = name_proxies(tracker, made, proxies, n_proxies);
+	if (name < 0)
+		err = name;
 	if (err) {
 		release(made, made->n);
 		tracker->attached = NULL;
@@ -294,6 +301,7 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
 
 		lbl_stream_attach_reserved(each->stream, &each->shard->sink, &each->before);
 	}
+	tracker->proxy = (uint16_t)name;
 	return 0;
 }
 
@@ -320,7 +328,7 @@ int lbl_tracker_start(struct lbl_tracker *tracker, struct lbl_stream *const *str
 
 	if (has_duplicate(streams, n))
 		return -EBUSY;
-	err = make_attachments(tracker, streams, n, conntrack, &made);
+	err = make_attachments(tracker, streams, n, conntrack, n_proxies, &made);
 	if (err)
 		return err;
 	scanned = conntrack ? lbl_conntrack_scan(conntrack) : 0; /* so open connections are known */
@@ -395,7 +403,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	ret->running = is_running(tracker);
 	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
-	ret->open_error = lbl_stream_lost(&ret->events) - tracker->lost_before;
+	ret->open_error = lbl_lost(&ret->events, &ret->outcomes) - tracker->lost_before;
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
 }

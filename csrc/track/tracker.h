@@ -72,8 +72,7 @@ bool lbl_tracker_running(struct lbl_tracker *tracker);
 struct lbl_tracker_stats {
 	struct lbl_stream_stats events;
 	struct lbl_outcomes outcomes; /* events.received = opened + closed + periodic + malformed */
-	uint64_t
-		open_error; /* events lost since the last reset: how far open connections may be off */
+	uint64_t open_error; /* events lost since the last start or reset */
 	uint64_t running; /* 1 or 0; 0 in a child of fork() */
 	bool is_copy; /* in a child of fork(), until it starts by itself */
 	uint16_t proxy; /* name's number of the last start's first proxy; 0 = never started */

@@ -274,6 +274,7 @@ def test_rings_of_one_balancer_as_a_stream_each(balancer: Balancer) -> None:
     for stream in (first, second):
         assert (stream.stats().produced, stream.stats().dropped) == (None, None)
     assert other.event_counts()["produced"] is None
+    assert other.get_status()["open_error"] is None
     tracker.stop()
     first.close()
     assert assert_accounted(tracker)["produced"] == 160

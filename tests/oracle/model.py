@@ -170,7 +170,7 @@ class TrackerModel:
         self.shards: list[Shard] = []
         self.removed = Row()
         self.produced = self.received = self.dropped = 0
-        self.lost = 0  # since the last reset
+        self.lost = 0  # since the last start or reset
         self.past: Counter[str] = Counter()
 
     @property
@@ -196,15 +196,19 @@ class TrackerModel:
         """A record came off a ring."""
         if record.data:
             self.received += 1
+            self.lost += record.kind == "malformed"
             self.shards[ring].take(record)
 
     def stop(self) -> None:
         """Detach: the own rows get what the rings' rows had."""
         for shard in self.shards:
             for key, row in shard.parts():
-                self.own.setdefault(key, Row()).add(row)
+                own = self.own.setdefault(key, Row())
+                own.add(row)
+                own.open_before += row.open_before
             self.past += shard.outcomes
         self.shards = []
+        self.lost = 0
 
     def record(self, key: Key, ns: int) -> None:
         """Record by hand."""

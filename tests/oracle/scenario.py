@@ -250,6 +250,7 @@ class Scenario:
         expected["dropped"] = model.dropped
         expected["produced"] = model.produced
         _same(counts, expected, _CHECKED)
+        assert observer.tracker.get_status()["open_error"] == model.lost
         falling = [name for name, value in observer.shown.items() if counts[name] < value]
         assert not falling
         observer.shown = {name: counts[name] for name in _CHECKED if name != "in_ring"}
