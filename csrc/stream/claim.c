@@ -98,11 +98,14 @@ void lbl_claim_drop(struct lbl_claims *claims, void *page)
 {
 	struct claim *claim = claim_in(page);
 	struct robust_list *node = node_of(claims, claim), **at = &claims->head.list.next;
-	uint32_t ours = (uint32_t)gettid();
+	uint32_t ours = (uint32_t)gettid(), seen = READ_ONCE(&claim->owner);
+	bool dropped = false;
 
 	WRITE_ONCE(&claim->pid, 0);
-	__atomic_compare_exchange_n(&claim->owner, &ours, 0, false, __ATOMIC_SEQ_CST,
-				    __ATOMIC_SEQ_CST);
+	/* Others may have set the flags beside our number. */
+	while (!dropped && (seen & FUTEX_TID_MASK) == ours)
+		dropped = __atomic_compare_exchange_n(&claim->owner, &seen, 0, false,
+						      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	while (*at != node)
 		at = &(*at)->next;
 	write_step(at, node->next);

@@ -139,7 +139,6 @@ int lbl_counted_open(int fd, struct lbl_counted **ret)
 		err = make(fd, id, &found);
 	if (!err) {
 		found->refs++;
-		found->users++;
 		*ret = found;
 	}
 	pthread_mutex_unlock(&lock);
@@ -156,24 +155,6 @@ static void unlink_from_all(const struct lbl_counted *counted)
 		*at = counted->next;
 }
 
-static void drop(struct lbl_counted *counted, uint32_t users)
-{
-	pthread_mutex_lock(&lock);
-	counted->users -= users;
-	if (!--counted->refs) {
-		unlink_from_all(counted);
-		close(counted->fd);
-		free(counted);
-	}
-	pthread_mutex_unlock(&lock);
-}
-
-void lbl_counted_close(struct lbl_counted *counted)
-{
-	if (counted)
-		drop(counted, 1);
-}
-
 struct lbl_counted *lbl_counted_ref(struct lbl_counted *counted)
 {
 	if (!counted)
@@ -186,8 +167,34 @@ struct lbl_counted *lbl_counted_ref(struct lbl_counted *counted)
 
 void lbl_counted_unref(struct lbl_counted *counted)
 {
-	if (counted)
-		drop(counted, 0);
+	if (!counted)
+		return;
+	pthread_mutex_lock(&lock);
+	if (!--counted->refs) {
+		unlink_from_all(counted);
+		close(counted->fd);
+		free(counted);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void add_users(struct lbl_counted *counted, uint32_t n)
+{
+	if (!counted)
+		return;
+	pthread_mutex_lock(&lock);
+	counted->users += n;
+	pthread_mutex_unlock(&lock);
+}
+
+void lbl_counted_begin_use(struct lbl_counted *counted)
+{
+	add_users(counted, 1);
+}
+
+void lbl_counted_end_use(struct lbl_counted *counted)
+{
+	add_users(counted, -1U);
 }
 
 int lbl_counted_read(struct lbl_counted *counted, struct lbl_counted_reading *ret)

@@ -14,21 +14,21 @@ struct lbl_counted;
 struct lbl_counted_reading {
 	struct lbl_counters sums; /* since the process opened the map, plus what it held then */
 	uint32_t restarts; /* how often the map was found to have gone down */
-	uint32_t users; /* streams of this process that have the map open */
+	uint32_t users; /* streams of this process that consume a ring which it counts for */
 };
 
 /*
- * Open the per-CPU map of struct lbl_counters `fd` for a stream; the fd is duplicated. The stream
- * gives it back with lbl_counted_close(). -EINVAL if the map has another type, -EPERM if it cannot
+ * Open the per-CPU map of struct lbl_counters `fd`, which is duplicated, and take a reference. -EINVAL
+ * if the map has another type, -EPERM if it cannot
  * be read, -ENOMEM, or another -errno.
  */
 int lbl_counted_open(int fd, struct lbl_counted **ret);
-/* Give it back; NULL is legal. The caller may hold any lock. */
-void lbl_counted_close(struct lbl_counted *counted);
-
-/* Share it without being a stream that uses it: it can be read until lbl_counted_unref(). */
+/* NULL is legal for these, and the caller may hold any lock. */
 struct lbl_counted *lbl_counted_ref(struct lbl_counted *counted);
 void lbl_counted_unref(struct lbl_counted *counted);
+/* Call as a stream begins to consume a ring, not before it has the claim; and as it ends. */
+void lbl_counted_begin_use(struct lbl_counted *counted);
+void lbl_counted_end_use(struct lbl_counted *counted);
 
 /*
  * Read the map. The more often, the less is lost if a loader sets it to zero. Returns 0 or -errno.

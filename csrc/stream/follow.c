@@ -99,6 +99,7 @@ static void exchange(struct lbl_stream *stream, struct lbl_inlet *next)
 {
 	struct lbl_inlet old = { stream->ring, stream->counters, stream->ring_fd, stream->map_id };
 
+	lbl_counted_end_use(stream->counters);
 	if (stream->pin.keeps_counters) {
 		next->counters = old.counters;
 		old.counters = NULL;

@@ -51,7 +51,7 @@ int lbl_inlet_memory(uint32_t bytes, struct lbl_inlet *ret)
 void lbl_inlet_close(struct lbl_inlet *inlet)
 {
 	lbl_ring_unmap(&inlet->ring);
-	lbl_counted_close(inlet->counters);
+	lbl_counted_unref(inlet->counters);
 	if (inlet->fd >= 0)
 		close(inlet->fd);
 	*inlet = (struct lbl_inlet){ .fd = -1 };

@@ -41,7 +41,9 @@ void lbl_stream_free(struct lbl_stream *stream)
 	lbl_fork_unregister(&stream->fork);
 	lbl_stream_stop(stream);
 	lbl_ring_unmap(&stream->ring);
-	lbl_counted_close(stream->counters);
+	if (stream->consumes)
+		lbl_counted_end_use(stream->counters);
+	lbl_counted_unref(stream->counters);
 	lbl_pin_free(&stream->pin);
 	close_fd(&stream->ring_fd);
 	close_fd(&stream->epoll_fd);

@@ -47,6 +47,8 @@ void lbl_stream_put(struct lbl_stream *stream, const struct lbl_inlet *inlet)
 
 void lbl_stream_begin(struct lbl_stream *stream)
 {
+	lbl_counted_begin_use(stream->counters);
+	stream->consumes = true;
 	lbl_drain_begin(&stream->ring, &stream->counts);
 	stream->never_consumed = !stream->ring.position;
 }

@@ -66,6 +66,7 @@ struct lbl_stream {
 	uint32_t n_sinks, n_reserved;
 	struct lbl_drain_counts counts;
 	struct lbl_counted *counters; /* of the ring's producers; NULL if unknown, or in memory */
+	bool consumes; /* it has begun, and so uses the counters */
 	bool never_consumed; /* nothing had been taken off the ring when the stream got it */
 	struct lbl_counters produced; /* of a ring in memory */
 };

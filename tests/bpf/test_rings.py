@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 import warnings
 from functools import partial
 from pathlib import Path
@@ -302,3 +303,27 @@ def test_libbpf_finds_the_same(filler: Filler, odd: int) -> None:
         assert histogram["count"] == len(sums[target])
         assert histogram["sum"] == sum(sums[target]) / 10**9
     assert lblatency.running() is False
+
+
+def test_who_is_refused_the_ring_changes_no_count(filler: Filler) -> None:
+    """While another opens the ring in vain, again and again, every drop stays told."""
+    path, ended, sent = f"{filler.at}/maps/lbl_events", threading.Event(), 0
+
+    def open_in_vain() -> None:
+        while not ended.is_set():
+            with pytest.raises(BpfError, match="consumes it already"):
+                stats.create_event_stream(path)
+
+    with stats.create_event_stream(path) as stream:
+        other = threading.Thread(target=open_in_vain)
+        other.start()
+        for _ in range(100):
+            tracker = LatencyTracker(max_backends=10)
+            tracker.start(stream, None, "web")
+            filler.fill(0, 6000)  # more than fit
+            sent += 6000
+            assert stream.stats().produced == sent
+            tracker.stop()
+            assert assert_accounted(tracker)["produced"] == 6000
+        ended.set()
+        other.join()
