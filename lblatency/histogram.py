@@ -234,20 +234,32 @@ class HistogramSnapshot(Mapping[str, Any]):
             )
         return self._of(self._buckets, counts, sum_ns)
 
+    def check_addable(self) -> None:
+        """Check that a tracker could count all observations.
+
+        Raises:
+            ValueError: they are more than any tracker can count, or their sum is impossible.
+        """
+        if self._total > 1 << lib.LBL_OBSERVED_LOG2:
+            raise self._too_many()
+        if self._sum_ns > self._total << lib.LBL_OBSERVE_LOG2:
+            raise ValueError(f"{self!r} has a sum that its observations cannot have")
+
+    def _too_many(self) -> ValueError:
+        return ValueError(f"{self!r} has more observations than a tracker can count")
+
     def add_to(self, backend: Any) -> None:
         """Add all observations to a C `struct lbl_backend` of the same bounds.
 
         Raises:
-            ValueError: they are more than can be counted, or their sum is impossible.
+            ValueError: the tracker has counted so many that there is no room for all of these.
         """
         halves = self._sum_ns % 2**64, self._sum_ns >> 64
         rc = lib.lbl_backend_add(backend, self._n, *self._pairs(), *halves)
         if rc == -errno.ENOMEM:
             raise MemoryError("no memory to add all of a histogram")
         if rc == -errno.ERANGE:
-            raise ValueError(f"{self!r} has more observations than a tracker can count")
-        if rc == -errno.EINVAL:
-            raise ValueError(f"{self!r} has a sum that its observations cannot have")
+            raise self._too_many()
         check(rc, "adding a histogram")
 
     # ---- other forms ----

@@ -379,6 +379,7 @@ def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream
     streams: list[Any] = []
     names: list[str] = []
     with ExitStack() as stack:
+        unless_all = stack.enter_context(ExitStack())
         for ring in rings:
             fd = stack.enter_context(map_fd(ring))
             find = counters_of(ring, fd) if counters is None else map_fd(counters)
@@ -390,8 +391,11 @@ def _open_all(rings: Sequence[MapSpec], counters: MapSpec | None) -> EventStream
                 )
             for index, each in [(None, fd)] if inner is None else inner.items():
                 streams.append(_open_ring(ring, counters, index, each, counters_fd))
+                unless_all.callback(ffi.release, streams[-1])  # who keeps the error keeps no ring
                 names.append(str(ring))
-    return EventStream(streams, names)
+        opened = EventStream(streams, names)
+        unless_all.pop_all()
+    return opened
 
 
 def create_event_stream(

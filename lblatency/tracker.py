@@ -51,6 +51,13 @@ def _bad_item(values: Any, index: int) -> ValueError:
     return ValueError(f"item {index}: {refusal(-errno.EINVAL, values[index])}")
 
 
+def _is_duration(seconds: float) -> bool:
+    try:
+        return _first_bad(ffi.new("double[]", [seconds])) is None
+    except OverflowError:  # an int that no double holds
+        return False
+
+
 def _first_bad(values: Any) -> int | None:
     """The index of the first double that is no duration. Called before a backend is added."""
     bad = ffi.new("size_t *")
@@ -295,7 +302,7 @@ class LatencyTracker:
         try:
             backend = self._bound[proxy_name, target_id, metric]
         except (KeyError, TypeError):
-            if _first_bad(ffi.new("double[]", [latency_sec])) is not None:
+            if not _is_duration(latency_sec):
                 raise refusal(-errno.EINVAL, latency_sec) from None
             backend = self._bind(proxy_name, target_id, metric)
         backend.observe(latency_sec)
@@ -365,6 +372,7 @@ class LatencyTracker:
                 f"the snapshot has other bucket bounds than this tracker's {metric} histograms, so"
                 " its counts cannot be added exactly; give both the same buckets"
             )
+        snapshot.check_addable()
         snapshot.add_to(self.backend(proxy_name, target_id, metric=metric).ptr)
 
     # ---- reading ----

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lblatency import LatencyTracker, stats
+from lblatency import DEFAULT_BUCKETS, HistogramSnapshot, LatencyTracker, stats
 from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, closed, foreign64
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ REFUSED: list[Callable[[LatencyTracker, str], Any]] = [
     lambda tracker, name: tracker.record_latency(name, "10.0.0.1", 1),
     lambda tracker, name: tracker.record_latency(name, TARGET, math.nan),
     lambda tracker, name: tracker.record_latency(name, TARGET, -1),
+    lambda tracker, name: tracker.record_latency(name, TARGET, 10**400),
     lambda tracker, name: tracker.record_latency(name, TARGET, "1"),  # type: ignore[arg-type]
     lambda tracker, name: tracker.record_latency(name, TARGET, 1, metric="connect"),
     lambda tracker, name: tracker.record_many(name, TARGET, [1, math.inf]),
     lambda tracker, name: tracker.record_many(name, TARGET, "12"),
     lambda tracker, name: tracker.backend(name, "10.0.0.1:port"),
+    lambda tracker, name: tracker.add(name, TARGET, {}),  # type: ignore[arg-type]
+    lambda tracker, name: tracker.add(name, TARGET, snapshot(sum_ns=2**62 + 1)),
+    lambda tracker, name: tracker.add(name, TARGET, snapshot(slots=[[None, 2**62 + 1]])),
     lambda tracker, name: tracker.start([], None, name),
     lambda tracker, name: tracker.start(closed_stream(), None, name),
     lambda tracker, name: tracker.start([stream()] * 2, None, name),
@@ -35,6 +39,12 @@ REFUSED: list[Callable[[LatencyTracker, str], Any]] = [
         stream(), None, name, proxies={VIP: "api", f"[::ffff:{VIP[:-4]}]:443": "shop"}
     ),
 ]
+
+
+def snapshot(**fields: object) -> HistogramSnapshot:
+    """One observation, or what the fields say."""
+    one = {"version": 1, "buckets": list(DEFAULT_BUCKETS), "slots": [[None, 1]], "sum_ns": 2**62}
+    return HistogramSnapshot.from_dict(one | fields)
 
 
 def stream() -> stats.EventStream:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Single-writer loads and stores, reference counts, the clock. */
+/* Single-writer loads and stores, reference counts, the clock, file descriptors. */
 #ifndef LBL_BASE_UTIL_H
 #define LBL_BASE_UTIL_H
 
@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 __extension__ typedef unsigned __int128 lbl_u128;
 
@@ -38,6 +39,13 @@ static inline uint64_t lbl_now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Legal on a negative number, which is no fd. */
+static inline void lbl_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Hash two words into one. */

@@ -16,7 +16,10 @@
 #include "stream/sink.h"
 
 /* cdef: begin */
-enum { LBL_BACKENDS_MAX = 1 << 24 }; /* of one shard */
+enum {
+	LBL_BACKENDS_MAX = 1 << 24, /* of one shard */
+	LBL_OBSERVED_LOG2 = 62, /* the program records up to 2^62 durations */
+};
 
 /* Outcomes of events: received = opened + closed + periodic + malformed. */
 struct lbl_outcomes {
@@ -117,7 +120,7 @@ size_t lbl_shard_observe(struct lbl_shard *shard, enum lbl_metric metric, uint32
 			 const double *seconds, size_t n);
 
 /* Limit of lbl_shard_add(): counts and sums of fewer durations cannot wrap around. */
-#define LBL_OBSERVED_MAX (1ULL << 62)
+#define LBL_OBSERVED_MAX (1ULL << LBL_OBSERVED_LOG2)
 
 /*
  * Add a histogram to a backend's: `count` durations in all, with a sum of at most `count` times

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "base/fork.h"
+#include "base/thread.h"
 #include "base/util.h"
 #include "source/conntrack.h"
 #include "source/seen.h"
@@ -35,25 +35,16 @@ struct lbl_conntrack {
 	struct lbl_conntrack_stats stats;
 };
 
-static uint64_t read_clock(clockid_t clock)
+/* Of the calling thread. */
+static uint64_t cpu_time_ns(void)
 {
 	struct timespec at;
 
-	clock_gettime(clock, &at);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
 	return (uint64_t)at.tv_sec * 1000000000 + (uint64_t)at.tv_nsec;
 }
 
 /* ---- creation ---- */
-
-static void init_condition(struct lbl_conntrack *conntrack)
-{
-	pthread_condattr_t monotonic;
-
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&conntrack->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-}
 
 /* The child has no thread that scans, nor any that waits. */
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
@@ -68,7 +59,7 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 	if (phase == LBL_FORK_CHILD) {
 		conntrack->threaded = false;
 		lbl_seen_end(&conntrack->seen);
-		init_condition(conntrack);
+		lbl_cond_init(&conntrack->changed);
 	}
 	pthread_mutex_unlock(&conntrack->lock);
 	pthread_mutex_unlock(&conntrack->control);
@@ -95,7 +86,7 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 	conntrack->refs = 1;
 	pthread_mutex_init(&conntrack->control, NULL);
 	pthread_mutex_init(&conntrack->lock, NULL);
-	init_condition(conntrack);
+	lbl_cond_init(&conntrack->changed);
 	conntrack->fork.rank = LBL_FORK_SOURCE;
 	conntrack->fork.handle = handle_fork;
 	lbl_fork_register(&conntrack->fork);
@@ -210,7 +201,7 @@ static void begin_scan(struct lbl_conntrack *conntrack)
 	pthread_mutex_lock(&conntrack->lock);
 	while (conntrack->seen.scanning)
 		pthread_cond_wait(&conntrack->changed, &conntrack->lock);
-	lbl_seen_begin(&conntrack->seen, read_clock(CLOCK_MONOTONIC));
+	lbl_seen_begin(&conntrack->seen, lbl_now_ns());
 	pthread_mutex_unlock(&conntrack->lock);
 }
 
@@ -263,16 +254,14 @@ void lbl_conntrack_stats(struct lbl_conntrack *conntrack, struct lbl_conntrack_s
 static bool wait_for_turn(struct lbl_conntrack *conntrack, uint64_t cost_ns)
 {
 	uint64_t interval = SCAN_SHARE * cost_ns > INTERVAL_NS ? SCAN_SHARE * cost_ns : INTERVAL_NS;
-	uint64_t until_ns = read_clock(CLOCK_MONOTONIC) + interval;
-	struct timespec until = { .tv_sec = (time_t)(until_ns / 1000000000),
-				  .tv_nsec = (long)(until_ns % 1000000000) };
+	uint64_t until_ns = lbl_now_ns() + interval;
 	bool go_on;
 	int err = 0;
 
 	pthread_mutex_lock(&conntrack->lock);
 	conntrack->stats.interval_ns = interval;
 	while (!conntrack->stopping && err != ETIMEDOUT)
-		err = pthread_cond_timedwait(&conntrack->changed, &conntrack->lock, &until);
+		err = lbl_cond_wait(&conntrack->changed, &conntrack->lock, until_ns);
 	go_on = !conntrack->stopping;
 	pthread_mutex_unlock(&conntrack->lock);
 	return go_on;
@@ -286,27 +275,22 @@ static void *scan_thread(void *arg)
 
 	pthread_setname_np(pthread_self(), "lbl-scan");
 	while (wait_for_turn(conntrack, cost_ns)) {
-		uint64_t before = read_clock(CLOCK_THREAD_CPUTIME_ID);
+		uint64_t before = cpu_time_ns();
 
 		run_scan(conntrack, true);
-		cost_ns = read_clock(CLOCK_THREAD_CPUTIME_ID) - before;
+		cost_ns = cpu_time_ns() - before;
 	}
 	return NULL;
 }
 
-/* Block all signals in the thread: handlers belong to the program's threads. */
 static int start_thread(struct lbl_conntrack *conntrack)
 {
-	sigset_t all, old;
 	int err;
 
 	conntrack->stopping = false;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&conntrack->thread, NULL, scan_thread, conntrack);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	err = lbl_thread_start(&conntrack->thread, scan_thread, conntrack);
 	conntrack->threaded = !err;
-	return -err;
+	return err;
 }
 
 static void stop_thread(struct lbl_conntrack *conntrack)

@@ -33,6 +33,14 @@ static bool is_below(const struct lbl_counters *now, const struct lbl_counters *
 	return now->produced < before->produced || now->dropped < before->dropped;
 }
 
+/* Whatever a map says, no sum goes down. */
+static uint64_t add(uint64_t a, uint64_t b)
+{
+	return a + b < a ? UINT64_MAX : a + b;
+}
+
+enum { ROUNDS_MAX = 100 };
+
 /*
  * A loader sets the CPUs' counters to zero one by one. Read again until they go up: what was read
  * in between is neither the old sum nor a new one.
@@ -41,17 +49,20 @@ static int update(struct lbl_counted *counted)
 {
 	struct lbl_counters now, before = counted->last;
 	bool restarted = false;
-	int err;
+	int err, round;
 
-	while (!(err = read_map(counted->fd, &now)) && is_below(&now, &before)) {
+	for (round = 0; round < ROUNDS_MAX; round++) {
+		err = read_map(counted->fd, &now);
+		if (err)
+			return err;
+		if (!is_below(&now, &before))
+			break;
 		before = now;
 		restarted = true;
 	}
-	if (err)
-		return err;
 	if (restarted) {
-		counted->earlier.produced += counted->last.produced;
-		counted->earlier.dropped += counted->last.dropped;
+		counted->earlier.produced = add(counted->earlier.produced, counted->last.produced);
+		counted->earlier.dropped = add(counted->earlier.dropped, counted->last.dropped);
 		counted->restarts++;
 	}
 	counted->last = now;
@@ -203,8 +214,8 @@ int lbl_counted_read(struct lbl_counted *counted, struct lbl_counted_reading *re
 
 	pthread_mutex_lock(&lock);
 	err = counted->frozen ? 0 : update(counted);
-	ret->sums.produced = counted->earlier.produced + counted->last.produced;
-	ret->sums.dropped = counted->earlier.dropped + counted->last.dropped;
+	ret->sums.produced = add(counted->earlier.produced, counted->last.produced);
+	ret->sums.dropped = add(counted->earlier.dropped, counted->last.dropped);
 	ret->restarts = counted->restarts;
 	ret->users = counted->users;
 	pthread_mutex_unlock(&lock);

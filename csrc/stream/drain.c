@@ -90,7 +90,8 @@ static uint64_t drain_records(const struct drain *drain, uint64_t at, uint64_t e
 
 static bool is_ahead(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 {
-	return lbl_ring_sane(ring, at, end) && (int64_t)(at - ring->position) > 0;
+	return lbl_ring_sane(ring, at, end) && (int64_t)(at - ring->position) > 0 &&
+	       lbl_ring_is_boundary(ring, at);
 }
 
 void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts)

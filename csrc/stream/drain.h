@@ -21,7 +21,8 @@ struct lbl_drain_counts {
 
 /*
  * Hold the consumer position that others can write against ours. If it is ahead, the records in
- * between were taken, and we go on there; otherwise ours is put back, so that nothing comes twice.
+ * between were taken, and we go on there, if a record begins there; otherwise ours is put back, so
+ * that nothing comes twice.
  * Skips the whole ring if ours is invalid. The caller holds the stream's lock.
  */
 void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts);

@@ -29,12 +29,6 @@ void lbl_pin_free(struct lbl_pin *pin)
 	*pin = (struct lbl_pin){ 0 };
 }
 
-static void close_fd(int fd)
-{
-	if (fd >= 0)
-		close(fd);
-}
-
 /* ---- the next ring ---- */
 
 /* Returns an fd of the counters map, or a negative number. `pinned`: what is at the pin. */
@@ -51,7 +45,7 @@ static int open_next(const struct lbl_stream *stream, int pinned, int fd, struct
 	int counters = open_counters(&stream->pin, pinned);
 	int err = lbl_inlet_open(fd, counters < 0 ? -1 : counters, ret);
 
-	close_fd(counters);
+	lbl_close(counters);
 	return err;
 }
 
@@ -158,6 +152,6 @@ void lbl_follow(struct lbl_stream *stream)
 	WRITE_ONCE(&stream->attached, is_attached);
 	stream->end_seen = lbl_ring_end(&stream->ring);
 	if (pin->in_array)
-		close_fd(fd);
-	close_fd(pinned);
+		lbl_close(fd);
+	lbl_close(pinned);
 }

@@ -52,7 +52,6 @@ void lbl_inlet_close(struct lbl_inlet *inlet)
 {
 	lbl_ring_unmap(&inlet->ring);
 	lbl_counted_unref(inlet->counters);
-	if (inlet->fd >= 0)
-		close(inlet->fd);
+	lbl_close(inlet->fd);
 	*inlet = (struct lbl_inlet){ .fd = -1 };
 }

@@ -22,7 +22,7 @@ struct lbl_ledger {
 	struct lbl_fork_entry fork;
 	pthread_mutex_t lock;
 	struct member *members;
-	size_t n, capacity;
+	size_t n;
 	struct lbl_mapset maps;
 	uint64_t low, high;
 	uint64_t under_way; /* events that may be counted and not in their ring yet: one per CPU */
@@ -73,13 +73,13 @@ int lbl_ledger_new(struct lbl_stream *const *streams, size_t n, struct lbl_ledge
 		ledger->members[i].stream = streams[i];
 		lbl_ref(&streams[i]->refs);
 	}
-	ledger->capacity = n;
+	ledger->n = n;
 	ledger->under_way = (uint64_t)sysconf(_SC_NPROCESSORS_CONF);
 	pthread_mutex_init(&ledger->lock, NULL);
 	ledger->fork.rank = LBL_FORK_LEDGER;
 	ledger->fork.handle = handle_fork;
 	lbl_fork_register(&ledger->fork);
-	err = lbl_ledger_restart(ledger, n, &unused);
+	err = lbl_ledger_restart(ledger, &unused);
 	if (err)
 		lbl_ledger_free(ledger);
 	else
@@ -95,7 +95,7 @@ void lbl_ledger_free(struct lbl_ledger *ledger)
 		return;
 	lbl_fork_unregister(&ledger->fork);
 	lbl_mapset_destroy(&ledger->maps);
-	for (i = 0; i < ledger->capacity; i++)
+	for (i = 0; i < ledger->n; i++)
 		lbl_stream_free(ledger->members[i].stream);
 	pthread_mutex_destroy(&ledger->lock);
 	free(ledger->members);
@@ -357,14 +357,13 @@ static int read_balanced(struct lbl_ledger *ledger, const struct visit *visit)
 	return 0;
 }
 
-int lbl_ledger_restart(struct lbl_ledger *ledger, size_t n, struct lbl_stream_stats *ret)
+int lbl_ledger_restart(struct lbl_ledger *ledger, struct lbl_stream_stats *ret)
 {
 	const struct visit none = { 0 };
 	int err;
 
 	pthread_mutex_lock(&ledger->lock);
 	lbl_mapset_clear(&ledger->maps);
-	ledger->n = n;
 	ledger->based = false;
 	ledger->dropped_in_maps = ledger->stranded = 0;
 	ledger->told_sum = ledger->told_produced = 0;

@@ -60,8 +60,8 @@ static inline uint64_t lbl_stream_lost(const struct lbl_stream_stats *stats)
 	return stats->dropped + stats->taken + stats->corrupt;
 }
 
-/* Start anew with the first `n` streams only. `ret`: the first reading. Returns 0 or -errno. */
-int lbl_ledger_restart(struct lbl_ledger *ledger, size_t n, struct lbl_stream_stats *ret);
+/* Start anew. `ret`: the first reading. Returns 0 or -errno. */
+int lbl_ledger_restart(struct lbl_ledger *ledger, struct lbl_stream_stats *ret);
 
 /*
  * Read, and call `visit` for each stream under the lock that the drain holds, so that what it reads

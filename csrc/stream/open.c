@@ -27,13 +27,6 @@ static struct lbl_stream *stream_new(void)
 	return stream;
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 void lbl_stream_free(struct lbl_stream *stream)
 {
 	if (!stream || !lbl_unref(&stream->refs))
@@ -45,9 +38,9 @@ void lbl_stream_free(struct lbl_stream *stream)
 		lbl_counted_end_use(stream->counters);
 	lbl_counted_unref(stream->counters);
 	lbl_pin_free(&stream->pin);
-	close_fd(&stream->ring_fd);
-	close_fd(&stream->epoll_fd);
-	close_fd(&stream->wake_fd);
+	lbl_close(stream->ring_fd);
+	lbl_close(stream->epoll_fd);
+	lbl_close(stream->wake_fd);
 	pthread_mutex_destroy(&stream->producing);
 	pthread_mutex_destroy(&stream->lock);
 	pthread_mutex_destroy(&stream->control);

@@ -2,9 +2,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "base/util.h"
 #include "event/decode.h"
 #include "stream/open.h"
@@ -23,16 +23,6 @@ struct lbl_queue {
 	int fd; /* an eventfd, or -1 until a reader asks for it */
 	bool fd_is_readable;
 };
-
-static void init_filled(struct lbl_queue *queue)
-{
-	pthread_condattr_t monotonic;
-
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&queue->filled, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-}
 
 static struct lbl_queue *queue_of(struct lbl_sink *sink)
 {
@@ -107,7 +97,7 @@ static void handle_fork(struct lbl_sink *sink)
 {
 	struct lbl_queue *queue = queue_of(sink);
 
-	init_filled(queue);
+	lbl_cond_init(&queue->filled);
 	if (queue->fd >= 0)
 		replace_fd(queue);
 }
@@ -133,7 +123,7 @@ int lbl_queue_new(uint32_t capacity, struct lbl_queue **ret)
 		free(queue);
 		return -ENOMEM;
 	}
-	init_filled(queue);
+	lbl_cond_init(&queue->filled);
 	queue->capacity = capacity;
 	queue->fd = -1;
 	lbl_sink_init(&queue->sink, &queue_ops);
@@ -203,32 +193,17 @@ int lbl_queue_subscribe(struct lbl_queue *queue, struct lbl_stream *stream)
 	return err;
 }
 
-static struct timespec deadline_in(int ms)
-{
-	struct timespec at;
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += ms / 1000;
-	at.tv_nsec += ms % 1000 * 1000000L;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_nsec -= 1000000000;
-		at.tv_sec++;
-	}
-	return at;
-}
-
 int lbl_queue_pop(struct lbl_queue *queue, int timeout_ms, uint32_t n,
 		  struct lbl_decoded_event *ret)
 {
-	struct timespec until = deadline_in(timeout_ms < 0 ? 0 : timeout_ms);
+	uint64_t until_ns = lbl_now_ns() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms) * 1000000;
 	uint32_t popped;
 	int err = 0;
 
 	pthread_mutex_lock(&queue->sink.lock);
 	while (queue->head == queue->tail && !queue->closed && !err)
-		err = timeout_ms < 0
-			      ? pthread_cond_wait(&queue->filled, &queue->sink.lock)
-			      : pthread_cond_timedwait(&queue->filled, &queue->sink.lock, &until);
+		err = timeout_ms < 0 ? pthread_cond_wait(&queue->filled, &queue->sink.lock)
+				     : lbl_cond_wait(&queue->filled, &queue->sink.lock, until_ns);
 	for (popped = 0; popped < n && queue->tail != queue->head; popped++)
 		ret[popped] = queue->events[queue->tail++ % queue->capacity];
 	update_fd(queue);

@@ -128,18 +128,34 @@ int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len)
 	return 0;
 }
 
-uint64_t lbl_ring_count(const struct lbl_ring *ring, uint64_t at, uint64_t end)
+/* Walk from `*at` to `end` or a little beyond, if the records are still there. Returns their number. */
+static uint64_t walk(const struct lbl_ring *ring, uint64_t *at, uint64_t end)
 {
-	bool is_whole = lbl_ring_sane(ring, at, lbl_ring_end(ring));
+	bool is_whole = lbl_ring_sane(ring, *at, lbl_ring_end(ring));
 	uint64_t walked, n = 0;
 
-	for (walked = 0; is_whole && at < end && walked < LBL_WALK_MAX; walked++) {
-		uint32_t len = lbl_ring_len(ring, at);
+	for (walked = 0; is_whole && *at < end && walked < LBL_WALK_MAX; walked++) {
+		uint32_t len = lbl_ring_len(ring, *at);
 
 		n += !(len & LBL_RING_DISCARDED);
-		at += lbl_ring_stride(len & LBL_RING_LEN);
+		*at += lbl_ring_stride(len & LBL_RING_LEN);
 	}
+	return n;
+}
+
+uint64_t lbl_ring_count(const struct lbl_ring *ring, uint64_t at, uint64_t end)
+{
+	uint64_t n = walk(ring, &at, end);
+
 	return at < end ? n + (end - at) / LBL_EVENT_STRIDE : n;
+}
+
+bool lbl_ring_is_boundary(const struct lbl_ring *ring, uint64_t at)
+{
+	uint64_t reached = ring->position;
+
+	walk(ring, &reached, at);
+	return reached <= at;
 }
 
 uint64_t lbl_ring_waiting(const struct lbl_ring *ring)

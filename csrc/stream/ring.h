@@ -61,6 +61,12 @@ int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len);
  */
 uint64_t lbl_ring_count(const struct lbl_ring *ring, uint64_t at, uint64_t end);
 
+/*
+ * Return whether a record begins at `at`, ahead of our position. True also where that cannot be told:
+ * after LBL_WALK_MAX records, and where newer ones lie over them.
+ */
+bool lbl_ring_is_boundary(const struct lbl_ring *ring, uint64_t at);
+
 /* Return the number of records that we have not consumed. */
 uint64_t lbl_ring_waiting(const struct lbl_ring *ring);
 

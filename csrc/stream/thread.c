@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* Woken by a timer, or early as the ring fills. */
 #include <semaphore.h>
-#include <signal.h>
 #include <sys/epoll.h>
 
+#include "base/thread.h"
 #include "stream/follow.h"
 #include "stream/thread.h"
 
@@ -30,12 +30,12 @@ static void look_around(struct lbl_stream *stream)
 
 static bool is_used(struct lbl_stream *stream)
 {
-	bool is_used;
+	uint32_t n_sinks;
 
 	pthread_mutex_lock(&stream->lock);
-	is_used = stream->n_sinks;
+	n_sinks = stream->n_sinks;
 	pthread_mutex_unlock(&stream->lock);
-	return is_used;
+	return n_sinks;
 }
 
 /* Drain, and return how long to wait then. `last`: what the call before returned, ms. */
@@ -110,19 +110,6 @@ static void *drain_thread(void *arg)
 	return NULL;
 }
 
-/* Block all signals in the thread: handlers belong to the program's threads. */
-static int make_thread(struct start *start)
-{
-	sigset_t all, old;
-	int err;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&start->stream->thread, NULL, drain_thread, start);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -err;
-}
-
 /* `control` excludes a fork() meanwhile. */
 int lbl_stream_start(struct lbl_stream *stream, struct lbl_holder *holder)
 {
@@ -131,7 +118,7 @@ int lbl_stream_start(struct lbl_stream *stream, struct lbl_holder *holder)
 
 	sem_init(&start.begun, 0, 0);
 	pthread_mutex_lock(&stream->control);
-	err = make_thread(&start);
+	err = lbl_thread_start(&stream->thread, drain_thread, &start);
 	stream->running = !err;
 	if (stream->running) {
 		while (sem_wait(&start.begun)) /* a signal came */

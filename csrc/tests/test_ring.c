@@ -140,6 +140,26 @@ static void test_a_position_that_was_set_back_is_restored(void)
 	}
 }
 
+/* So is one within a record, where garbage would be read as records. */
+static void test_a_position_within_a_record_is_not_adopted(void)
+{
+	uint64_t at;
+	int i;
+
+	for (at = 8; at < 640; at += 8) {
+		bool is_boundary = at % LBL_EVENT_STRIDE == 0;
+
+		set_up(4096);
+		for (i = 0; i < 10; i++)
+			produce(1);
+		*stream->ring.consumer_pos = at;
+		CHECK(lbl_stream_drain(stream) == (is_boundary ? 10 - (int64_t)at / 64 : 10));
+		CHECK(stream->counts.moved == 1 && !stream->counts.corrupt);
+		CHECK(stream->counts.taken == (is_boundary ? at / 64 : 0));
+		tear_down();
+	}
+}
+
 /* One that is ahead is adopted: what lies between went to somebody else. */
 static void test_a_position_that_was_set_ahead_is_adopted(void)
 {
@@ -280,6 +300,7 @@ int main(void)
 	RUN(test_a_length_beyond_the_end_is_corrupt);
 	RUN(test_positions_too_far_apart_are_corrupt);
 	RUN(test_a_position_that_was_set_back_is_restored);
+	RUN(test_a_position_within_a_record_is_not_adopted);
 	RUN(test_a_position_that_was_set_ahead_is_adopted);
 	RUN(test_a_position_that_moves_during_a_batch);
 	RUN(test_a_record_that_stays_reserved_is_a_stall);

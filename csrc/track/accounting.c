@@ -4,7 +4,7 @@
 int lbl_accounting_begin(struct lbl_tracker *tracker)
 {
 	struct lbl_stream_stats stats = { 0 };
-	int err = lbl_ledger_restart(tracker->ledger, tracker->n_attached, &stats);
+	int err = lbl_ledger_restart(tracker->ledger, &stats);
 
 	tracker->dropped_before = stats.dropped;
 	return err;

@@ -1,22 +1,13 @@
 // SPDX-License-Identifier: MIT
-#include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/thread.h"
 #include "track/accounting.h"
 #include "track/expiry.h"
 #include "track/removal.h"
 
 #define MS 1000000ULL
 #define SECOND (1000 * MS)
-
-static uint64_t now_ns(void)
-{
-	struct timespec at;
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	return (uint64_t)at.tv_sec * SECOND + (uint64_t)at.tv_nsec;
-}
 
 /* Time between looks: a backend goes at most half of `after_ns` late. */
 static uint64_t interval(const struct lbl_expiry *expiry)
@@ -64,7 +55,7 @@ static bool is_expired(void *ctx, const struct lbl_part *parts, size_t n)
 
 static void look_at_all(struct lbl_tracker *tracker)
 {
-	struct look look = { .tracker = tracker, .now = now_ns() };
+	struct look look = { .tracker = tracker, .now = lbl_now_ns() };
 	struct lbl_part *parts;
 	size_t n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 
@@ -78,7 +69,7 @@ bool lbl_expiry_is_due(const struct lbl_tracker *tracker)
 {
 	const struct lbl_expiry *expiry = &tracker->expiry;
 
-	return expiry->after_ns && now_ns() - READ_ONCE(&expiry->looked_ns) >= interval(expiry);
+	return expiry->after_ns && lbl_now_ns() - READ_ONCE(&expiry->looked_ns) >= interval(expiry);
 }
 
 void lbl_expiry_catch_up(struct lbl_tracker *tracker)
@@ -89,16 +80,6 @@ void lbl_expiry_catch_up(struct lbl_tracker *tracker)
 
 /* ---- the thread ---- */
 
-static void init_wake(struct lbl_expiry *expiry)
-{
-	pthread_condattr_t attributes;
-
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&expiry->wake, &attributes);
-	pthread_condattr_destroy(&attributes);
-}
-
 static void *expiry_thread(void *arg)
 {
 	struct lbl_tracker *tracker = arg;
@@ -107,11 +88,7 @@ static void *expiry_thread(void *arg)
 	pthread_setname_np(pthread_self(), "lbl-expiry");
 	pthread_mutex_lock(&tracker->lock);
 	while (!expiry->stopping) {
-		uint64_t next = expiry->looked_ns + interval(expiry);
-		struct timespec until = { .tv_sec = (time_t)(next / SECOND),
-					  .tv_nsec = (long)(next % SECOND) };
-
-		pthread_cond_timedwait(&expiry->wake, &tracker->lock, &until);
+		lbl_cond_wait(&expiry->wake, &tracker->lock, expiry->looked_ns + interval(expiry));
 		if (!expiry->stopping)
 			lbl_expiry_catch_up(tracker);
 	}
@@ -119,26 +96,21 @@ static void *expiry_thread(void *arg)
 	return NULL;
 }
 
-/* Block all signals in the thread: handlers belong to the program's threads. */
 int lbl_tracker_expire(struct lbl_tracker *tracker, uint64_t after_ns)
 {
 	struct lbl_expiry *expiry = &tracker->expiry;
-	sigset_t all, old;
 	int err;
 
 	if (!after_ns)
 		return -EINVAL;
 	pthread_mutex_lock(&tracker->lock);
 	expiry->after_ns = after_ns;
-	expiry->looked_ns = now_ns();
-	init_wake(expiry);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&expiry->thread, NULL, expiry_thread, tracker);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	expiry->looked_ns = lbl_now_ns();
+	lbl_cond_init(&expiry->wake);
+	err = lbl_thread_start(&expiry->thread, expiry_thread, tracker);
 	expiry->running = !err;
 	pthread_mutex_unlock(&tracker->lock);
-	return -err;
+	return err;
 }
 
 void lbl_expiry_stop(struct lbl_tracker *tracker)

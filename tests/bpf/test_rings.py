@@ -327,3 +327,11 @@ def test_who_is_refused_the_ring_changes_no_count(filler: Filler) -> None:
             assert assert_accounted(tracker)["produced"] == 6000
         ended.set()
         other.join()
+
+
+def test_a_failed_open_keeps_no_ring(ring: int) -> None:
+    """If the second of two rings is not there, the first is free, though the error is kept."""
+    with pytest.raises(LatencyError, match="opening the BPF map with id 987654321") as caught:
+        stats.create_event_stream([ring, "987654321"])
+    stats.create_event_stream(ring).close()
+    assert caught.value
