@@ -10,30 +10,20 @@ from typing import Any, NamedTuple, Self
 from ._address import format_ip, format_target, parse_target
 from ._ffi import check, ffi, lib
 from ._numbers import doubles
+from ._proxies import encode_name, proxy_table
 from ._room import no_room
+from ._status import backends_by_name, backends_in_full, event_counts, percentiles, status
 from .backend import Backend, BackendRow, refusal
 from .buckets import LIFETIME, METRICS, Bounds, Buckets, buckets_of, metric_number
 from .conntrack import ConntrackMap
 from .event import REASONS
 from .histogram import HistogramSnapshot
-from .stats import EventStream, check_room, stream_stats
+from .stats import EventStream, check_room
 
 __all__ = ["LatencyTracker"]
 
 _EXPIRE_MAX_S = 100 * 365 * 86400
 _DICT_VERSION = 1
-_OUTCOMES = tuple(name for name, _ in ffi.typeof("struct lbl_outcomes").fields)
-
-
-def _check_name(name: object) -> bytes:
-    if not isinstance(name, str):
-        raise TypeError(f"proxy name must be a string, not {type(name).__name__}")
-    if not name:
-        raise ValueError("proxy name must not be empty")
-    try:
-        return name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"proxy name {name!r} is not valid Unicode") from None
 
 
 def _check_expiry(seconds: float) -> int:
@@ -71,11 +61,6 @@ class _Start(NamedTuple):
     conntrack_map: Any  # the C object, or NULL
     proxy_name: str
     proxies: dict[int | str, str]
-
-
-def _percentiles(histogram: HistogramSnapshot) -> dict[str, float]:
-    p50, p95, p99 = histogram.percentiles((0.50, 0.95, 0.99))
-    return {"p50": p50, "p95": p95, "p99": p99, "mean": histogram.mean, "count": histogram.count}
 
 
 class LatencyTracker:
@@ -194,7 +179,7 @@ class LatencyTracker:
             raise TypeError("conntrack_map must be a lblatency.conntrack.ConntrackMap or None")
         if proxies is not None and not isinstance(proxies, Mapping):
             raise TypeError("proxies must be a mapping from proxy id or 'ip:port' to name")
-        table, _keep = self._proxy_table(proxy_name, proxies or {})
+        table, _keep = proxy_table(proxy_name, proxies or {})
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]
         start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}))
@@ -228,29 +213,6 @@ class LatencyTracker:
                 stacklevel=3,
             )
 
-    @staticmethod
-    def _proxy_table(proxy_name: str, proxies: Mapping[int | str, str]) -> tuple[Any, list[Any]]:
-        """The table for C, and the texts that it points to."""
-        texts: list[Any] = []
-        rows: list[dict[str, Any]] = []
-        vips: set[tuple[bytes, int]] = set()
-        for key, name in ((0, proxy_name), *proxies.items()):
-            encoded = _check_name(name)
-            texts.append(ffi.from_buffer(encoded))
-            row: dict[str, Any] = {"name": texts[-1], "name_bytes": len(encoded)}
-            if isinstance(key, str):
-                address, port = parse_target(key)
-                if (address, port) in vips:
-                    raise ValueError(f"proxies has {key!r} twice, in other words; name it once")
-                vips.add((address, port))
-                row.update(has_vip=True, vip_addr=address, vip_port=port)
-            elif not rows or (isinstance(key, int) and 0 < key < 65536):
-                row["id"] = key
-            else:
-                raise ValueError(f"proxy id {key!r} must be 1 to 65535, or an 'ip:port'")
-            rows.append(row)
-        return ffi.new("struct lbl_proxy[]", rows), texts
-
     def stop(self) -> None:
         """Record the events that are still in the rings, then stop. The histograms stay."""
         lib.lbl_tracker_stop(self._ptr)
@@ -265,7 +227,7 @@ class LatencyTracker:
     def _bind(self, proxy_name: str, target_id: str, metric: str) -> Backend:
         self._buckets_of(metric)
         ip, port = parse_target(target_id)
-        name = _check_name(proxy_name)
+        name = encode_name(proxy_name)
         number = check(lib.lbl_tracker_name(self._ptr, name, len(name)), "naming a proxy")
         out = ffi.new("struct lbl_backend **")
         rc = lib.lbl_tracker_backend(self._ptr, metric_number(metric), number, ip, port, out)
@@ -457,7 +419,7 @@ class LatencyTracker:
         buckets = self._buckets_of(metric)
         if self._is_nameless(proxy_name, target_id):
             return self.get_all_histograms(metric=metric).get((proxy_name, target_id))
-        encoded = _check_name(proxy_name)
+        encoded = encode_name(proxy_name)
         address, port = parse_target(target_id)
         number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
         if number < 0:
@@ -502,7 +464,7 @@ class LatencyTracker:
         histogram = self.get_histogram(proxy_name, target_id, metric=metric)
         if histogram is None:
             return None
-        return _percentiles(histogram)
+        return percentiles(histogram)
 
     def raw_stats(self) -> Any:
         """A C `struct lbl_tracker_stats`: all counts, read at one moment."""
@@ -518,21 +480,7 @@ class LatencyTracker:
         and `dropped` are None if a producer does not count, or if a stream of this process that the
         tracker was not started on shares its counters. Nothing but `in_ring` ever goes down.
         """
-        return self._event_counts(self.raw_stats())
-
-    @staticmethod
-    def _event_counts(raw: Any) -> dict[str, int | None]:
-        events = stream_stats(raw.events)
-        return {
-            "produced": events.produced,
-            "received": events.received,
-            "dropped": events.dropped,
-            "in_ring": events.in_ring,
-            "taken": events.taken,
-            "moved": events.moved,
-            "replaced": events.replaced,
-            "corrupt": events.corrupt,
-        } | {name: getattr(raw.outcomes, name) for name in _OUTCOMES}
+        return event_counts(self.raw_stats())
 
     def get_status(self) -> dict[str, Any]:
         """The state of the tracker, and its counts.
@@ -546,47 +494,12 @@ class LatencyTracker:
             `stalled_since_ns`, see `stats.StreamStats`.
         """
         rows = self.backends()
-        backends = {
-            (row.proxy, row.target): {
-                "count": row.histogram.count,
-                "mean": row.histogram.mean if row.histogram.count else None,
-                **row.connections(),
-            }
-            for row in rows
-        }
-        return self._status(rows, backends)
+        return self._status(rows, backends_by_name(rows))
 
     def _status(self, rows: list[BackendRow], backends: Any) -> dict[str, Any]:
         raw = self.raw_stats()
-        return {
-            "running": bool(raw.running),
-            "proxy_name": self._name(raw.proxy) if raw.proxy or raw.running else None,
-            "histogram_count": sum(1 for row in rows if row.histogram.count),
-            "backends": backends,
-            "open_error": raw.open_error if raw.events.counted else None,
-            "events": self._event_counts(raw),
-            "attached": bool(raw.events.attached),
-            "stalled_since_ns": raw.events.stalled_since_ns,
-        }
-
-    def remove(self, proxy_name: str, target_id: str) -> bool:
-        """Forget a backend, so that its series go and another one gets its room.
-
-        If something is recorded for it later, it is new. What it had counted is in the backend
-        "removed" if the tracker was made with `removed_row`.
-
-        Returns:
-            Whether there was such a backend.
-        """
-        encoded = _check_name(proxy_name)
-        if self._is_nameless(proxy_name, target_id):
-            return False
-        address, port = parse_target(target_id)
-        number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
-        if number < 0:
-            return False
-        rc = lib.lbl_tracker_remove(self._ptr, number, address, port)
-        return bool(check(rc, "removing a backend"))
+        has_name = raw.proxy or raw.running  # name 0 is "overflow", if all others are in use
+        return status(raw, self._name(raw.proxy) if has_name else None, rows, backends)
 
     def to_dict(self) -> dict[str, Any]:
         """The status and all histograms in a form for JSON.
@@ -598,24 +511,34 @@ class LatencyTracker:
             `HistogramSnapshot.to_dict()`. `version` is 1.
         """
         rows = {metric: self.backends(metric=metric) for metric in self.metrics}
-        backends: dict[tuple[str, str], dict[str, Any]] = {}
-        for metric, of_metric in rows.items():
-            for row in of_metric:
-                named = {"proxy_name": row.proxy, "target_id": row.target}
-                backend = backends.setdefault(
-                    (row.proxy, row.target),
-                    named | row.connections() | {"percentiles": {}, "histograms": {}},
-                )
-                if row.histogram.count:
-                    backend["percentiles"][metric] = _percentiles(row.histogram)
-                    backend["histograms"][metric] = row.histogram.to_dict()
-        return {"version": _DICT_VERSION, **self._status(rows[LIFETIME], list(backends.values()))}
+        return {"version": _DICT_VERSION, **self._status(rows[LIFETIME], backends_in_full(rows))}
 
     def to_json(self) -> str:
         """`to_dict()` as a line of JSON."""
         import json  # an import of lblatency does not pay for it
 
         return json.dumps(self.to_dict(), allow_nan=False)
+
+    # ---- forgetting ----
+
+    def remove(self, proxy_name: str, target_id: str) -> bool:
+        """Forget a backend, so that its series go and another one gets its room.
+
+        If something is recorded for it later, it is new. What it had counted is in the backend
+        "removed" if the tracker was made with `removed_row`.
+
+        Returns:
+            Whether there was such a backend.
+        """
+        encoded = encode_name(proxy_name)
+        if self._is_nameless(proxy_name, target_id):
+            return False
+        address, port = parse_target(target_id)
+        number = lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded))
+        if number < 0:
+            return False
+        rc = lib.lbl_tracker_remove(self._ptr, number, address, port)
+        return bool(check(rc, "removing a backend"))
 
     def reset_histograms(self) -> None:
         """Set all histograms and counts per backend to 0. `event_counts()` keeps its counts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.balancer import Watched, target, watch
 from tests.support.clang import compiled
 from tests.support.filler import Filler
 from tests.support.netns import VIP, Topology
+from tests.support.per_cpu import PerCpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,5 +62,21 @@ def filler_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def filler(filler_object: Path, bpffs: bpf.Bpffs) -> Iterator[Filler]:
     """The program, loaded again, with empty rings."""
     made = Filler.load(filler_object, bpffs)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def producers_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object file of producers.bpf.c, with a ring per CPU."""
+    return compiled("producers", tmp_path_factory.mktemp("producers"), "-DLBL_RINGS=2")
+
+
+@pytest.fixture
+def per_cpu(producers_object: Path, bpffs: bpf.Bpffs) -> Iterator[PerCpu]:
+    """The program, loaded again, with empty rings."""
+    if len(os.sched_getaffinity(0) & {0, 1}) < 2:
+        pytest.skip("needs CPUs 0 and 1")
+    made = PerCpu.load(producers_object, bpffs)
     yield made
     made.close()

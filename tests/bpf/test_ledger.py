@@ -11,12 +11,13 @@ import pytest
 
 from lblatency import LatencyTracker, stats
 from tests.support import bpf
-from tests.support.clang import compiled
 from tests.support.rig import assert_accounted, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from tests.support.filler import Filler
+    from tests.support.per_cpu import PerCpu
 
 pytestmark = pytest.mark.bpf
 
@@ -46,21 +47,20 @@ class Counters(NamedTuple):
         self.set(before[0] + produced, before[1] + dropped)
 
 
-class Filler(NamedTuple):
-    """The program of filler.bpf.c, whose events go into one ring."""
+class Producer(NamedTuple):
+    """The program of filler.bpf.c, of which one ring is read, and its counters."""
 
-    path: str
-    prog: int
+    filler: Filler
     counters: Counters
 
     @property
     def ring(self) -> str:
         """Where the ring is pinned, beside its counters."""
-        return f"{self.path}/maps/lbl_events"
+        return f"{self.filler.at}/maps/lbl_events"
 
     def fill(self, n: int, odd: int = 0) -> None:
         """Send `n` events; after every `odd` of them, other records that nobody counts."""
-        bpf.run(self.prog, struct.pack("=III", 0, n, odd))
+        self.filler.fill(0, n, odd)
 
     def open(self) -> stats.EventStream:
         """A stream of the ring."""
@@ -73,73 +73,12 @@ class Filler(NamedTuple):
             stream.drain()
 
 
-class Balancer(NamedTuple):
-    """A program with a ring per CPU, in an array, and one map that counts for all of them."""
-
-    path: str
-    prog: int
-    array: int
-    rings: list[int]
-
-    @property
-    def counters(self) -> str:
-        """Where the counters are pinned."""
-        return f"{self.path}/maps/lbl_counters"
-
-    def send(self, cpu: int, n: int) -> None:
-        """Send `n` events, an even number, on a CPU."""
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {cpu})
-        for _ in range(n // 2):
-            bpf.run_on_frame(self.prog, bytes(64))
-        os.sched_setaffinity(0, before)
-
-    def put(self, cpu: int) -> None:
-        """Give a CPU a new ring."""
-        self.rings.append(bpf.create_map(bpf.RINGBUF, 0, 0, 1 << 20))
-        bpf.update(self.array, struct.pack("=I", cpu), struct.pack("=I", self.rings[-1]))
-
-    def open(self, ring: int | None = None) -> stats.EventStream:
-        """A stream of the array, or of one ring."""
-        found = f"{self.path}/maps/lbl_events" if ring is None else ring
-        return stats.create_event_stream(found, counters=self.counters)
-
-
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both programs' object files."""
-    at = tmp_path_factory.mktemp("objects")
-    return {
-        "filler": compiled("filler", at),
-        "producers": compiled("producers", at, "-DLBL_RINGS=2"),
-    }
-
-
 @pytest.fixture
-def filler(objects: dict[str, Path], bpffs: bpf.Bpffs) -> Iterator[Filler]:
+def producer(filler: Filler) -> Iterator[Producer]:
     """Loaded, with an empty ring."""
-    bpf.load(objects["filler"], bpffs)
-    prog = bpf.open_pinned(f"{bpffs.path}/programs/fill")
-    counters = bpf.open_pinned(f"{bpffs.path}/maps/lbl_counters")
-    yield Filler(bpffs.path, prog, Counters(counters))
-    os.close(prog)
+    counters = filler.open("lbl_counters")
+    yield Producer(filler, Counters(counters))
     os.close(counters)
-
-
-@pytest.fixture
-def balancer(objects: dict[str, Path], bpffs: bpf.Bpffs) -> Iterator[Balancer]:
-    """Loaded, with two empty rings."""
-    if len(os.sched_getaffinity(0) & {0, 1}) < 2:
-        pytest.skip("needs CPUs 0 and 1")
-    bpf.load(objects["producers"], bpffs)
-    array = bpf.open_pinned(f"{bpffs.path}/maps/lbl_events")
-    prog = bpf.open_pinned(f"{bpffs.path}/programs/from_xdp")
-    made = Balancer(bpffs.path, prog, array, [])
-    for cpu in range(2):
-        made.put(cpu)
-    yield made
-    for fd in (array, prog, *made.rings):
-        os.close(fd)
 
 
 def told(stream: stats.EventStream) -> tuple[int | None, int, int | None, int]:
@@ -150,63 +89,63 @@ def told(stream: stats.EventStream) -> tuple[int | None, int, int | None, int]:
 # ---- not equally old ----
 
 
-def test_counters_kept_and_ring_new(balancer: Balancer) -> None:
+def test_counters_kept_and_ring_new(per_cpu: PerCpu) -> None:
     """What was counted for an earlier ring is not of this one."""
-    with balancer.open() as stream, stream.subscribe(1):
-        balancer.send(0, 100)
+    with per_cpu.open() as stream, stream.subscribe(1):
+        per_cpu.send(0, 100)
         stream.drain()
-    balancer.put(0)
-    with balancer.open() as stream:
+    per_cpu.put(0)
+    with per_cpu.open() as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
-        balancer.send(0, 10)
+        per_cpu.send(0, 10)
         assert told(stream)[0] == 10
         tracker.stop()
         assert told(stream) == (10, 10, 0, 0)
     assert assert_accounted(tracker)["produced"] == 10
 
 
-def test_ring_kept_and_counters_new(filler: Filler) -> None:
+def test_ring_kept_and_counters_new(producer: Producer) -> None:
     """The counters start at 0; the ring was consumed before."""
-    filler.consume(100)
-    filler.counters.set(0, 0)
-    with filler.open() as stream:
+    producer.consume(100)
+    producer.counters.set(0, 0)
+    with producer.open() as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
-        filler.fill(10)
+        producer.fill(10)
         tracker.stop()
         assert told(stream) == (10, 10, 0, 0)
     assert assert_accounted(tracker)["produced"] == 10
 
 
 @pytest.mark.parametrize("odd", [1, 3])
-def test_other_records_before_the_start(filler: Filler, odd: int) -> None:
+def test_other_records_before_the_start(producer: Producer, odd: int) -> None:
     """Records of other sizes, and those given up, were consumed before, and some wait."""
-    filler.consume(300, odd)
-    filler.fill(6, odd)
-    with filler.open() as stream:
+    producer.consume(300, odd)
+    producer.fill(6, odd)
+    with producer.open() as stream:
         waiting = told(stream)[3]
         assert waiting == 6 + 6 // odd
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
-        filler.fill(10)
+        producer.fill(10)
         tracker.stop()
         assert told(stream) == (waiting + 10, waiting + 10, 0, 0)
     assert assert_accounted(tracker)["produced"] == waiting + 10
 
 
-def test_a_ring_is_taken_out_of_an_array(balancer: Balancer) -> None:
+def test_a_ring_is_taken_out_of_an_array(per_cpu: PerCpu) -> None:
     """What went through a ring that is gone does not count; its CPU's events are dropped now."""
-    with balancer.open() as stream, stream.subscribe(1):
-        balancer.send(0, 20)
-        balancer.send(1, 30)
+    with per_cpu.open() as stream, stream.subscribe(1):
+        per_cpu.send(0, 20)
+        per_cpu.send(1, 30)
         stream.drain()
-        bpf.delete(balancer.array, struct.pack("=I", 1))
-        balancer.send(1, 4)
+        bpf.delete(per_cpu.array, struct.pack("=I", 1))
+        per_cpu.send(1, 4)
         assert told(stream) == (54, 50, 4, 0)
-    with balancer.open() as stream, stream.subscribe(1):
-        balancer.send(0, 10)
-        balancer.send(1, 2)
+    with per_cpu.open() as stream, stream.subscribe(1):
+        per_cpu.send(0, 10)
+        per_cpu.send(1, 2)
         stream.drain()
         assert told(stream) == (12, 10, 2, 0)
 
@@ -214,19 +153,19 @@ def test_a_ring_is_taken_out_of_an_array(balancer: Balancer) -> None:
 # ---- set to zero ----
 
 
-def test_counters_that_are_set_to_zero_start_anew(filler: Filler) -> None:
+def test_counters_that_are_set_to_zero_start_anew(producer: Producer) -> None:
     """30, 10 to 36, 11 to 0 to 6, 1 is 12 produced and 2 dropped."""
-    filler.counters.set(30, 10)
-    with filler.open() as stream:
+    producer.counters.set(30, 10)
+    with producer.open() as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
         for _ in range(2):
-            filler.fill(5)
-            filler.counters.add(1, 1)
+            producer.fill(5)
+            producer.counters.add(1, 1)
             stream.drain()
             assert_accounted(tracker)
             assert told(stream)[0] == tracker.event_counts()["produced"]
-            filler.counters.set(0, 0)
+            producer.counters.set(0, 0)
             assert_accounted(tracker)
         assert told(stream) == (12, 10, 2, 0)
         counts = assert_accounted(tracker)
@@ -236,24 +175,24 @@ def test_counters_that_are_set_to_zero_start_anew(filler: Filler) -> None:
     assert (counts["produced"], counts["dropped"]) == (12, 2)
 
 
-def test_zero_is_found_by_the_counters_alone(filler: Filler) -> None:
+def test_zero_is_found_by_the_counters_alone(producer: Producer) -> None:
     """What the counters said before is not lost, even if the events were."""
-    filler.counters.set(30, 10)
-    with filler.open() as stream:
+    producer.counters.set(30, 10)
+    with producer.open() as stream:
         for produced, dropped, expected in ((36, 11, (6, 1)), (0, 0, (6, 1)), (6, 1, (12, 2))):
-            filler.counters.set(produced, dropped)
+            producer.counters.set(produced, dropped)
             assert (stream.stats().produced, stream.stats().dropped) == expected
 
 
-def test_nothing_is_invented_if_zero_comes_unseen(filler: Filler) -> None:
+def test_nothing_is_invented_if_zero_comes_unseen(producer: Producer) -> None:
     """What was counted between the last reading and the zero shows in the ring only."""
-    with filler.open() as stream:
-        filler.fill(7)
+    with producer.open() as stream:
+        producer.fill(7)
         assert told(stream)[0] == 7
-        filler.fill(20)
-        filler.counters.set(0, 0)
+        producer.fill(20)
+        producer.counters.set(0, 0)
         assert told(stream) == (27, 0, 0, 27)
-        filler.fill(3)
+        producer.fill(3)
         with stream.subscribe(1):
             stream.drain()
         assert told(stream) == (30, 30, 0, 0)
@@ -262,14 +201,14 @@ def test_nothing_is_invented_if_zero_comes_unseen(filler: Filler) -> None:
 # ---- rings of one balancer ----
 
 
-def test_rings_of_one_balancer_as_a_stream_each(balancer: Balancer) -> None:
+def test_rings_of_one_balancer_as_a_stream_each(per_cpu: PerCpu) -> None:
     """They cannot tell whose the counts are, so neither claims them; together they can."""
-    first, second = (balancer.open(ring) for ring in balancer.rings)
+    first, second = (per_cpu.open(ring) for ring in per_cpu.rings)
     tracker, other = LatencyTracker(), LatencyTracker()
     tracker.start([first, second], None, "web")
     other.start(second, None, "web")
-    balancer.send(0, 100)
-    balancer.send(1, 60)
+    per_cpu.send(0, 100)
+    per_cpu.send(1, 60)
     assert assert_accounted(tracker)["produced"] == 160
     for stream in (first, second):
         assert (stream.stats().produced, stream.stats().dropped) == (None, None)
@@ -278,7 +217,7 @@ def test_rings_of_one_balancer_as_a_stream_each(balancer: Balancer) -> None:
     tracker.stop()
     first.close()
     assert assert_accounted(tracker)["produced"] == 160
-    balancer.send(1, 4)
+    per_cpu.send(1, 4)
     other.stop()
     assert told(second) == (64, 64, 0, 0)
 
@@ -286,27 +225,27 @@ def test_rings_of_one_balancer_as_a_stream_each(balancer: Balancer) -> None:
 # ---- exact under way ----
 
 
-def test_a_start_beside_a_busy_producer_is_exact(filler: Filler) -> None:
+def test_a_start_beside_a_busy_producer_is_exact(producer: Producer) -> None:
     """After any such start, one event that is lost uncounted is one too few in the sum."""
     done = threading.Event()
 
     def produce() -> None:
         while not done.is_set():
-            filler.fill(50)
+            producer.fill(50)
 
-    producer = threading.Thread(target=produce)
-    producer.start()
+    thread = threading.Thread(target=produce)
+    thread.start()
     trackers = [LatencyTracker(max_backends=100) for _ in range(20)]
     try:
-        with filler.open() as stream, stream.subscribe(1):
+        with producer.open() as stream, stream.subscribe(1):
             for tracker in trackers:
                 tracker.start(stream, None, "web")
             done.set()
-            producer.join()
+            thread.join()
             stream.drain()
             for tracker in trackers:
                 assert_accounted(tracker)
-            filler.counters.add(1, 0)
+            producer.counters.add(1, 0)
             for tracker in trackers:
                 n = tracker.event_counts()
                 assert n["produced"] == (n["received"] or 0) + (n["dropped"] or 0) + 1
@@ -314,22 +253,22 @@ def test_a_start_beside_a_busy_producer_is_exact(filler: Filler) -> None:
                 assert tracker.event_counts() == n
     finally:
         done.set()
-        producer.join()
+        thread.join()
 
 
-def test_a_child_sees_frozen_counts(filler: Filler) -> None:
+def test_a_child_sees_frozen_counts(producer: Producer) -> None:
     """The parent's counters go on; a child's counts of them do not."""
-    with filler.open() as stream:
+    with producer.open() as stream:
         tracker = LatencyTracker()
         tracker.start(stream, None, "web")
-        filler.fill(ROOM + 1)
-        filler.counters.add(3, 3)
+        producer.fill(ROOM + 1)
+        producer.counters.add(3, 3)
         tracker.stop()
         tracker.start(stream, None, "web")
         before = assert_accounted(tracker)
 
         def frozen() -> None:
-            filler.counters.add(5, 5)
+            producer.counters.add(5, 5)
             assert assert_accounted(tracker) == before
             tracker.stop()
             assert assert_accounted(tracker) == before

@@ -1,0 +1,60 @@
+"""Names of proxies, as C takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._address import parse_target
+from ._ffi import ffi
+
+__all__ = ["encode_name", "proxy_table"]
+
+
+def encode_name(name: object) -> bytes:
+    """A proxy's name as C takes it.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is empty, or not Unicode.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"proxy name must be a string, not {type(name).__name__}")
+    if not name:
+        raise ValueError("proxy name must not be empty")
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"proxy name {name!r} is not valid Unicode") from None
+
+
+def proxy_table(proxy_name: str, proxies: Mapping[int | str, str]) -> tuple[Any, list[Any]]:
+    """The table of `struct lbl_proxy` for C, and the texts that it points to.
+
+    Args:
+        proxy_name: of events without a proxy id.
+        proxies: names by proxy id, or by the `ip:port` that clients connect to.
+
+    Raises:
+        TypeError: a name is not a string.
+        ValueError: a name is empty, a key is none of these, or one VIP has two names.
+    """
+    texts: list[Any] = []
+    rows: list[dict[str, Any]] = []
+    vips: set[tuple[bytes, int]] = set()
+    for key, name in ((0, proxy_name), *proxies.items()):
+        encoded = encode_name(name)
+        texts.append(ffi.from_buffer(encoded))
+        row: dict[str, Any] = {"name": texts[-1], "name_bytes": len(encoded)}
+        if isinstance(key, str):
+            address, port = parse_target(key)
+            if (address, port) in vips:
+                raise ValueError(f"proxies has {key!r} twice, in other words; name it once")
+            vips.add((address, port))
+            row.update(has_vip=True, vip_addr=address, vip_port=port)
+        elif not rows or (isinstance(key, int) and 0 < key < 65536):
+            row["id"] = key
+        else:
+            raise ValueError(f"proxy id {key!r} must be 1 to 65535, or an 'ip:port'")
+        rows.append(row)
+    return ffi.new("struct lbl_proxy[]", rows), texts
