@@ -227,9 +227,14 @@ class EventStream(Closing):
 
     `create_event_stream()` makes it. The rings are drained while somebody uses it: up to 32
     trackers and subscriptions.
+
+    Attributes:
+        proxies: the `proxy_name` labels of this stream's events, as `LatencyTracker.start()` takes
+            them; that of id 0 is for events without one. Trackers read them when they start.
     """
 
     def __init__(self, streams: Sequence[Any], names: Sequence[str] | None = None) -> None:
+        self.proxies: dict[int | str, str] = {}
         self._streams = list(streams)
         self._names = ["a ring"] * len(self._streams) if names is None else list(names)
         rings = ffi.new("struct lbl_stream *[]", self._streams)

@@ -83,8 +83,8 @@ class LatencyTracker:
             While the tracker runs, each reserves 3 KiB of address space per ring and metric; it
             takes memory only when it is used.
         expire_after: seconds after which a backend goes if nothing was recorded for it and it has
-            no open connection; None for never. Its room is for others then. If events were lost
-            since the last reset, nobody knows what is open, and it does not keep a backend.
+            no open connection; None for never. Its room is for others then. Only more open
+            connections than `open_error` of `get_status()` keep a backend for sure.
         removed_row: whether the counts of backends that went stay visible, as the backend
             "removed". Sums over all backends then never go down.
     """
@@ -161,7 +161,8 @@ class LatencyTracker:
             conntrack_map: where to find the creation time of a connection whose events do not tell
                 it; None if they do. It is scanned before this call returns, and then about once
                 per second until `stop()`; `ConntrackMap` says how exact lifetimes are then.
-            proxy_name: the `proxy_name` label of events without a proxy id.
+            proxy_name: the `proxy_name` label of events without a proxy id. A stream's own
+                `proxies` come before this and the next.
             proxies: labels of the other events, by their proxy id (int); for events of clj-ebpf-lb,
                 by the address that clients connect to (`ip:port`).
 
@@ -179,9 +180,10 @@ class LatencyTracker:
             raise TypeError("conntrack_map must be a lblatency.conntrack.ConntrackMap or None")
         if proxies is not None and not isinstance(proxies, Mapping):
             raise TypeError("proxies must be a mapping from proxy id or 'ip:port' to name")
-        table, _keep = proxy_table(proxy_name, proxies or {})
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]
+        own_names = [stream.proxies for stream in given for _ in stream.streams]
+        table, _keep = proxy_table(proxy_name, proxies or {}, own_names)
         start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}))
         rc = lib.lbl_tracker_start(
             self._ptr,
@@ -489,8 +491,9 @@ class LatencyTracker:
             `running`; `proxy_name`; `histogram_count`; `backends`, which has per (proxy name,
             `ip:port`) `count` and `mean` of the lifetime (seconds, None without observations),
             `opened`, `closed`, `open` and `reasons`; `open_error`: how far `open` may be off over
-            all backends, since so many events were lost since the last start or reset, None if a
-            producer does not count; `events`, see `event_counts()`; `attached` and
+            all backends, since so many events were lost since the last start, or connections were
+            open when their backend was removed, None if a producer does not count. A reset then
+            starts `open` anew; `events`, see `event_counts()`; `attached` and
             `stalled_since_ns`, see `stats.StreamStats`.
         """
         rows = self.backends()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lblatency import LatencyTracker, stats
 from tests.support.model import native_index
 from tests.support.rig import SECOND, TARGET, Rig, assert_accounted, foreign64, foreign72
 
@@ -85,3 +86,17 @@ def test_an_opened_event_that_comes_twice_is_one_opening() -> None:
     assert sums(rig) == (1, 4)
     rig.send(foreign64(CLOSED, 105 * SECOND))
     assert rig.counts("recorded", "unmatched") == {"recorded": 1, "unmatched": 1}
+
+
+def test_a_tuple_that_changes_rings_keeps_no_older_birth() -> None:
+    """Opened on one ring and closed on another, and then the other way round."""
+    rings = [stats.MemoryRing(1 << 16) for _ in range(2)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    tracker = LatencyTracker()
+    tracker.start(streams, None, "web")
+    for ring, kind, second in ((0, OPENED, 10), (1, CLOSED, 13), (1, OPENED, 59), (0, CLOSED, 60)):
+        assert rings[ring].produce(foreign64(kind, second * SECOND))
+        streams[ring].drain()
+    histogram = tracker.get_histogram("web", TARGET)
+    assert histogram is not None
+    assert (histogram["count"], histogram["sum"]) == (2, 4)

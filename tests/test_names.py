@@ -192,3 +192,28 @@ def test_many_vips_have_their_own_names() -> None:
         assert histogram is not None
         assert histogram["count"] == 1
     assert len(rig.tracker.get_all_histograms()) == 3
+
+
+def test_a_stream_brings_its_own_names() -> None:
+    """Sources number their proxies each from 1, and one tracker records several of them."""
+    rings = [stats.MemoryRing(1 << 16) for _ in range(3)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    streams[1].proxies = {1: "edge", 0: "rest"}
+    streams[2].proxies = {1: "inner", VIP: "shop"}
+    tracker = LatencyTracker()
+    tracker.start(streams, None, "web", proxies={1: "api", 2: "two"})
+    for ring, stream_ in zip(rings, streams, strict=True):
+        for record in (
+            *(closed(5, proxy_id=i) for i in range(3)),
+            foreign64(2, 5, vip=("198.51.100.1", 443)),
+        ):
+            assert ring.produce(record)
+        stream_.drain()
+    names = [(row.proxy, row.closed["unknown"]) for row in tracker.backends()]
+    assert sorted(names) == [
+        ("api", 1), ("edge", 1), ("inner", 1), ("rest", 2), ("shop", 1), ("two", 3), ("web", 3),
+    ]  # fmt: skip
+    for names_of_one in ({VIP: "a", f"[::ffff:{VIP[:-4]}]:443": "b"}, {65536: "a"}, {1: ""}):
+        streams[0].proxies = names_of_one  # type: ignore[assignment]
+        with pytest.raises(ValueError, match=r"twice|must be 1|empty"):
+            LatencyTracker().start(streams[0], None, "web")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lblatency import LatencyTracker, stats
-from tests.support.rig import SECOND, TARGET, Rig, closed
+from tests.support.rig import SECOND, TARGET, Rig, closed, wait_until
 
 OPENED = stats.Event("opened", TARGET, SECOND).pack()
 CLOSED = closed(SECOND)
@@ -109,3 +109,101 @@ def test_an_event_that_cannot_be_read_is_lost() -> None:
     rig.tracker.reset_histograms()
     assert rig.tracker.get_status()["open_error"] == 0
     assert rig.tracker.backends() == []
+
+
+def opened_at(began_ns: int, target: str = TARGET) -> bytes:
+    """An opened event."""
+    return stats.Event("opened", target, began_ns).pack()
+
+
+def closed_at(began_ns: int, target: str = TARGET) -> bytes:
+    """The closed event of a connection that began then."""
+    return stats.Event("closed", target, 100 * SECOND, began_ns).pack()
+
+
+def open_of(rig: Rig, target: str = TARGET) -> tuple[int | None, int]:
+    """How many connections of a backend are open, and by how much that may be off."""
+    found = {row.target: row.open for row in rig.tracker.backends()}
+    return found.get(target), rig.tracker.get_status()["open_error"]
+
+
+@pytest.mark.parametrize("first_is_old", [False, True])
+def test_connections_older_than_the_start_close(first_is_old: bool) -> None:
+    """Their closes are none of what opened since."""
+    rig = Rig()
+    old, new = [closed_at(5 * SECOND)] * 5, [opened_at(50 * SECOND)] * 3
+    if first_is_old:
+        rig.send(*old[:1], *[opened_at(101 * SECOND)] * 3, *old[1:])
+    else:
+        rig.send(*new, *old)
+    assert open_of(rig) == (3, 0)
+    rig.tracker.reset_histograms()
+    assert open_of(rig) == (3, 0)
+    rig.tracker.stop()
+    rig.tracker.start(rig.stream, None, "web")
+    rig.send(opened_at(200 * SECOND), closed_at(101 * SECOND))
+    assert open_of(rig) == (1, 0)
+
+
+def test_an_opened_event_tells_when_its_connection_began() -> None:
+    """Events that are late by the handshake: both of a connection count, or neither."""
+    rig = Rig()
+    rig.send(opened_at(50 * SECOND))
+    late = stats.Event("opened", TARGET, 51 * SECOND, 49 * SECOND).pack()
+    rig.send(late)
+    assert open_of(rig) == (1, 0)
+    rig.send(closed_at(49 * SECOND))
+    assert open_of(rig) == (1, 0)
+    assert rig.tracker.backends()[0].opened == 2
+
+
+def test_what_is_open_in_a_backend_that_is_removed_is_told() -> None:
+    """Its connections close in a new row, which can be too low by as many."""
+    rig = Rig()
+    rig.send(*[opened_at(50 * SECOND)] * 3)
+    assert rig.tracker.remove("web", TARGET)
+    assert rig.tracker.get_status()["open_error"] == 3
+    rig.send(*[closed_at(50 * SECOND)] * 3, *[opened_at(60 * SECOND)] * 2)
+    assert open_of(rig) == (0, 3)
+    rig.tracker.reset_histograms()
+    rig.send(opened_at(70 * SECOND), *[closed_at(60 * SECOND)] * 2)
+    assert open_of(rig) == (1, 0)
+
+
+def test_what_opened_in_the_overflow_row_may_close_elsewhere() -> None:
+    """Once rows are free, a backend of the overflow row gets one of its own."""
+    other = "10.0.0.2:80"
+    rig = Rig(max_backends=1)
+    rig.send(opened_at(50 * SECOND), closed_at(50 * SECOND))
+    rig.send(*[opened_at(51 * SECOND, other)] * 5)
+    assert open_of(rig, "overflow:0") == (5, 0)
+    rig.tracker.remove("web", TARGET)
+    rig.send(*[closed_at(51 * SECOND, other)] * 5)
+    assert open_of(rig, "overflow:0") == (5, 5)
+    rig.tracker.reset_histograms()
+    assert rig.tracker.get_status()["open_error"] == 0
+    rig.send(opened_at(60 * SECOND, other))
+    assert open_of(rig, other) == (1, 0)
+
+
+def test_producers_that_tell_of_no_opens_leave_no_error() -> None:
+    """Their backends have nothing open, whatever closed."""
+    rig = Rig()
+    rig.send(*[closed_at(100 * SECOND)] * 9)
+    assert open_of(rig) == (0, 0)
+    rig.tracker.remove("web", TARGET)
+    assert rig.tracker.get_status()["open_error"] == 0
+
+
+def test_older_closes_do_not_let_a_backend_expire() -> None:
+    """Three connections are open for long; five that were open before the start have closed."""
+    rig = Rig(expire_after=0.05)
+    other = "10.0.0.2:80"
+    rig.send(*[opened_at(50 * SECOND)] * 3, *[closed_at(5 * SECOND)] * 5)
+    rig.send(opened_at(50 * SECOND, other), closed_at(50 * SECOND, other))
+
+    def other_is_gone() -> bool:
+        return other not in {row.target for row in rig.tracker.backends()}
+
+    wait_until(other_is_gone, "the idle backend to expire")
+    assert open_of(rig) == (3, 0)

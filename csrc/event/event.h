@@ -44,6 +44,12 @@ static inline bool lbl_is_ipv4(const uint8_t *addr)
 	return !zero && mapped == htonl(0xffff);
 }
 
+/* Return when the connection of an opened event began, in ns. */
+static inline uint64_t lbl_event_began(const struct lbl_event *event)
+{
+	return event->created_ns ? event->created_ns : event->timestamp_ns;
+}
+
 /*
  * Return whether the event has LBL_FLAG_IPV4 but an address that is not ::ffff:a.b.c.d. Either
  * could be wrong, so the event is malformed.

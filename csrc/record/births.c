@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "base/util.h"
 #include "record/births.h"
 
 enum { FIRST_BIRTHS = 1024, BIRTHS_MAX = 1 << 20 };
+
+void lbl_births_init(struct lbl_births *births)
+{
+	*births = (struct lbl_births){ 0 };
+	if (getrandom(&births->seed, sizeof(births->seed), GRND_NONBLOCK) != sizeof(births->seed))
+		births->seed = (uintptr_t)births;
+}
 
 static uint32_t hash_birth(const struct lbl_births *births, const struct lbl_birth_key *key)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Creation times of connections whose opened event was seen, for closed events without one. The
- * caller holds the shard's lock.
+ * caller keeps others out.
  */
 #ifndef LBL_RECORD_BIRTHS_H
 #define LBL_RECORD_BIRTHS_H
@@ -23,11 +23,12 @@ struct lbl_birth {
 };
 
 struct lbl_births {
-	uint64_t seed; /* secret, as in struct lbl_table */
+	uint64_t seed; /* secret: clients choose addresses, and must not choose collisions */
 	struct lbl_birth *entries;
 	uint32_t mask, n;
 };
 
+void lbl_births_init(struct lbl_births *births);
 /*
  * Remember the creation time of an opened event's connection. If the same connection is open since
  * another time, two could be meant: then neither is known. Returns 0, 1 if an older entry was
@@ -40,7 +41,7 @@ int lbl_births_insert(struct lbl_births *births, const struct lbl_decoded_event 
  */
 bool lbl_births_take(struct lbl_births *births, const struct lbl_decoded_event *event,
 		     uint64_t *ret);
-/* Free the entries. Legal on a zeroed struct. */
+/* Free the entries. */
 void lbl_births_destroy(struct lbl_births *births);
 
 #endif

@@ -49,10 +49,16 @@ static inline bool is_lifetime(uint64_t created, uint64_t ended)
 	return created - 1 < ended && ended - created <= LBL_TOP_NS;
 }
 
+static inline bool is_opened(uint64_t head, uint64_t created, uint64_t at, uint64_t horizon)
+{
+	return (le64toh(head) & 0xff) == LBL_OPENED && (created ? created : at) >= horizon;
+}
+
 /* Decode the events from `from` on. */
 static void decode(struct lbl_burst *restrict burst, uint32_t from)
 {
-	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0;
+	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0, older = 0;
+	uint64_t horizon = burst->horizon_ns;
 	const char *at = burst->first + from * (size_t)LBL_EVENT_STRIDE;
 	uint32_t n = burst->n, i;
 
@@ -66,14 +72,17 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 		if (unlikely(fast_reason(head) >= LBL_HOT_REASONS ||
 			     !is_lifetime(created, ended))) {
 			closed &= ~(1ULL << i);
-			opened |= (uint64_t)((le64toh(head) & 0xff) == LBL_OPENED) << i;
+			opened |= (uint64_t)is_opened(head, created, ended, horizon) << i;
 			ns = 0;
+		} else if (unlikely(created < horizon)) {
+			older |= 1ULL << i;
 		}
 		memcpy(&burst->head[i], &head, sizeof(head));
 		burst->ns[i] = ns;
 		burst->bits[i] = lbl_bits(ns);
 	}
 	burst->closed |= closed;
+	burst->older |= older;
 	burst->opened |= opened;
 }
 
@@ -291,6 +300,17 @@ static void count_opened(struct lbl_shard *shard, const struct lbl_burst *burst)
 		lbl_tally_inc(&shard->table, burst->hot[pop_lowest(&left)], LBL_HOT_OPENED);
 }
 
+/* Nobody may have seen these connections open. */
+static NOINLINE void count_older(struct lbl_shard *shard, uint64_t left,
+				 const struct lbl_burst *burst)
+{
+	while (left) {
+		uint32_t index = lbl_index_of(&shard->table, burst->hot[pop_lowest(&left)]);
+
+		lbl_owner_add(&shard->table.cold[index].not_open, -1);
+	}
+}
+
 /* Out of line, so that no index is computed before it is needed. */
 static NOINLINE bool carry_lifetime(struct lbl_shard *shard, struct lbl_hot *hot, uint8_t *counter)
 {
@@ -442,13 +462,17 @@ static uint64_t locate_all(const struct lbl_shard *shard, struct lbl_burst *rest
 
 void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n)
 {
-	uint64_t all = lbl_burst_all(n), slow;
+	uint64_t all = lbl_burst_all(n), horizon = lbl_shard_horizon(shard), slow;
+	bool is_set = lbl_horizon_is_set(horizon);
 	struct lbl_burst burst;
 
 	burst.first = first;
 	burst.n = n;
-	burst.closed = burst.opened = 0;
+	burst.horizon_ns = is_set ? horizon : 0;
+	burst.closed = burst.older = burst.opened = 0;
 	slow = locate_all(shard, &burst);
+	if (unlikely(burst.opened && !is_set))
+		slow = all; /* the first opened event sets it, between the events around it */
 	burst.closed &= ~slow;
 	burst.opened &= ~slow;
 	if (likely(burst.closed == all)) {
@@ -457,6 +481,8 @@ void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t
 		count_opened(shard, &burst);
 		account(shard, burst.closed, count_closed(shard, &burst));
 	}
+	if (unlikely(burst.older & burst.closed))
+		count_older(shard, burst.older & burst.closed, &burst);
 	if (shard->n_more)
 		count_more(shard, &burst);
 	slow = all & ~(burst.closed | burst.opened);

@@ -68,11 +68,15 @@ AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i n
 	return _mm512_mask_cmplt_epu64_mask(closed, before, events->timestamp);
 }
 
-AVX512 static inline __mmask8 are_opened(const struct columns *events)
+/* As is_opened() in burst.c. */
+AVX512 static inline __mmask8 are_opened(const struct columns *events, __m512i horizon)
 {
 	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_OPENED));
+	__mmask8 opened = _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
+	__mmask8 untold = _mm512_testn_epi64_mask(events->created, events->created);
+	__m512i began = _mm512_mask_mov_epi64(events->created, untold, events->timestamp);
 
-	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
+	return _mm512_mask_cmpge_epu64_mask(opened, began, horizon);
 }
 
 /* As lbl_bits(). */
@@ -86,6 +90,8 @@ AVX512 static inline __m512i bits_of(__m512i ns)
 AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 {
 	uint8_t *closed_sets = (uint8_t *)&burst->closed, *opened_sets = (uint8_t *)&burst->opened;
+	uint8_t *older_sets = (uint8_t *)&burst->older;
+	__m512i horizon = _mm512_set1_epi64((long long)burst->horizon_ns);
 	uint32_t n = burst->n & ~7U, i;
 
 	for (i = 0; i < n; i += 8) {
@@ -98,7 +104,8 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 		_mm512_storeu_si512(&burst->bits[i], bits_of(ns));
 		_mm512_storeu_si512(&burst->head[i], events.word);
 		closed_sets[i / 8] = closed;
-		opened_sets[i / 8] = are_opened(&events);
+		older_sets[i / 8] = _mm512_mask_cmplt_epu64_mask(closed, events.created, horizon);
+		opened_sets[i / 8] = are_opened(&events, horizon);
 	}
 	return n;
 }

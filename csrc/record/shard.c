@@ -100,13 +100,13 @@ static void destroy(struct lbl_shard *shard)
 	}
 	lbl_array_release(&shard->sums_memory);
 	lbl_table_destroy(&shard->table);
-	lbl_births_destroy(&shard->births);
 	lbl_proxies_destroy(&shard->proxies);
 	free(shard);
 }
 
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
-		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret)
+		  struct lbl_intern *names, const struct lbl_sink_ops *ops,
+		  struct lbl_shared *shared, struct lbl_shard **ret)
 {
 	struct lbl_shard *shard = calloc(1, sizeof(*shard));
 	int err;
@@ -114,6 +114,8 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 	if (!shard)
 		return -ENOMEM;
 	shard->by_name = !ops->record;
+	shard->shared = shared;
+	shard->horizon_ns = LBL_HORIZON_UNSET;
 	err = init(shard, buckets, capacity);
 	if (!err && !shard->by_name)
 		err = lbl_proxies_init(&shard->proxies, names);
@@ -121,7 +123,6 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 		destroy(shard);
 		return err;
 	}
-	shard->births.seed = shard->table.seed;
 	lbl_sink_init(&shard->sink, ops);
 	*ret = shard;
 	return 0;
@@ -181,23 +182,43 @@ static uint64_t created_of(struct lbl_shard *shard, const struct lbl_decoded_eve
 {
 	const struct lbl_birth_source *birth_source = &shard->birth_source;
 	uint64_t created_ns = decoded->event.created_ns;
+	bool was_seen;
 
 	if (created_ns || !decoded->has_client)
 		return created_ns;
-	if (!lbl_births_take(&shard->births, decoded, &created_ns) && birth_source->created_ns)
+	pthread_mutex_lock(&shard->shared->lock);
+	was_seen = lbl_births_take(&shard->shared->births, decoded, &created_ns);
+	pthread_mutex_unlock(&shard->shared->lock);
+	if (!was_seen && birth_source->created_ns)
 		created_ns = birth_source->created_ns(birth_source->ctx, decoded);
 	else if (birth_source->used)
 		birth_source->used(birth_source->ctx, decoded);
 	return created_ns;
 }
 
+static void remember_birth(struct lbl_shard *shard, const struct lbl_decoded_event *decoded)
+{
+	int forgotten;
+
+	pthread_mutex_lock(&shard->shared->lock);
+	forgotten = lbl_births_insert(&shard->shared->births, decoded);
+	pthread_mutex_unlock(&shard->shared->lock);
+	if (forgotten)
+		lbl_owner_add(&shard->outcomes.births_evicted, 1);
+}
+
 static void record_opened(struct lbl_shard *shard, const struct lbl_decoded_event *decoded,
 			  uint32_t index)
 {
+	uint64_t began_ns = lbl_event_began(&decoded->event);
+
+	lbl_shared_settle_horizon(shard->shared, began_ns);
+	if (began_ns < lbl_shard_horizon(shard))
+		lbl_owner_add(&shard->table.cold[index].not_open, 1);
 	lbl_owner_add(&shard->outcomes.opened, 1);
 	lbl_tally_inc(&shard->table, &shard->table.hot[index], LBL_HOT_OPENED);
-	if (decoded->has_client && lbl_births_insert(&shard->births, decoded))
-		lbl_owner_add(&shard->outcomes.births_evicted, 1);
+	if (decoded->has_client)
+		remember_birth(shard, decoded);
 }
 
 /* Returns the lifetime, or LBL_NOT_MEASURED if it is unknown or implausible. */
@@ -246,9 +267,12 @@ static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_even
 			  uint32_t index)
 {
 	const struct lbl_event *event = &decoded->event;
+	uint64_t horizon_ns = lbl_shard_horizon(shard);
 	uint64_t created_ns = created_of(shard, decoded), lifetime;
 
 	lbl_owner_add(&shard->outcomes.closed, 1);
+	if (created_ns && created_ns < horizon_ns && lbl_horizon_is_set(horizon_ns))
+		lbl_owner_add(&shard->table.cold[index].not_open, -1);
 	if (event->flags & LBL_FLAG_PROBE) {
 		lbl_owner_add(&shard->table.cold[index].probes, 1);
 		lbl_owner_add(&shard->outcomes.ignored, 1);
@@ -398,11 +422,36 @@ void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 	lbl_outcomes_add(&shard->outcomes, &from->outcomes);
 }
 
+static bool knows_open(const struct lbl_shard *shard)
+{
+	uint64_t horizon = shard->shared ? lbl_shared_horizon(shard->shared) : LBL_HORIZON_UNSET;
+
+	return lbl_horizon_is_set(horizon) && horizon == READ_ONCE(&shard->horizon_ns);
+}
+
+void lbl_shard_tallies(const struct lbl_shard *shard, uint32_t index, struct lbl_tallies *tallies)
+{
+	int64_t open = tallies->open;
+
+	lbl_tallies_read(&shard->table, index, tallies);
+	if (!knows_open(shard))
+		tallies->open = open;
+}
+
+void lbl_shard_take_horizon(struct lbl_shard *shard, uint64_t horizon_ns)
+{
+	uint32_t i;
+
+	for (i = 0; i < shard->table.n; i++)
+		lbl_tally_none_open(&shard->table, i);
+	WRITE_ONCE(&shard->horizon_ns, horizon_ns);
+}
+
 void lbl_shard_clear(struct lbl_shard *shard, uint32_t index, bool keep_open)
 {
 	uint32_t i;
 
-	lbl_table_clear(&shard->table, index, keep_open);
+	lbl_table_clear(&shard->table, index, keep_open && knows_open(shard));
 	lbl_bank_clear(&shard->banks[LBL_LIFETIME], index);
 	for (i = 0; i < shard->n_more; i++)
 		lbl_bank_clear(&shard->banks[shard->more[i]], index);

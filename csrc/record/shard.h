@@ -9,9 +9,9 @@
 #include "base/intern.h"
 #include "event/event.h"
 #include "record/bank.h"
-#include "record/births.h"
 #include "record/metric.h"
 #include "record/proxies.h"
+#include "record/shared.h"
 #include "record/table.h"
 #include "stream/sink.h"
 
@@ -48,7 +48,8 @@ struct lbl_shard {
 	uint32_t n_more;
 	struct lbl_array sums_memory; /* of `more`, LBL_SUMS_BYTES per backend */
 	struct lbl_outcomes outcomes;
-	struct lbl_births births;
+	uint64_t horizon_ns; /* the shared one as this shard knows it */
+	struct lbl_shared *shared; /* with the tracker's other shards; NULL if it is `by_name` */
 	struct lbl_birth_source birth_source; /* the last source of creation times; all 0 = none */
 	struct lbl_proxies proxies; /* none if the shard is `by_name` */
 	bool by_name; /* keys contain a name's number instead of a proxy id */
@@ -58,11 +59,13 @@ struct lbl_shard {
 /*
  * Create a shard. `buckets` has an entry per enum lbl_metric, NULL for each latency not to record;
  * lifetimes are required. `ops` is lbl_shard_ops of record/burst.h (which depends on this header)
- * for a shard that a stream feeds; without operations, the shard is `by_name`. `names` must outlive
- * the shard. Returns 0 or -ENOMEM.
+ * for a shard that a stream feeds, and `shared` is its tracker's; without operations, the shard is
+ * `by_name`, and has nothing in common with others. `names` and `shared` must outlive the shard.
+ * Returns 0 or -ENOMEM.
  */
 int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capacity,
-		  struct lbl_intern *names, const struct lbl_sink_ops *ops, struct lbl_shard **ret);
+		  struct lbl_intern *names, const struct lbl_sink_ops *ops,
+		  struct lbl_shared *shared, struct lbl_shard **ret);
 void lbl_shard_free(struct lbl_shard *shard);
 
 /* Return a backend's sums of the latencies in `more`, in that order. */
@@ -88,6 +91,19 @@ static inline bool lbl_shard_has(const struct lbl_shard *shard, enum lbl_metric 
 int lbl_shard_reserve(struct lbl_shard *shard, uint32_t capacity);
 /* Reserve for twice as many if the table is full. As above, or -ENOSPC at LBL_BACKENDS_MAX. */
 int lbl_shard_make_room(struct lbl_shard *shard);
+
+/* What was counted until now is not open by the new horizon. */
+void lbl_shard_take_horizon(struct lbl_shard *shard, uint64_t horizon_ns);
+
+/* Return the horizon for the events that follow. */
+static inline uint64_t lbl_shard_horizon(struct lbl_shard *shard)
+{
+	uint64_t horizon = lbl_shared_horizon(shard->shared);
+
+	if (unlikely(horizon != shard->horizon_ns))
+		lbl_shard_take_horizon(shard, horizon);
+	return horizon;
+}
 
 /* Record one event of any format. */
 void lbl_shard_record(struct lbl_shard *shard, const void *data, uint32_t len);
@@ -153,7 +169,16 @@ void lbl_shard_merge(struct lbl_shard *shard, const struct lbl_shard *from,
 
 void lbl_outcomes_add(struct lbl_outcomes *to, const struct lbl_outcomes *from);
 
-/* Set a backend's counters to zero, as lbl_table_clear() does. The caller excludes readers. */
+/*
+ * Add one backend's counts to `tallies`, as lbl_tallies_read() does; `open` only if it is known.
+ * Takes no lock.
+ */
+void lbl_shard_tallies(const struct lbl_shard *shard, uint32_t index, struct lbl_tallies *tallies);
+
+/*
+ * Set a backend's counters to zero, but with `keep_open`, go on with what is known to be open. The
+ * caller excludes readers.
+ */
 void lbl_shard_clear(struct lbl_shard *shard, uint32_t index, bool keep_open);
 
 /* Return a number that has changed if anything was recorded for the backend meanwhile. */

@@ -291,9 +291,8 @@ void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_
 	tallies->probes += probes;
 	tallies->opened += counts[LBL_HOT_OPENED];
 	tallies->open_before += cold->open_before;
-	if (table->sees_opens)
-		tallies->open += cold->open_before + (int64_t)(counts[LBL_HOT_OPENED] - ended -
-							       connect_failed - probes);
+	tallies->open += cold->open_before - READ_ONCE(&cold->not_open) +
+			 (int64_t)(counts[LBL_HOT_OPENED] - ended - connect_failed - probes);
 }
 
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies)
@@ -305,6 +304,14 @@ void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl
 	lbl_tally_add(table, index, LBL_HOT_OPENED, tallies->opened);
 	lbl_owner_add(&table->cold[index].probes, tallies->probes);
 	table->cold[index].open_before += tallies->open_before;
+}
+
+void lbl_tally_none_open(struct lbl_table *table, uint32_t index)
+{
+	struct lbl_tallies tallies = { 0 };
+
+	lbl_tallies_read(table, index, &tallies);
+	lbl_owner_add(&table->cold[index].not_open, tallies.open);
 }
 
 void lbl_table_clear(struct lbl_table *table, uint32_t index, bool keep_open)

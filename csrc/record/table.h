@@ -52,6 +52,7 @@ struct lbl_cold {
 	uint64_t probes;
 	int64_t open_before; /* opened minus closed before the last reset: below 0 if other shards saw
 				the openings */
+	int64_t not_open; /* opened minus closed of connections that do not count as open */
 	uint64_t activity; /* lbl_shard_activity() when it was last looked at */
 	uint64_t changed_ns; /* when it was first found to be that, by the monotonic clock */
 	uint32_t next; /* after it in a list of rows, if it has no name */
@@ -77,7 +78,6 @@ struct lbl_table {
 	uint64_t *hash; /* high half: of the key's hash; low half: index; 0 = empty */
 	uint32_t hash_mask;
 	bool has_ipv6; /* a backend has an IPv6 address */
-	bool sees_opens; /* this shard sees both opened and closed events */
 };
 
 enum { LBL_IDS_MAX = 1 << 20 };
@@ -208,7 +208,8 @@ static inline void lbl_tally_inc(struct lbl_table *table, struct lbl_hot *hot, u
 /* All connection counts of a backend. */
 struct lbl_tallies {
 	uint64_t opened;
-	int64_t open; /* opened minus closed, if the shard sees both; below 0 if others saw more open */
+	int64_t open; /* opened minus closed, of connections that count as open; below 0 if others saw
+			more open */
 	int64_t open_before; /* the part of `open` that is from before the last reset */
 	uint64_t closed[LBL_REASONS];
 	uint64_t probes;
@@ -220,12 +221,15 @@ struct lbl_tallies {
  */
 void lbl_tallies_read(const struct lbl_table *table, uint32_t index, struct lbl_tallies *tallies);
 
-/* Add `tallies` to a backend; what is open now is not, if its table sees no opens. */
+/* Add `tallies` to a backend, besides what is open. */
 void lbl_tallies_merge(struct lbl_table *table, uint32_t index, const struct lbl_tallies *tallies);
 
+/* From now on, nothing that was counted for a backend is open. */
+void lbl_tally_none_open(struct lbl_table *table, uint32_t index);
+
 /*
- * Set a backend's counts to zero, but with `keep_open`, go on with what is open if this shard will
- * see it close. The caller excludes readers.
+ * Set a backend's counts to zero, but with `keep_open`, go on with what is open. The caller excludes
+ * readers.
  */
 void lbl_table_clear(struct lbl_table *table, uint32_t index, bool keep_open);
 

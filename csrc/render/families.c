@@ -83,7 +83,8 @@ static const struct lbl_family families[] = {
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
 	{ "lblatency_connections_open_error",
-	  "Events lost since the last start or reset: open connections may be off by so many",
+	  "By how many open connections may be off: events were lost, or backends removed with "
+	  "open ones",
 	  LBL_GAUGE, LBL_PER_TRACKER, SAMPLES(open_error) },
 	{ "lblatency_running", "1 while events are recorded, 0 also in a copy made by fork()",
 	  LBL_GAUGE, LBL_PER_TRACKER, .in_copy = true, SAMPLES(running) },

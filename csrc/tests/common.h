@@ -231,17 +231,21 @@ static inline struct lbl_tracker *make_tracker(uint32_t max_backends, bool with_
 	return tracker;
 }
 
-/* A shard without a tracker, with its own set of names. */
+/* A shard without a tracker, with its own set of names. All connections count as open. */
 static inline struct lbl_shard *make_shard(uint32_t capacity, bool with_all)
 {
 	struct lbl_buckets *buckets = make_buckets(), *each[LBL_METRICS] = { buckets };
 	struct lbl_intern *names = lbl_intern_new();
+	struct lbl_shared *shared = malloc(sizeof(*shared));
 	struct lbl_shard *shard;
 	uint32_t i;
 
+	REQUIRE(names && shared);
+	lbl_shared_init(shared);
+	lbl_shared_set_horizon(shared, 0);
 	for (i = 0; i < LBL_METRICS && with_all; i++)
 		each[i] = buckets;
-	REQUIRE(names && !lbl_shard_new(each, capacity, names, &lbl_shard_ops, &shard));
+	REQUIRE(!lbl_shard_new(each, capacity, names, &lbl_shard_ops, shared, &shard));
 	lbl_buckets_free(buckets);
 	return shard;
 }
@@ -249,9 +253,12 @@ static inline struct lbl_shard *make_shard(uint32_t capacity, bool with_all)
 static inline void free_shard(struct lbl_shard *shard)
 {
 	struct lbl_intern *names = shard->proxies.names;
+	struct lbl_shared *shared = shard->shared;
 
 	lbl_shard_free(shard);
 	lbl_intern_free(names);
+	lbl_shared_destroy(shared);
+	free(shared);
 }
 
 /* Read streams by a ledger of their own. */
@@ -269,7 +276,9 @@ static inline struct lbl_stream_stats read_streams(struct lbl_stream *const *str
 static inline int start_on(struct lbl_tracker *tracker, struct lbl_stream *const *streams, size_t n,
 			   const char *name)
 {
-	const struct lbl_proxy proxy = { .name = name, .name_bytes = strlen(name) };
+	const struct lbl_proxy proxy = { .name = name,
+					 .name_bytes = strlen(name),
+					 .stream = LBL_ALL_STREAMS };
 
 	return lbl_tracker_start(tracker, streams, n, NULL, &proxy, 1);
 }

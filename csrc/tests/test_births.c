@@ -22,10 +22,11 @@ static uint64_t take(struct lbl_births *births, const struct lbl_decoded_event *
 
 static void test_births_remember_and_forget(void)
 {
-	struct lbl_births births = { 0 };
+	struct lbl_births births;
 	struct lbl_decoded_event event = { .event.port = 80 };
 	uint32_t i, n = 200000;
 
+	lbl_births_init(&births);
 	for (i = 0; i < n; i++) {
 		set_client(&event, i * 7);
 		CHECK(!insert(&births, &event, i + 1));
@@ -46,10 +47,11 @@ static void test_births_remember_and_forget(void)
 /* Beyond the limit, each insertion evicts one entry, and no creation time is invented. */
 static void test_a_full_table_evicts_one_for_one(void)
 {
-	struct lbl_births births = { 0 };
+	struct lbl_births births;
 	struct lbl_decoded_event event = { .client_port = 1 };
 	uint32_t i, known = 0, most = 1 << 20, more = 1000;
 
+	lbl_births_init(&births);
 	for (i = 0; i < most; i++) {
 		set_client(&event, i);
 		CHECK(insert(&births, &event, i + 1) == 0);
@@ -76,9 +78,10 @@ static void test_a_full_table_evicts_one_for_one(void)
 static void test_every_part_of_the_name_counts(void)
 {
 	struct lbl_decoded_event event = { .client_port = 40000, .event.port = 80 }, other;
-	struct lbl_births births = { 0 };
+	struct lbl_births births;
 	int i;
 
+	lbl_births_init(&births);
 	CHECK(take(&births, &event) == 0);
 	for (i = 0; i < 18; i++) {
 		event.event.addr[15] = 1;
@@ -107,9 +110,10 @@ static void test_every_part_of_the_name_counts(void)
 static void test_two_that_could_be_meant(void)
 {
 	struct lbl_decoded_event event = { .client_port = 40000, .event.port = 80 };
-	struct lbl_births births = { 0 };
+	struct lbl_births births;
 	uint64_t created_ns = 77;
 
+	lbl_births_init(&births);
 	CHECK(!insert(&births, &event, 5) && !insert(&births, &event, 5)); /* came twice */
 	CHECK(births.n == 1 && take(&births, &event) == 5 && births.n == 0);
 	CHECK(!insert(&births, &event, 6) && !insert(&births, &event, 7));
@@ -126,8 +130,9 @@ static void test_two_that_could_be_meant(void)
 static void test_no_memory(void)
 {
 	struct lbl_decoded_event event = { .client_port = 1 };
-	struct lbl_births births = { 0 };
+	struct lbl_births births;
 
+	lbl_births_init(&births);
 	no_memory = true;
 	CHECK(insert(&births, &event, 1) == -ENOMEM && take(&births, &event) == 0);
 	no_memory = false;

@@ -70,6 +70,16 @@ static struct lbl_event make_event(bool with_ids)
 	return event;
 }
 
+/* Connections begin at SECOND, most of them. */
+static uint64_t make_horizon(void)
+{
+	static const uint64_t at[] = {
+		0, 1, SECOND, SECOND + 1, LBL_HORIZON_ENDLESS, LBL_HORIZON_UNSET
+	};
+
+	return at[random_below(6)];
+}
+
 static struct lbl_totals scratch[2];
 
 static void check_backend(const struct lbl_shard *a, uint32_t index_a, const struct lbl_shard *b,
@@ -78,8 +88,8 @@ static void check_backend(const struct lbl_shard *a, uint32_t index_a, const str
 	struct lbl_tallies tallies[2] = { 0 };
 	uint32_t metric;
 
-	lbl_tallies_read(&a->table, index_a, &tallies[0]);
-	lbl_tallies_read(&b->table, index_b, &tallies[1]);
+	lbl_shard_tallies(a, index_a, &tallies[0]);
+	lbl_shard_tallies(b, index_b, &tallies[1]);
 	CHECK(!memcmp(&tallies[0], &tallies[1], sizeof(tallies[0])));
 	for (metric = 0; metric < LBL_METRICS; metric++) {
 		if (!lbl_shard_has(a, metric))
@@ -115,6 +125,8 @@ static void check_bursts(bool with_ids, bool with_all)
 	uint64_t total = 0;
 	int round;
 
+	lbl_shared_restart(by_burst->shared); /* an opened event sets the horizon */
+	lbl_shared_restart(one_by_one->shared);
 	for (round = 0; round < ROUNDS; round++) {
 		uint32_t n = 1 + (uint32_t)random_below(LBL_BURST_MAX), i;
 		/* Allocate the exact size, so that a sanitizer detects reads past the end. */
@@ -122,6 +134,12 @@ static void check_bursts(bool with_ids, bool with_all)
 
 		REQUIRE(records);
 		total += n;
+		if (round % 16 == 15) {
+			uint64_t horizon = make_horizon();
+
+			lbl_shared_set_horizon(by_burst->shared, horizon);
+			lbl_shared_set_horizon(one_by_one->shared, horizon);
+		}
 		for (i = 0; i < n; i++)
 			records[i].event = make_event(with_ids);
 		lbl_shard_record_burst(by_burst, &records[0].event, n);
@@ -134,6 +152,7 @@ static void check_bursts(bool with_ids, bool with_all)
 	CHECK(by_burst->outcomes.malformed && kinds(&by_burst->outcomes) == total);
 	CHECK(by_burst->outcomes.ignored && by_burst->outcomes.unmatched &&
 	      by_burst->outcomes.rejected);
+	CHECK(lbl_shared_horizon(by_burst->shared) == lbl_shared_horizon(one_by_one->shared));
 	check_equal(by_burst, one_by_one);
 	free_shard(by_burst);
 	free_shard(one_by_one);

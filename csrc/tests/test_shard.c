@@ -37,7 +37,7 @@ static struct lbl_tallies tallies_of(const struct lbl_shard *shard, uint32_t ind
 {
 	struct lbl_tallies tallies = { 0 };
 
-	lbl_tallies_read(&shard->table, index, &tallies);
+	lbl_shard_tallies(shard, index, &tallies);
 	return tallies;
 }
 
@@ -49,7 +49,6 @@ static void test_each_event_has_one_outcome(void)
 	struct lbl_event event = telling_event(1);
 	struct lbl_tallies tallies;
 
-	shard->table.sees_opens = true;
 	record(shard, &event, 1);
 	CHECK(outcomes->closed == 1 && outcomes->recorded == 1);
 	event.created_ns = 0;
@@ -96,7 +95,6 @@ static void test_merging_moves_all(void)
 	uint32_t metric, index, i;
 
 	to->by_name = true;
-	from->table.sees_opens = true;
 	for (i = 0; i < 12; i++) { /* more than the capacity */
 		event.addr[15] = (uint8_t)i;
 		record(from, &event, 300);
@@ -394,7 +392,7 @@ static void test_clearing_keeps_what_is_open(void)
 	uint32_t metric, seen;
 
 	for (seen = 0; seen < 2; seen++) {
-		shard->table.sees_opens = seen;
+		lbl_shared_set_horizon(shard->shared, seen ? 0 : LBL_HORIZON_ENDLESS);
 		event.type = LBL_OPENED;
 		record(shard, &event, 500);
 		event.type = LBL_CLOSED;

@@ -173,9 +173,9 @@ static void test_a_backend_is_one_row(void)
 	struct lbl_tracker *tracker = make_tracker(10, true);
 	struct lbl_backend *backend = backend_of(tracker, LBL_LIFETIME, "web");
 	int web = lbl_tracker_name(tracker, "web", 3);
-	struct lbl_proxy proxies[] = { { .id = 0, .name = "web", .name_bytes = 3 },
-				       { .id = 9, .name = "web", .name_bytes = 3 },
-				       { .id = 3, .name = "api", .name_bytes = 3 } };
+	struct lbl_proxy proxies[] = { { "web", 3, LBL_ALL_STREAMS, .id = 0 },
+				       { "web", 3, LBL_ALL_STREAMS, .id = 9 },
+				       { "api", 3, LBL_ALL_STREAMS, .id = 3 } };
 	struct lbl_event event = closed_event(SECOND, 1);
 	struct lbl_stream *streams[2];
 	struct lbl_snapshot *snapshot;

@@ -4,6 +4,7 @@
 #include "base/thread.h"
 #include "track/accounting.h"
 #include "track/expiry.h"
+#include "track/open.h"
 #include "track/removal.h"
 
 #define MS 1000000ULL
@@ -22,7 +23,7 @@ static uint64_t interval(const struct lbl_expiry *expiry)
 struct look {
 	struct lbl_tracker *tracker;
 	uint64_t now;
-	bool open_is_known;
+	int64_t open_error;
 };
 
 /* Note a part's activity. Returns since when it is what it is. */
@@ -50,7 +51,7 @@ static bool is_expired(void *ctx, const struct lbl_part *parts, size_t n)
 		since = of_part > since ? of_part : since;
 	}
 	return look->now - since >= look->tracker->expiry.after_ns &&
-	       !(look->open_is_known && lbl_parts_open(parts, n) > 0);
+	       lbl_open_of(parts, n) <= look->open_error;
 }
 
 static void look_at_all(struct lbl_tracker *tracker)
@@ -60,7 +61,7 @@ static void look_at_all(struct lbl_tracker *tracker)
 	size_t n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 
 	WRITE_ONCE(&tracker->expiry.looked_ns, look.now);
-	look.open_is_known = lbl_accounting_lost(tracker) == tracker->lost_before;
+	look.open_error = (int64_t)lbl_open_error(tracker, lbl_accounting_lost(tracker));
 	lbl_remove_parts(tracker, parts, n, is_expired, &look);
 	free(parts);
 }

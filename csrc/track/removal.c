@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
+#include "track/open.h"
 #include "track/removal.h"
 
 /* Number of backends looked at or freed per lock: in between, the drains continue. */
@@ -24,8 +25,8 @@ static void unlock_all(struct lbl_tracker *tracker)
 }
 
 /* Unlink those of the next backends that may go. Returns where the rest begins. */
-static size_t unlink_some(const struct lbl_part *parts, size_t n, size_t first, lbl_may_go *may_go,
-			  void *ctx, size_t *removed)
+static size_t unlink_some(struct lbl_tracker *tracker, const struct lbl_part *parts, size_t n,
+			  size_t first, lbl_may_go *may_go, void *ctx, size_t *removed)
 {
 	size_t i = first, end;
 	uint32_t left;
@@ -36,6 +37,7 @@ static size_t unlink_some(const struct lbl_part *parts, size_t n, size_t first, 
 			i = end;
 			continue;
 		}
+		lbl_open_forget(tracker, &parts[i], end - i);
 		for (; i < end; i++)
 			lbl_shard_unlink(parts[i].shard, parts[i].index);
 		(*removed)++;
@@ -76,7 +78,7 @@ size_t lbl_remove_parts(struct lbl_tracker *tracker, const struct lbl_part *part
 
 	while (i < n) {
 		lock_all(tracker);
-		i = unlink_some(parts, n, i, may_go, ctx, &removed);
+		i = unlink_some(tracker, parts, n, i, may_go, ctx, &removed);
 		unlock_all(tracker);
 	}
 	for (i = 0; removed && i < lbl_tracker_shards(tracker); i++) {
@@ -88,16 +90,6 @@ size_t lbl_remove_parts(struct lbl_tracker *tracker, const struct lbl_part *part
 		}
 	}
 	return removed;
-}
-
-int64_t lbl_parts_open(const struct lbl_part *parts, size_t n)
-{
-	struct lbl_tallies tallies = { 0 };
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		lbl_tallies_read(&parts[i].shard->table, parts[i].index, &tallies);
-	return tallies.open;
 }
 
 /* ---- one backend ---- */

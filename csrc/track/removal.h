@@ -24,7 +24,4 @@ typedef bool lbl_may_go(void *ctx, const struct lbl_part *parts, size_t n);
 size_t lbl_remove_parts(struct lbl_tracker *tracker, const struct lbl_part *parts, size_t n,
 			lbl_may_go *may_go, void *ctx);
 
-/* Return how many connections of a backend are open, by all its parts; below 0 if opens are missing. */
-int64_t lbl_parts_open(const struct lbl_part *parts, size_t n);
-
 #endif

@@ -80,7 +80,7 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 
 static void read_part(struct builder *builder, const struct lbl_shard *shard, uint32_t index)
 {
-	lbl_tallies_read(&shard->table, index, &builder->tallies);
+	lbl_shard_tallies(shard, index, &builder->tallies);
 	lbl_bank_read(&shard->banks[builder->metric], index, &builder->totals);
 }
 

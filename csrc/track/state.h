@@ -42,6 +42,7 @@ struct lbl_tracker {
 	struct lbl_shard *removed; /* its overflow backend has the counts of all removed backends */
 	struct lbl_expiry expiry;
 	struct lbl_totals *scratch; /* for merging, allocated early so that detaching cannot fail */
+	struct lbl_shared shared; /* by the shards of all attachments */
 	struct lbl_attachment *attached;
 	struct lbl_stream **streams; /* of the attachments */
 	size_t n_attached;
@@ -50,6 +51,8 @@ struct lbl_tracker {
 	uint64_t produced_told; /* by the last lbl_accounting_read() */
 	struct lbl_stream_stats past; /* sums over earlier attachments */
 	uint64_t lost_before; /* events lost until the last start or reset */
+	uint64_t open_removed; /* connections that were open in rows removed since then */
+	bool rows_freed; /* rows were removed since then */
 	uint16_t proxy;
 	bool is_copy; /* in a child of fork(), until it starts by itself: streams are the parent's */
 };

@@ -5,6 +5,7 @@
 #include "stream/open.h"
 #include "track/accounting.h"
 #include "track/expiry.h"
+#include "track/open.h"
 #include "track/removal.h"
 #include "track/tracker.h"
 
@@ -54,9 +55,9 @@ static int init(struct lbl_tracker *tracker, struct lbl_buckets *const *buckets)
 	tracker->scratch = calloc(1, sizeof(*tracker->scratch));
 	if (!tracker->names || !tracker->scratch)
 		return -ENOMEM;
-	err = lbl_shard_new(buckets, 0, tracker->names, &by_hand, &tracker->own);
+	err = lbl_shard_new(buckets, 0, tracker->names, &by_hand, NULL, &tracker->own);
 	if (!err)
-		err = lbl_shard_new(buckets, 0, tracker->names, &by_hand, &tracker->removed);
+		err = lbl_shard_new(buckets, 0, tracker->names, &by_hand, NULL, &tracker->removed);
 	if (err)
 		return err;
 	tracker->past.counted = true;
@@ -81,6 +82,7 @@ int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 		return err;
 	}
 	pthread_mutex_init(&tracker->lock, NULL);
+	lbl_shared_init(&tracker->shared);
 	tracker->fork.rank = LBL_FORK_TRACKER;
 	tracker->fork.handle = handle_fork;
 	lbl_fork_register(&tracker->fork);
@@ -130,13 +132,12 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 			   struct lbl_conntrack *conntrack, size_t n_vips)
 {
 	int err = lbl_shard_new(tracker->buckets, tracker->max_backends, tracker->names,
-				&lbl_shard_ops, &ret->shard);
+				&lbl_shard_ops, &tracker->shared, &ret->shard);
 
 	if (!err)
 		err = lbl_proxies_reserve_vips(&ret->shard->proxies, n_vips);
 	if (err)
 		return err;
-	ret->shard->table.sees_opens = true;
 	if (conntrack) {
 		err = lbl_conntrack_begin(conntrack);
 		if (err)
@@ -200,7 +201,7 @@ static struct attachments detach(struct lbl_tracker *tracker)
 	tracker->streams = NULL;
 	tracker->ledger = NULL;
 	tracker->n_attached = 0;
-	tracker->lost_before = lbl_accounting_lost(tracker); /* nothing is open */
+	lbl_open_restart(tracker, lbl_accounting_lost(tracker));
 	return ended;
 }
 
@@ -241,6 +242,8 @@ static void name_proxy(const struct attachments *made, const struct lbl_proxy *p
 	for (i = 0; i < made->n; i++) {
 		struct lbl_proxies *proxies = &made->each[i].shard->proxies;
 
+		if (proxy->stream != LBL_ALL_STREAMS && (size_t)proxy->stream != i)
+			continue;
 		if (proxy->has_vip)
 			lbl_proxies_add_vip(proxies, proxy->vip_addr, proxy->vip_port, name);
 		else
@@ -279,6 +282,7 @@ static int attach_all(struct lbl_tracker *tracker, struct attachments *made,
 
 	if (err)
 		return err;
+	lbl_shared_restart(&tracker->shared);
 	tracker->attached = made->each;
 	tracker->streams = made->streams;
 	tracker->ledger = made->ledger;
@@ -379,6 +383,7 @@ void lbl_tracker_free(struct lbl_tracker *tracker)
 	end(tracker, true);
 	lbl_fork_unregister(&tracker->fork);
 	pthread_mutex_destroy(&tracker->lock);
+	lbl_shared_destroy(&tracker->shared);
 	destroy(tracker);
 }
 
@@ -403,7 +408,7 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	ret->running = is_running(tracker);
 	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
-	ret->open_error = lbl_lost(&ret->events, &ret->outcomes) - tracker->lost_before;
+	ret->open_error = lbl_open_error(tracker, lbl_lost(&ret->events, &ret->outcomes));
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
 }
@@ -449,7 +454,7 @@ static bool is_empty(void *ctx, const struct lbl_part *parts, size_t n)
 
 	for (i = 0; i < n; i++)
 		activity |= lbl_shard_activity(parts[i].shard, parts[i].index, tracker->scratch);
-	return !activity && lbl_parts_open(parts, n) <= 0;
+	return !activity && lbl_open_of(parts, n) <= 0;
 }
 
 void lbl_tracker_reset(struct lbl_tracker *tracker)
@@ -461,13 +466,18 @@ void lbl_tracker_reset(struct lbl_tracker *tracker)
 
 	pthread_mutex_lock(&tracker->lock);
 	lost = lbl_accounting_lost(tracker);
-	keep_open = lost == tracker->lost_before; /* else nothing is known to be open */
-	tracker->lost_before = lost;
+	keep_open = !lbl_open_error(tracker, lost); /* else nothing is known to be open */
+	if (!keep_open)
+		lbl_shared_set_horizon(&tracker->shared, LBL_HORIZON_ENDLESS);
 	for (i = 0; i < lbl_tracker_shards(tracker); i++)
 		reset_shard(lbl_tracker_shard(tracker, i), keep_open);
 	reset_shard(tracker->removed, false);
 	n = lbl_parts_gather(tracker, lbl_tracker_shards(tracker), &parts);
 	lbl_remove_parts(tracker, parts, n, is_empty, tracker);
 	free(parts);
+	if (!keep_open) {
+		lbl_open_restart(tracker, lost);
+		lbl_shared_set_horizon(&tracker->shared, LBL_HORIZON_UNSET);
+	}
 	pthread_mutex_unlock(&tracker->lock);
 }

@@ -38,10 +38,16 @@ int lbl_tracker_find_name(struct lbl_tracker *tracker, const char *name, size_t 
  */
 const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, size_t *len);
 
-/* Maps events to a proxy's name. A proxy id without an entry is named "proxy-<id>". */
+enum { LBL_ALL_STREAMS = -1 };
+
+/*
+ * Maps events to a proxy's name; the last entry counts. A proxy id without an entry is named
+ * "proxy-<id>".
+ */
 struct lbl_proxy {
 	const char *name;
 	size_t name_bytes;
+	int32_t stream; /* whose events: a number in the order of the start, or LBL_ALL_STREAMS */
 	uint16_t id; /* proxy_id of the event; not used with a VIP */
 	bool has_vip; /* maps events whose format tells that the client addressed this VIP: */
 	uint8_t vip_addr[16];
@@ -49,7 +55,7 @@ struct lbl_proxy {
 };
 
 /*
- * Record the events of all `n` streams from now on; on failure, of none. The first proxy is the
+ * Record the events of all `n` streams from now on; on failure, of none. The first proxy is all
  * streams' own, used for proxy id 0. `conntrack` may be NULL; it is scanned at once, and then until
  * the stop. Names are added only on success. -EALREADY while the tracker is running, -EBUSY if a
  * stream is given twice, -ENOSPC if a stream has too many sinks, -ECHILD for a stream from before a
@@ -72,7 +78,7 @@ bool lbl_tracker_running(struct lbl_tracker *tracker);
 struct lbl_tracker_stats {
 	struct lbl_stream_stats events;
 	struct lbl_outcomes outcomes; /* events.received = opened + closed + periodic + malformed */
-	uint64_t open_error; /* events lost since the last start or reset */
+	uint64_t open_error; /* by how much a number of open connections can be off */
 	uint64_t running; /* 1 or 0; 0 in a child of fork() */
 	bool is_copy; /* in a child of fork(), until it starts by itself */
 	uint16_t proxy; /* name's number of the last start's first proxy; 0 = never started */
@@ -85,9 +91,9 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 size_t lbl_tracker_row_bytes(const struct lbl_tracker *tracker);
 
 /*
- * Clear all histograms and connection counts, and forget backends that have nothing open. If events
- * were lost since the last reset, nothing is known to be open. An event recorded meanwhile counts at
- * most once.
+ * Clear all histograms and connection counts, and forget backends that have nothing open. If open
+ * connections have an error, nothing is known to be open, and only what begins from now on will be.
+ * An event recorded meanwhile counts at most once.
  */
 void lbl_tracker_reset(struct lbl_tracker *tracker);
 /* cdef: end */

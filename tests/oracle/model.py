@@ -57,11 +57,13 @@ class Row:
     opened: int = 0
     probes: int = 0
     open_before: int = 0
+    not_open: int = 0  # opened minus closed of connections that began before the horizon
 
     @property
     def open(self) -> int:
         """Opened minus closed; below 0 if this shard saw only the closes."""
-        return self.open_before + self.opened - self.closed.total() - self.probes
+        seen = self.opened - self.closed.total() - self.probes
+        return self.open_before + seen - self.not_open
 
     def add(self, other: Row) -> None:
         """Add what another row counted, besides open connections."""
@@ -81,14 +83,42 @@ class Seen(NamedTuple):
     probes: int
 
 
+class Shared:
+    """What the shards of one start have in common.
+
+    Attributes:
+        births: when each connection opened that was seen to; None if two could be meant.
+        horizon: connections that began earlier do not count as open; None until the first opened
+            event, and until then nothing is known to be open.
+        shards: all of them.
+    """
+
+    def __init__(self) -> None:
+        self.births: dict[tuple[object, ...], int | None] = {}
+        self.horizon: int | None = None
+        self.shards: list[Shard] = []
+
+    def settle(self, began: int) -> None:
+        """Set the horizon if there is none."""
+        if self.horizon is None:
+            self.horizon = began
+            for row in chain.from_iterable(shard.rows.values() for shard in self.shards):
+                row.not_open += row.open
+
+    def is_beyond(self, began: int) -> bool:
+        """Whether a connection began before the horizon."""
+        return self.horizon is not None and began < self.horizon
+
+
 class Shard:
     """What one attachment to one ring counted."""
 
-    def __init__(self, names: dict[int | str, str], limit: int) -> None:
+    def __init__(self, names: dict[int | str, str], limit: int, shared: Shared) -> None:
         self.names = names
+        self.shared = shared
+        shared.shards.append(self)
         self.limit = limit
         self.rows: dict[Place, Row] = {OVERFLOW: Row()}
-        self.births: dict[tuple[object, ...], int | None] = {}
         self.outcomes: Counter[str] = Counter()
 
     def row(self, record: Record) -> Row:
@@ -116,17 +146,23 @@ class Shard:
             return
         self.outcomes[record.kind] += 1
         if record.kind == "opened":
-            self.row(record).opened += 1
+            began = record.created or record.at
+            row = self.row(record)
+            self.shared.settle(began)
+            row.opened += 1
+            row.not_open += self.shared.is_beyond(began)
             if record.connection:
-                known = record.connection in self.births
-                self.births[record.connection] = None if known else record.at
+                births = self.shared.births
+                births[record.connection] = None if record.connection in births else record.at
         elif record.kind == "closed":
             self._close(record, self.row(record))
 
     def _close(self, record: Record, row: Row) -> None:
         created = record.created
         if record.connection:
-            created = created or self.births.pop(record.connection, 0) or 0
+            created = created or self.shared.births.pop(record.connection, 0) or 0
+        if created:
+            row.not_open -= self.shared.is_beyond(created)
         if record.probe:
             row.probes += 1
             self.outcomes["ignored"] += 1
@@ -170,7 +206,9 @@ class TrackerModel:
         self.shards: list[Shard] = []
         self.removed = Row()
         self.produced = self.received = self.dropped = 0
-        self.lost = 0  # since the last start or reset
+        self.lost = 0  # since the last start, or since a reset that started anew
+        self.open_removed = 0  # likewise: connections that were open in rows that went
+        self.rows_freed = False
         self.past: Counter[str] = Counter()
 
     @property
@@ -180,8 +218,10 @@ class TrackerModel:
 
     def start(self, rings: Iterable[Ring], names: dict[int | str, str]) -> None:
         """Attach. What waits in the rings will be received."""
+        self._start_open_anew()
+        shared = Shared()
         for ring in rings:
-            self.shards.append(Shard(names, self.limit))
+            self.shards.append(Shard(names, self.limit, shared))
             self.produced += sum(1 for record in ring.waiting if record.data)
 
     def sent(self, records: Iterable[Record]) -> None:
@@ -208,7 +248,28 @@ class TrackerModel:
                 own.open_before += row.open_before
             self.past += shard.outcomes
         self.shards = []
-        self.lost = 0
+        self._start_open_anew()
+
+    def _start_open_anew(self) -> None:
+        self.lost = self.open_removed = 0
+        self.rows_freed = False
+        for shard in self.shards:
+            shard.shared.horizon = None
+
+    def _open(self, rows: Iterable[Row]) -> int:
+        """How many are known to be open."""
+        known = any(shard.shared.horizon is not None for shard in self.shards)
+        return sum(row.open for row in rows) if known else 0
+
+    @property
+    def open_error(self) -> int:
+        """By how much a number of open connections can be wrong."""
+        overflow = self._open(shard.rows[OVERFLOW] for shard in self.shards)
+        return self.lost + self.open_removed + (abs(overflow) if self.rows_freed else 0)
+
+    def _forget(self, n_open: int) -> None:
+        self.open_removed += abs(n_open)
+        self.rows_freed = True
 
     def record(self, key: Key, ns: int) -> None:
         """Record by hand."""
@@ -218,25 +279,37 @@ class TrackerModel:
 
     def reset(self) -> None:
         """Forget all counts."""
+        keys = {*self.own, *(key for shard in self.shards for key, _ in shard.parts())}
+        opens = {
+            key: self._open(row for s in self.shards for k, row in s.parts() if k == key)
+            for key in keys - {OVERFLOW}
+        }
         self.own = {}
         self.removed = Row()
-        opens: Counter[Key] = Counter()
+        if self.open_error:
+            for shard in self.shards:
+                shard.reset(set())
+            self._start_open_anew()
+            return
         for shard in self.shards:
-            for key, row in shard.parts():
-                opens[key] += row.open
-        known = {key for key, n in opens.items() if n > 0 or key == OVERFLOW}
-        for shard in self.shards:
-            shard.reset(set() if self.lost else known)
-        self.lost = 0
+            shard.reset({OVERFLOW, *(key for key, n in opens.items() if n > 0)})
+        for n_open in opens.values():
+            if n_open <= 0:
+                self._forget(n_open)
 
     def remove(self, key: Key) -> bool:
         """Remove a backend; whether it was known."""
-        parts = [self.own.pop(key)] if key in self.own else []
+        parts = []
         for shard in self.shards:
             for place in [place for place in shard.rows if shard.key(place) == key]:
                 parts.append(shard.rows.pop(place))
+        n_open = self._open(parts)
+        if key in self.own:
+            parts.append(self.own.pop(key))
         for row in parts:
             self.removed.add(row)
+        if parts:
+            self._forget(n_open)
         return bool(parts)
 
     def backends(self) -> dict[Key, Seen]:
@@ -245,7 +318,8 @@ class TrackerModel:
         shards = (shard.parts() for shard in self.shards)
         for key, row in chain(self.own.items(), *shards, [(REMOVED, self.removed)]):
             merged.setdefault(key, []).append(row)
-        live = {id(row) for shard in self.shards for row in shard.rows.values()}
+        known = [shard for shard in self.shards if shard.shared.horizon is not None]
+        live = {id(row) for shard in known for row in shard.rows.values()}
         seen = {key: _merge(rows, live) for key, rows in merged.items()}
         return {key: row for key, row in seen.items() if row.opened or row.closed or row.probes}
 
