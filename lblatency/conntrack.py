@@ -58,8 +58,8 @@ class ConntrackMap(Closing):
     - If later packets overwrite it, up to a scan's interval too short; for a connection that was
       open before the start, too short by its time until the last packet before the start.
     - A connection that no scan saw is `unmatched`, unless this map has shown that its creation
-      times stay: a connection's packets came between two looks while its creation time stayed, and
-      none has ever moved.
+      times stay: a connection's packets came, all on one CPU, between two looks while its creation
+      time stayed, and none has ever moved.
 
     An entry belongs to a connection if its original destination is the event's VIP, or is all 0.
     If it could be another's (there is one for TCP and one for UDP, and the event does not tell the

@@ -193,9 +193,10 @@ bool lbl_same_vip(const struct lbl_connection *a, const struct lbl_connection *b
 	       !memcmp(a->vip_addr, b->vip_addr, sizeof(a->vip_addr));
 }
 
-/* Merge the value of one CPU; it is zero if the CPU never saw the connection. */
-static void add_value(struct lbl_connection *ret, const uint8_t *value, size_t offset)
+/* Merge the value of one CPU. Returns false if it is zero: the CPU never saw the connection. */
+static bool add_value(struct lbl_connection *ret, const uint8_t *value, size_t offset)
 {
+	static const struct numbers none;
 	struct numbers from;
 
 	memcpy(&from, value + offset, sizeof(from));
@@ -207,6 +208,7 @@ static void add_value(struct lbl_connection *ret, const uint8_t *value, size_t o
 	ret->packets_rev += from.packets_rev;
 	ret->bytes_fwd += from.bytes_fwd;
 	ret->bytes_rev += from.bytes_rev;
+	return memcmp(&from, &none, sizeof(none));
 }
 
 /* Combine the values of an entry, into a connection whose key is read already. */
@@ -217,7 +219,7 @@ static void read_values(const struct lbl_entries *entries, const uint8_t *values
 					 : offsetof(struct lbl_ct_value4, created_ns);
 	struct lbl_connection one = { 0 };
 	bool same = true;
-	size_t i;
+	size_t i, held = 0;
 
 	memset(ret->vip_addr, 0, sizeof(ret->vip_addr));
 	ret->vip_port = 0;
@@ -230,8 +232,9 @@ static void read_values(const struct lbl_entries *entries, const uint8_t *values
 			memcpy(ret->vip_addr, one.vip_addr, sizeof(ret->vip_addr));
 		if (!ret->vip_port)
 			ret->vip_port = one.vip_port;
-		add_value(ret, values, offset);
+		held += add_value(ret, values, offset);
 	}
+	ret->is_split = held > 1;
 	if (!same)
 		ret->created_ns = 0;
 }

@@ -21,6 +21,7 @@ struct lbl_connection {
 	uint8_t protocol;
 	uint8_t vip_addr[16];
 	uint16_t vip_port;
+	bool is_split; /* several CPUs have a value */
 	uint64_t created_ns;
 	uint64_t last_seen_ns;
 	uint64_t packets_fwd;

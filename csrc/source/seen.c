@@ -22,6 +22,7 @@ struct record {
 	uint64_t birth_ns; /* earliest creation time of the current connection; 0 = unknown */
 	uint64_t used_ns; /* end of the last connection that was closed; 0 = none */
 	uint64_t gone_ns; /* the first scan that did not find it; 0 = it is there */
+	bool unsure; /* the birth may be that of an earlier connection, whose close has not come */
 	struct lbl_connection last; /* the last look */
 };
 
@@ -168,7 +169,11 @@ static bool has_birth(const struct lbl_seen *seen, const struct record *record)
 	return record->birth_ns > used_until(seen, record);
 }
 
-enum change { SAME, MOVED, ANEW };
+/*
+ * DOUBT: times of this map do not move, but here is another one, and no close between. Either this is
+ * a later connection, and the close was lost or is late, or times do move.
+ */
+enum change { SAME, MOVED, DOUBT, ANEW };
 
 /* Is the entry still the same connection's as at the last look? */
 static enum change compare(const struct lbl_seen *seen, const struct record *record,
@@ -179,22 +184,28 @@ static enum change compare(const struct lbl_seen *seen, const struct record *rec
 		return ANEW;
 	if (look->created_ns == record->last.created_ns)
 		return SAME;
+	if (has_birth(seen, record))
+		return is_steady(seen) ? DOUBT : MOVED;
 	if (is_steady(seen))
 		return ANEW;
-	if (has_birth(seen, record))
-		return MOVED;
 	return look->created_ns > used_until(seen, record) ? ANEW : MOVED;
 }
 
-/* Learn whether the map's creation times move: only a connection whose close has not come tells. */
+/*
+ * Learn whether the map's creation times move: only a connection whose close has not come tells. The
+ * earliest of several CPUs' times stays also if each CPU overwrites its own, but not where the packets
+ * come now.
+ */
 static void learn(struct lbl_seen *seen, const struct record *record, enum change change,
 		  const struct lbl_connection *look)
 {
+	bool grew = look->packets_fwd > record->last.packets_fwd;
+
 	if (!look->created_ns || !has_birth(seen, record))
 		return;
-	if (change == MOVED)
+	if (change == MOVED || (change == DOUBT && grew))
 		seen->moved = true;
-	else if (change == SAME && look->packets_fwd > record->last.packets_fwd)
+	else if (change == SAME && grew && !look->is_split)
 		seen->stayed = true;
 }
 
@@ -235,6 +246,8 @@ void lbl_seen_add(struct lbl_seen *seen, const struct lbl_connection *found)
 	if (record) {
 		change = compare(seen, record, found);
 		learn(seen, record, change, found);
+		if (change == DOUBT || change == ANEW)
+			record->unsure = change == DOUBT;
 		if (!lbl_same_vip(found, &record->last))
 			record->used_ns = 0; /* that was the other's close */
 	} else {
@@ -276,6 +289,7 @@ static void replace(struct record *record, const struct lbl_connection *look)
 	record->last = *look;
 	record->birth_ns = 0;
 	record->used_ns = 0;
+	record->unsure = false;
 }
 
 static enum lbl_seen_close born(const struct lbl_seen *seen, const struct record *record,
@@ -283,6 +297,8 @@ static enum lbl_seen_close born(const struct lbl_seen *seen, const struct record
 {
 	if (!record || !has_birth(seen, record))
 		return LBL_SEEN_NONE;
+	if (record->unsure)
+		return LBL_SEEN_UNKNOWN;
 	*created_ns = record->birth_ns;
 	return LBL_SEEN_BORN;
 }
@@ -306,14 +322,18 @@ static enum lbl_seen_close born_by_both(struct lbl_seen *seen, const struct reco
 {
 	enum change change = compare(seen, record, look);
 
+	/* The event may be late, and the entry that of the next connection. */
+	if (change == DOUBT && look->created_ns > ended_ns)
+		change = ANEW;
 	learn(seen, record, change, look);
 	if (change == ANEW) {
-		/* The event may be late, and the entry that of the next connection. */
-		if (look->created_ns > ended_ns && born(seen, record, created_ns) == LBL_SEEN_BORN)
-			return LBL_SEEN_BORN;
+		if (look->created_ns > ended_ns && has_birth(seen, record))
+			return born(seen, record, created_ns);
 		return born_at_look(seen, record, look, created_ns);
 	}
 	if (has_birth(seen, record) && look->created_ns) {
+		if (change == DOUBT || record->unsure)
+			return LBL_SEEN_UNKNOWN;
 		*created_ns = earlier(record->birth_ns, look->created_ns);
 		return LBL_SEEN_BORN;
 	}

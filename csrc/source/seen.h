@@ -26,7 +26,7 @@ struct lbl_seen {
 	uint32_t scan; /* number of the last scan */
 	bool scanning; /* it is under way */
 	uint64_t scan_ns; /* when it began */
-	bool stayed, moved; /* what creation times did while packets came; never forgotten */
+	bool stayed, moved; /* what creation times did while packets came; moving weighs more */
 	uint64_t forgotten; /* connections for which there was no room */
 };
 

@@ -193,6 +193,95 @@ static void test_extreme_times(void)
 	lbl_seen_destroy(&seen);
 }
 
+/* A connection's packets come, and its creation time stays. */
+static void prove(void)
+{
+	REQUIRE(!lbl_seen_init(&seen, 1000));
+	see(100, SECOND, 1);
+	see(100, SECOND, 2);
+	REQUIRE(seen.stayed && !seen.moved);
+}
+
+/* One connection that looked the same misleads until the next one moves, not for good. */
+static void test_times_that_stayed_once_may_move(void)
+{
+	struct lbl_connection look = connection(4, 30 * SECOND, 1);
+	uint32_t i;
+
+	prove();
+	for (i = 0; i < 3; i++) {
+		begin();
+		for (uint32_t client = 1; client <= 2; client++) {
+			struct lbl_connection found = connection(client, (10 + i) * SECOND, 1 + i);
+
+			lbl_seen_add(&seen, &found);
+		}
+		end();
+		CHECK(seen.moved == (i > 0));
+	}
+	see(100, SECOND, 3);
+	CHECK(seen.moved);
+	CHECK(!close_at(1, 20 * SECOND, NULL)); /* it may have been two */
+	CHECK(close_at(2, 20 * SECOND, NULL) == 10 * SECOND);
+	CHECK(!close_at(4, 31 * SECOND, &look));
+	lbl_seen_destroy(&seen);
+	/* the close is the first to see it */
+	prove();
+	see(4, 29 * SECOND, 0);
+	CHECK(!close_at(4, 31 * SECOND, &look) && seen.moved);
+	lbl_seen_destroy(&seen);
+}
+
+/* The earliest of several CPUs' times stays, though each CPU overwrites its own. */
+static void test_several_cpus_prove_nothing(void)
+{
+	struct lbl_connection split = connection(1, SECOND, 1);
+
+	REQUIRE(!lbl_seen_init(&seen, 1000));
+	split.is_split = true;
+	for (; split.packets_fwd < 4; split.packets_fwd++) {
+		begin();
+		lbl_seen_add(&seen, &split);
+		end();
+	}
+	CHECK(close_at(1, 2 * SECOND, &split) == SECOND);
+	CHECK(!seen.stayed && !seen.moved);
+	lbl_seen_destroy(&seen);
+}
+
+/* Whose the entry is cannot be told, but another connection's time can move nothing. */
+static void test_a_lost_close_proves_nothing(void)
+{
+	struct lbl_connection other = connection(3, 30 * SECOND, 1), look;
+
+	prove();
+	see(1, 10 * SECOND, 5);
+	see(1, 20 * SECOND, 5);
+	see(2, 10 * SECOND, 5);
+	look = connection(2, 20 * SECOND, 5);
+	CHECK(!close_at(1, 25 * SECOND, NULL) && !close_at(2, 25 * SECOND, &look));
+	CHECK(!seen.moved && close_at(3, 31 * SECOND, &other) == 30 * SECOND);
+	see(1, 40 * SECOND, 6); /* that is another's for certain */
+	CHECK(close_at(1, 41 * SECOND, NULL) == 40 * SECOND);
+	see(1, 50 * SECOND, 5);
+	see(1, 60 * SECOND, 5);
+	look = connection(1, 60 * SECOND, 5);
+	CHECK(!close_at(1, 65 * SECOND, &look) && !seen.moved);
+	lbl_seen_destroy(&seen);
+}
+
+/* The close is late: the entry is that of the next connection, which has more packets. */
+static void test_a_late_close_tells_why_the_time_differs(void)
+{
+	struct lbl_connection look = connection(1, 20 * SECOND, 9);
+
+	prove();
+	see(1, 10 * SECOND, 1);
+	CHECK(close_at(1, 12 * SECOND, &look) == 10 * SECOND && !seen.moved);
+	CHECK(close_at(1, 23 * SECOND, &look) == 20 * SECOND && !seen.moved);
+	lbl_seen_destroy(&seen);
+}
+
 int main(void)
 {
 	RUN(test_connections_are_told_apart);
@@ -202,5 +291,9 @@ int main(void)
 	RUN(test_a_close_during_a_scan_counts);
 	RUN(test_unknown_closes_take_no_memory);
 	RUN(test_extreme_times);
+	RUN(test_times_that_stayed_once_may_move);
+	RUN(test_several_cpus_prove_nothing);
+	RUN(test_a_lost_close_proves_nothing);
+	RUN(test_a_late_close_tells_why_the_time_differs);
 	return checks_done();
 }

@@ -128,6 +128,38 @@ def test_a_map_that_has_moved_is_not_trusted(watched: Watched) -> None:
     other.close()
 
 
+@pytest.mark.skipif(bpf.possible_cpus() < 2, reason="a connection cannot move to another CPU")
+@pytest.mark.parametrize("kind", sorted(PER_CPU))
+def test_a_connection_that_changed_its_cpu_proves_nothing(kind: int) -> None:
+    """Each CPU overwrites its own value's time, so the first CPU's stays while packets come."""
+    table = Table(kind, unified=False)
+    watched = Watched(table)
+    watched.start()
+    for packets in (0, 3, 4):
+        table.put(OTHER, per_cpu=numbers(10 * SECOND, 5) + numbers(11 * SECOND, packets)[:packets])
+        watched.conntrack.scan()
+    assert not watched.conntrack.status()["stayed"]
+    for k in range(5):
+        watched.see((20 + k) * SECOND, packets=1 + k)
+    watched.close(25 * SECOND)
+    assert watched.result() == (1, 5, 0, 0)
+    watched.tracker.stop()
+    table.close()
+
+
+def test_a_map_that_stayed_once_may_move(watched: Watched) -> None:
+    """One connection that looked the same misleads until the next one moves, not for good."""
+    watched.prove()
+    watched.see(10 * SECOND, packets=1)
+    watched.see(11 * SECOND, packets=2)
+    assert watched.conntrack.status()["moved"]
+    watched.see(20 * SECOND, packets=1, client=OTHER)
+    watched.see(22 * SECOND, packets=2, client=OTHER)
+    watched.close(23 * SECOND, OTHER)
+    watched.close(24 * SECOND)  # there may have been two
+    assert watched.result() == (1, 3, 1, 0)
+
+
 def test_the_thread_scans() -> None:
     """A connection is seen within seconds, without anyone's help; stop() ends the thread."""
     table = Table(bpf.HASH, unified=True)
