@@ -25,7 +25,8 @@ struct lbl_conntrack {
 	int refs;
 	struct lbl_entries entries;
 	pthread_mutex_t control;
-	uint32_t users;
+	uint32_t users; /* that began since the last fork */
+	uint32_t forks; /* how many processes this is away from the one that opened the map */
 	pthread_t thread;
 	bool threaded;
 	pthread_mutex_t lock;
@@ -46,7 +47,7 @@ static uint64_t cpu_time_ns(void)
 
 /* ---- creation ---- */
 
-/* The child has no thread that scans, nor any that waits. */
+/* The child has no thread that scans, nor any that waits, and it starts without users. */
 static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 {
 	struct lbl_conntrack *conntrack = (struct lbl_conntrack *)entry;
@@ -58,6 +59,8 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 	}
 	if (phase == LBL_FORK_CHILD) {
 		conntrack->threaded = false;
+		conntrack->users = 0;
+		conntrack->forks++;
 		lbl_seen_end(&conntrack->seen);
 		lbl_cond_init(&conntrack->changed);
 	}
@@ -313,7 +316,7 @@ static void clear(struct lbl_conntrack *conntrack)
 	pthread_mutex_unlock(&conntrack->lock);
 }
 
-int lbl_conntrack_begin(struct lbl_conntrack *conntrack)
+int lbl_conntrack_begin(struct lbl_conntrack *conntrack, struct lbl_conntrack_use *ret)
 {
 	int err = 0;
 
@@ -325,17 +328,20 @@ int lbl_conntrack_begin(struct lbl_conntrack *conntrack)
 	if (!err) {
 		conntrack->users++;
 		lbl_ref(&conntrack->refs);
+		*ret = (struct lbl_conntrack_use){ conntrack, conntrack->forks };
 	}
 	pthread_mutex_unlock(&conntrack->control);
 	return err;
 }
 
-void lbl_conntrack_end(struct lbl_conntrack *conntrack)
+void lbl_conntrack_end(const struct lbl_conntrack_use *use)
 {
+	struct lbl_conntrack *conntrack = use->conntrack;
+
 	if (!conntrack)
 		return;
 	pthread_mutex_lock(&conntrack->control);
-	if (!--conntrack->users) {
+	if (use->forks == conntrack->forks && !--conntrack->users) {
 		stop_thread(conntrack);
 		clear(conntrack);
 	}

@@ -53,13 +53,19 @@ struct lbl_conntrack_stats {
 void lbl_conntrack_stats(struct lbl_conntrack *conntrack, struct lbl_conntrack_stats *ret);
 /* cdef: end */
 
+/* A use of the map. In a child of fork(), what the parent had begun is none of the child's. */
+struct lbl_conntrack_use {
+	struct lbl_conntrack *conntrack; /* NULL = none */
+	uint32_t forks; /* before it began */
+};
+
 /*
- * Begin to use the map: a thread scans it about once per second from now on, until as many ends.
+ * Begin to use the map: a thread scans it about once per second from now on, until all uses end.
  * Takes a reference. The caller holds no lock. Returns 0, or -errno if there can be no thread.
  */
-int lbl_conntrack_begin(struct lbl_conntrack *conntrack);
-/* Drops the reference. NULL is legal. */
-void lbl_conntrack_end(struct lbl_conntrack *conntrack);
+int lbl_conntrack_begin(struct lbl_conntrack *conntrack, struct lbl_conntrack_use *ret);
+/* Drops the reference. Legal on a zeroed struct. */
+void lbl_conntrack_end(const struct lbl_conntrack_use *use);
 
 /* Make a source of creation times, valid between begin and end. */
 struct lbl_birth_source lbl_conntrack_births(struct lbl_conntrack *conntrack);

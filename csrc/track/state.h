@@ -15,7 +15,7 @@
 struct lbl_attachment {
 	struct lbl_stream *stream;
 	struct lbl_shard *shard;
-	struct lbl_conntrack *conntrack; /* begun; may be NULL */
+	struct lbl_conntrack_use conntrack;
 	struct lbl_drain_counts before; /* the stream's counts when it was attached */
 };
 

@@ -120,7 +120,7 @@ static void free_attachments(struct attachments *made)
 
 	for (i = 0; i < made->n; i++) {
 		lbl_shard_free(made->each[i].shard);
-		lbl_conntrack_end(made->each[i].conntrack);
+		lbl_conntrack_end(&made->each[i].conntrack);
 	}
 	free(made->each);
 	lbl_ledger_free(made->ledger);
@@ -139,10 +139,9 @@ static int make_attachment(struct lbl_tracker *tracker, struct lbl_attachment *r
 	if (err)
 		return err;
 	if (conntrack) {
-		err = lbl_conntrack_begin(conntrack);
+		err = lbl_conntrack_begin(conntrack, &ret->conntrack);
 		if (err)
 			return err;
-		ret->conntrack = conntrack;
 		ret->shard->birth_source = lbl_conntrack_births(conntrack);
 	}
 	return 0;

@@ -24,6 +24,11 @@ TUPLE = ("192.0.2.7", 40000)
 OTHER = ("192.0.2.8", 40000)
 
 
+def threads() -> list[str]:
+    """The names of this process's threads."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def numbers(created: int, packets: int = 1) -> list[tuple[int, ...]]:
     """An entry's numbers as one CPU has them."""
     return [(created, created, packets, packets, 60 * packets, 60 * packets)]
@@ -164,9 +169,6 @@ def test_the_thread_scans() -> None:
     """A connection is seen within seconds, without anyone's help; stop() ends the thread."""
     table = Table(bpf.HASH, unified=True)
     watched = Watched(table)
-
-    def threads() -> list[str]:
-        return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
     assert "lbl-scan" not in threads()
     watched.start()
@@ -418,3 +420,32 @@ def test_a_child_scans_for_itself(watched: Watched) -> None:
         busy.join()
     watched.close(12 * SECOND)
     assert watched.result() == (1, 2, 0, 0)
+
+
+def test_a_childs_thread_is_its_own(watched: Watched) -> None:
+    """In a child, only those use the map who began there, whoever used it in the parent."""
+
+    def begin(tracker: LatencyTracker) -> LatencyTracker:
+        tracker.start(stats.create_event_stream(stats.MemoryRing(4096)), watched.conntrack, "web")
+        wait_until(lambda: "lbl-scan" in threads(), "the thread to begin")
+        return tracker
+
+    def end(tracker: LatencyTracker) -> None:
+        tracker.stop()
+        wait_until(lambda: "lbl-scan" not in threads(), "the thread to end")
+
+    def with_the_inherited() -> None:
+        end(begin(watched.tracker))
+
+    def with_others() -> None:
+        end(begin(LatencyTracker()))
+        first, second = begin(LatencyTracker()), begin(LatencyTracker())
+        watched.tracker = first  # the inherited one goes: it never used the map here
+        first.stop()
+        assert "lbl-scan" in threads()
+        end(second)
+        end(begin(first))
+
+    in_child(with_the_inherited)
+    in_child(with_others)
+    wait_until(lambda: watched.conntrack.status()["scans"] >= 3, "the parent's thread to go on")
