@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["doubles"]
 
 _REAL = frozenset("?bBhHiIlLqQnNefd")  # what `struct` unpacks to a number
-_ITERATED = ("g", "O")  # long doubles and objects: `struct` cannot, but the array itself can
+_ITERATED = frozenset("gO")  # long doubles and objects: `struct` cannot, but the array itself can
 
 
 def doubles(numbers: Any) -> memoryview:
@@ -37,7 +37,7 @@ def doubles(numbers: Any) -> memoryview:
         raise _refusal(numbers)
     if view.format == "d" and view.c_contiguous:
         return view
-    return _copy(numbers if view.format in _ITERATED else _items(view))
+    return _copy(_items(numbers, view))
 
 
 def _refusal(numbers: object) -> TypeError:
@@ -46,9 +46,15 @@ def _refusal(numbers: object) -> TypeError:
     )
 
 
-def _items(view: memoryview) -> Iterable[float]:
+def _items(numbers: Any, view: memoryview) -> Iterable[float]:
     """All items of a buffer, in C's order."""
-    if view.format.lstrip("@=<>!") not in _REAL:
+    code = view.format.lstrip("@=<>!")
+    if code in _ITERATED:
+        items: Iterable[Any] = numbers
+        for _ in range(1, view.ndim):
+            items = chain.from_iterable(items)
+        return items
+    if code not in _REAL:
         raise TypeError(f"seconds must be real numbers, not of format {view.format!r}")
     return chain.from_iterable(struct.iter_unpack(view.format, view.tobytes()))
 

@@ -36,7 +36,17 @@ KINDS: dict[str, Callable[[], Any]] = {
     "read only": lambda: memoryview(array("d", WHOLE)).toreadonly(),
     "ctypes": lambda: (ctypes.c_double * 5)(*WHOLE),
     "ctypes of floats": lambda: (ctypes.c_float * 5)(*WHOLE),
+    "ctypes of long doubles": lambda: (ctypes.c_longdouble * 5)(*WHOLE),
+    "ctypes of two dimensions": lambda: (ctypes.c_longdouble * 2 * 3).from_buffer_copy(
+        GRID.astype("g").tobytes()
+    ),
 }
+KINDS |= {
+    f"{dimensions} of {name}": partial(np.reshape, GRID.astype(name), shape)
+    for name in "dgOf"
+    for dimensions, shape in {"two dimensions": (3, 2), "four": (1, 3, 1, 2)}.items()
+}
+KINDS |= {f"transposed, of {name}": partial(np.asfortranarray, GRID, name) for name in "dgOf"}
 KINDS |= {f"array('{code}')": partial(array, code, WHOLE) for code in "bBhHiIlLqQfd"}
 KINDS |= {
     f"NumPy {name}": partial(np.array, WHOLE, name)
@@ -69,7 +79,17 @@ def test_fractions_are_as_exact_as_their_type(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "empty", [[], (), array("d"), array("f"), np.zeros((0, 3)), np.zeros(0, "i4"), iter([])]
+    "empty",
+    [
+        [],
+        (),
+        array("d"),
+        array("f"),
+        np.zeros((0, 3)),
+        np.zeros((2, 0), "O"),
+        np.zeros(0, "i4"),
+        iter([]),
+    ],
 )
 def test_nothing_is_nothing(empty: Any) -> None:
     """Of no numbers, 0 are recorded."""
@@ -85,7 +105,13 @@ def test_doubles_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1, 2.0**63, 10**400])
-@pytest.mark.parametrize("make", [list, tuple, iter, lambda n: np.array(n, "O"), deque])
+@pytest.mark.parametrize(
+    "make",
+    [
+        list, tuple, iter, lambda n: np.array(n, "O"), deque,
+        lambda n: np.array(n, "O").reshape(2, 2),
+    ],
+)  # fmt: skip
 def test_one_bad_duration_refuses_all(make: Any, value: float) -> None:
     """The error has the index, and nothing is recorded."""
     tracker = LatencyTracker()
@@ -101,6 +127,10 @@ def test_one_that_is_no_number_refuses_all(item: object) -> None:
     for numbers in ([1, 2, item], (each for each in (1, 2, item))):
         with pytest.raises(TypeError, match="item 2: must be real number, not"):
             tracker.record_many("web", TARGET, numbers)
+    grid = np.array([[1, 2], [0, 3]], "O")
+    grid[1, 0] = item
+    with pytest.raises(TypeError, match="item 2: must be real number, not"):
+        tracker.record_many("web", TARGET, grid)
     assert tracker.event_counts()["observed"] == 0
 
 
