@@ -203,6 +203,7 @@ class LatencyTracker:
             raise no_room(self._max_backends, row_bytes, len(rings))
         check_room(rc, "attaching to the event stream")
         self._started = start
+        self._forget_start_if_stopped()
 
     def _warn_of_other(self, start: _Start) -> None:
         running = self._started or start  # another thread is about to write it, or has just stopped
@@ -218,7 +219,12 @@ class LatencyTracker:
     def stop(self) -> None:
         """Record the events that are still in the rings, then stop. The histograms stay."""
         lib.lbl_tracker_stop(self._ptr)
-        self._started = None
+        self._forget_start_if_stopped()
+
+    def _forget_start_if_stopped(self) -> None:
+        # A signal handler or another thread may have stopped or started the tracker meanwhile.
+        if not self.running():
+            self._started = None
 
     def running(self) -> bool:
         """Whether events are being recorded; False in a child of `fork()`."""

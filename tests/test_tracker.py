@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -578,32 +579,58 @@ def test_a_stream_used_too_often_is_refused_in_plain_words() -> None:
     assert len(subscriptions) == 16
 
 
+class Interrupted:
+    """The C library, with a signal handler that runs right after the first call of a function."""
+
+    def __init__(self, function: str, handler: Callable[[], object]) -> None:
+        self.function, self.handler, self.called = function, handler, False
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(lib, name)
+        if name != self.function or self.called:
+            return found
+
+        def call(*arguments: Any) -> Any:
+            result = found(*arguments)
+            self.called = True
+            self.handler()
+            return result
+
+        return call
+
+
 def test_a_signal_handler_may_stop_a_tracker_that_is_being_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each reading is one call into C: what stops the tracker right after it changes nothing."""
     rig = Rig()
     rig.send(closed(HOUR))
-    read = lib.lbl_tracker_stats
-    stopped = []
-
-    class Interrupted:
-        """The C library, with a handler that runs as soon as the tracker is read."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(lib, name)
-
-        def lbl_tracker_stats(self, *arguments: Any) -> int:
-            code = int(read(*arguments))
-            rig.tracker.stop()
-            stopped.append(not rig.tracker.running())
-            return code
-
-    monkeypatch.setattr("lblatency.tracker.lib", Interrupted())
+    interrupted = Interrupted("lbl_tracker_stats", rig.tracker.stop)
+    monkeypatch.setattr("lblatency.tracker.lib", interrupted)
     assert rig.tracker.event_counts()["received"] == 1
-    assert stopped == [True]
+    assert interrupted.called
+    assert not rig.tracker.running()
     monkeypatch.undo()
     assert assert_accounted(rig.tracker)["received"] == 1
+
+
+def test_a_signal_handler_may_stop_a_tracker_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And start one that stops: its repr says which came last, and no later start warns."""
+    tracker, stream = LatencyTracker(), stats.create_event_stream(stats.MemoryRing())
+    stopping = Interrupted("lbl_tracker_start", tracker.stop)
+    monkeypatch.setattr("lblatency.tracker.lib", stopping)
+    tracker.start(stream, None, "web")
+    assert stopping.called
+    assert not tracker.running()
+    assert repr(tracker) == "<LatencyTracker: stopped, metrics=('lifetime',)>"
+    starting = Interrupted("lbl_tracker_stop", lambda: tracker.start(stream, None, "api"))
+    monkeypatch.setattr("lblatency.tracker.lib", starting)
+    tracker.start(stream, None, "web")
+    tracker.stop()
+    assert starting.called
+    assert tracker.running()
+    assert repr(tracker).startswith("<LatencyTracker: running, proxy_name='api'")
+    tracker.start(stream, None, "api")
 
 
 def test_proxies_must_be_a_mapping() -> None:
