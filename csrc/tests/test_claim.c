@@ -176,6 +176,27 @@ static void test_a_hostile_page(void)
 	tear_down();
 }
 
+/* Who waits for a futex sets a flag in its word. The claim is ours as before, and goes as a whole. */
+static void test_flags_beside_our_number_go_with_it(void)
+{
+	static const uint32_t flags[] = { FUTEX_WAITERS, FUTEX_OWNER_DIED,
+					  FUTEX_WAITERS | FUTEX_OWNER_DIED };
+	struct claimer claimer = { 0 }, other = { .drops = true };
+	size_t i;
+
+	set_up();
+	for (i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		claim(&claimer);
+		REQUIRE(!claimer.err && *word() == (uint32_t)gettid());
+		*word() |= flags[i];
+		CHECK(claim_in_thread(&other) == -EBUSY);
+		lbl_claim_drop(&claimer.claims, page);
+		CHECK(!*word());
+		CHECK(!claim_in_thread(&other) && !*word());
+	}
+	tear_down();
+}
+
 enum { RACERS = 4, ROUNDS = 2000 };
 
 static uint64_t inside, most_inside;
@@ -224,6 +245,7 @@ int main(void)
 	RUN(test_a_killed_holder_frees_it);
 	RUN(test_a_child_neither_has_nor_frees_it);
 	RUN(test_a_hostile_page);
+	RUN(test_flags_beside_our_number_go_with_it);
 	RUN(test_one_of_many_has_it);
 	return checks_done();
 }

@@ -166,6 +166,26 @@ static void test_sums_of_a_map_never_go_down(void)
 	end_producer(&web);
 }
 
+/* A map may hold any numbers: sums that no 64 bits hold stop at the largest. */
+static void test_sums_of_a_map_do_not_overflow(void)
+{
+	static const struct lbl_counters steps[] = {
+		{ UINT64_MAX - 1, 3 }, { 5, UINT64_MAX }, { 4, 0 }, { 9, 9 }, { 8, 8 }
+	};
+	struct lbl_counted_reading reading;
+	struct producer web = make_producer(0, 0);
+	size_t i;
+
+	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		set_counters(&web, steps[i].produced, steps[i].dropped);
+		CHECK(!lbl_counted_read(web.stream->counters, &reading));
+		CHECK(reading.sums.produced == (i ? UINT64_MAX : UINT64_MAX - 1));
+		CHECK(reading.sums.dropped == (i ? UINT64_MAX : 3));
+	}
+	CHECK(reading.restarts == 3);
+	end_producer(&web);
+}
+
 static void test_counts_start_with_the_ledger(void)
 {
 	struct producer web = make_producer(1000, 7);
@@ -498,6 +518,7 @@ int main(void)
 {
 	RUN(test_a_map_has_one_count_per_process);
 	RUN(test_sums_of_a_map_never_go_down);
+	RUN(test_sums_of_a_map_do_not_overflow);
 	RUN(test_counts_start_with_the_ledger);
 	RUN(test_a_map_that_goes_down);
 	RUN(test_a_sum_that_is_open_stays_so);
