@@ -94,6 +94,12 @@ static bool is_ahead(const struct lbl_ring *ring, uint64_t at, uint64_t end)
 	       lbl_ring_is_boundary(ring, at);
 }
 
+static void skip(struct lbl_ring *ring, uint64_t end, struct lbl_drain_counts *counts)
+{
+	lbl_owner_add(&counts->corrupt, 1);
+	ring->position = end;
+}
+
 void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts)
 {
 	uint64_t at = __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
@@ -109,10 +115,8 @@ void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts)
 		ring->position = at;
 		return;
 	}
-	if (!is_sane) {
-		lbl_owner_add(&counts->corrupt, 1);
-		ring->position = end;
-	}
+	if (!is_sane)
+		skip(ring, end, counts);
 	__atomic_store_n(ring->consumer_pos, ring->position, __ATOMIC_RELEASE);
 }
 
@@ -120,6 +124,10 @@ void lbl_drain_begin(struct lbl_ring *ring, struct lbl_drain_counts *counts)
 {
 	ring->position = __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE);
 	lbl_drain_settle(ring, counts);
+	if (lbl_ring_is_at_record(ring))
+		return;
+	skip(ring, lbl_ring_end(ring), counts);
+	__atomic_store_n(ring->consumer_pos, ring->position, __ATOMIC_RELEASE);
 }
 
 uint64_t lbl_drain_end(struct lbl_ring *ring, struct lbl_drain_counts *counts)

@@ -27,7 +27,10 @@ struct lbl_drain_counts {
  */
 void lbl_drain_settle(struct lbl_ring *ring, struct lbl_drain_counts *counts);
 
-/* Start where the consumer position stands, as the only consumer from now on. */
+/*
+ * Start where the consumer position stands, as the only consumer from now on. Whoever consumed before
+ * may have left it anywhere: if it is within a record, the ring is skipped to its end.
+ */
 void lbl_drain_begin(struct lbl_ring *ring, struct lbl_drain_counts *counts);
 
 /*

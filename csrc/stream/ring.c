@@ -112,6 +112,11 @@ void lbl_ring_unmap(struct lbl_ring *ring)
 	memset(ring, 0, sizeof(*ring));
 }
 
+static uint32_t page_at(const struct lbl_ring *ring, uint64_t at)
+{
+	return LBL_RING_PAGES_BEFORE + (uint32_t)((at & ring->mask) / ring->page);
+}
+
 int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len)
 {
 	uint64_t at = *ring->producer_pos, stride = lbl_ring_stride(len);
@@ -122,7 +127,8 @@ int lbl_ring_produce(struct lbl_ring *ring, const void *data, uint32_t len)
 	if (at + stride - __atomic_load_n(ring->consumer_pos, __ATOMIC_ACQUIRE) > ring->mask + 1)
 		return -ENOSPC;
 	record = (uint8_t *)ring->data + (at & ring->mask);
-	memcpy(record, &(struct lbl_ring_header){ .len = len }, sizeof(struct lbl_ring_header));
+	memcpy(record, &(struct lbl_ring_header){ .len = len, .page = page_at(ring, at) },
+	       sizeof(struct lbl_ring_header));
 	memcpy(record + sizeof(struct lbl_ring_header), data, len);
 	__atomic_store_n(ring->producer_pos, at + stride, __ATOMIC_RELEASE);
 	return 0;
@@ -156,6 +162,21 @@ bool lbl_ring_is_boundary(const struct lbl_ring *ring, uint64_t at)
 
 	walk(ring, &reached, at);
 	return reached <= at;
+}
+
+bool lbl_ring_is_at_record(const struct lbl_ring *ring)
+{
+	uint64_t at = ring->position, end = lbl_ring_end(ring), n;
+
+	for (n = 0; at < end && n < LBL_WALK_MAX; n++) {
+		const struct lbl_ring_header *header =
+			(const void *)(ring->data + (at & ring->mask));
+
+		if (READ_ONCE(&header->page) != page_at(ring, at))
+			return false;
+		at += lbl_ring_stride(lbl_ring_len(ring, at) & LBL_RING_LEN);
+	}
+	return at <= end;
 }
 
 uint64_t lbl_ring_waiting(const struct lbl_ring *ring)

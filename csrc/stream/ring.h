@@ -15,12 +15,16 @@
 
 enum { LBL_WALK_MAX = 1 << 20 };
 
+/* In the kernel, a ring's own fields and its two positions lie before its data. */
+enum { LBL_RING_PAGES_BEFORE = 3 };
+
 /* A producer fills in a record in microseconds, and may be preempted meanwhile. */
 enum { LBL_STALL_NS = 1000000000 };
 
 struct lbl_ring_header {
 	uint32_t len;
-	uint32_t page;
+	uint32_t
+		page; /* of the header, as bpf_ringbuf_rec_pg_off() in kernel/bpf/ringbuf.c counts */
 };
 
 _Static_assert(LBL_EVENT_STRIDE == sizeof(struct lbl_ring_header) + LBL_EVENT_BYTES,
@@ -66,6 +70,12 @@ uint64_t lbl_ring_count(const struct lbl_ring *ring, uint64_t at, uint64_t end);
  * after LBL_WALK_MAX records, and where newer ones lie over them.
  */
 bool lbl_ring_is_boundary(const struct lbl_ring *ring, uint64_t at);
+
+/*
+ * Return whether records lie from our position to the end, as their headers' pages and lengths say.
+ * Looks at up to LBL_WALK_MAX of them. True if there is none.
+ */
+bool lbl_ring_is_at_record(const struct lbl_ring *ring);
 
 /* Return the number of records that we have not consumed. */
 uint64_t lbl_ring_waiting(const struct lbl_ring *ring);

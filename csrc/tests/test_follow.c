@@ -27,7 +27,8 @@ static struct file_ring make_ring(void)
 				       .producer_pos = (uint64_t *)(void *)(memory + 4096),
 				       .data = memory + 2 * 4096,
 				       .memory = memory,
-				       .mask = FILE_RING_BYTES - 1 };
+				       .mask = FILE_RING_BYTES - 1,
+				       .page = 4096 };
 	return made;
 }
 

@@ -185,6 +185,46 @@ static void test_a_position_that_was_set_ahead_is_adopted(void)
 	tear_down();
 }
 
+/* Whatever it holds, what lies within a record is never taken for one, nor waited for. */
+static void test_a_ring_begins_with_a_record(void)
+{
+	static const uint32_t lens[] = { 56, 100, 0, 56, 5000, 8, 56, 56, 3000, 20 };
+	static const uint8_t fills[] = { 0, 0x01, 0x08, 0x20, 0x80, 0xff };
+	enum { N = sizeof(lens) / sizeof(lens[0]) };
+	uint64_t starts[N + 1], at, first;
+	uint8_t record[5000];
+	uint32_t i, k;
+
+	for (i = 0; i < sizeof(fills); i++) {
+		set_up(16384);
+		for (first = 0; first < 6000 * i; first = *stream->ring.producer_pos) {
+			REQUIRE(!lbl_stream_produce(stream, record, 2000));
+			CHECK(lbl_stream_drain(stream) == 1);
+		}
+		memset(record, fills[i], sizeof(record));
+		for (k = 0; k < N; k++) {
+			starts[k] = *stream->ring.producer_pos;
+			REQUIRE(!lbl_stream_produce(stream, record, lens[k]));
+		}
+		starts[N] = *stream->ring.producer_pos;
+		*header(starts[3]) |= LBL_RING_BUSY;
+		*header(starts[6]) |= LBL_RING_DISCARDED;
+		for (at = first, k = 0; at <= starts[N]; at += 8) {
+			struct lbl_drain_counts counts = { 0 };
+			bool is_start = at == starts[k];
+
+			k += is_start;
+			*stream->ring.consumer_pos = at;
+			lbl_drain_begin(&stream->ring, &counts);
+			CHECK(stream->ring.position == (is_start ? at : starts[N]));
+			CHECK(*stream->ring.consumer_pos == stream->ring.position);
+			CHECK(counts.corrupt == !is_start && !counts.moved && !counts.taken);
+		}
+		CHECK(k == N + 1 && lbl_stream_drain(stream) == 0);
+		tear_down();
+	}
+}
+
 static uint64_t consumed_meanwhile;
 
 /* A sink in whose burst another consumer moves the position. */
@@ -302,6 +342,7 @@ int main(void)
 	RUN(test_a_position_that_was_set_back_is_restored);
 	RUN(test_a_position_within_a_record_is_not_adopted);
 	RUN(test_a_position_that_was_set_ahead_is_adopted);
+	RUN(test_a_ring_begins_with_a_record);
 	RUN(test_a_position_that_moves_during_a_batch);
 	RUN(test_a_record_that_stays_reserved_is_a_stall);
 	RUN(test_a_stall_is_told);

@@ -225,3 +225,27 @@ def test_what_another_program_took_is_counted(filler: Filler, odd: int) -> None:
     if not odd:
         assert now.produced == now.received + now.taken == 55
         assert_accounted(tracker)
+
+
+@pytest.mark.parametrize("odd", [0, 3])
+def test_a_stream_begins_with_a_record(filler: Filler, odd: int) -> None:
+    """What the kernel notes in each header tells a position within one: all is skipped then."""
+    path = f"{filler.at}/maps/lbl_events"
+    with page_of(bpf.open_pinned(path)) as page, stats.create_event_stream(path) as stream:
+        filler.fill(0, 100, odd)
+        fill, waiting = stream.stats().fill_bytes, stream.stats().in_ring
+    lost = 0
+    for at in range(0, fill, 8):
+        with page_of(bpf.open_pinned(path)) as page:
+            struct.pack_into("=Q", page, 0, at)
+            with stats.create_event_stream(path) as stream:
+                now = stream.stats()
+        assert now.corrupt == (now.fill_bytes == 0)
+        assert now.fill_bytes in (0, fill - at)
+        lost += now.corrupt
+    discarded = len(range(0, 100, odd)) if odd else 0
+    assert fill // 8 - lost == waiting + discarded
+    with stats.create_event_stream(path) as stream, stream.subscribe(100) as events:
+        filler.fill(100, 5)
+        stream.drain()
+        assert len([events.get(0) for _ in range(5)]) == 5
