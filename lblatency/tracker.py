@@ -81,7 +81,9 @@ class LatencyTracker:
         max_backends: how many backends to tell apart per ring, and as many recorded by hand. The
             rest share the backend "overflow", so that a flood of addresses takes limited memory.
             While the tracker runs, each reserves 3 KiB of address space per ring and metric; it
-            takes memory only when it is used.
+            takes memory only when it is used. `stop()` keeps what has a name, and each `start()`
+            has room for as many again: who starts often, with ever new backends, needs
+            `expire_after`, which covers those of earlier starts too, or `reset_histograms()`.
         expire_after: seconds after which a backend goes if nothing was recorded for it and it has
             no open connection; None for never. Its room is for others then. Only more open
             connections than `open_error` of `get_status()` keep a backend for sure.

@@ -478,3 +478,29 @@ def test_a_thousand_generations() -> None:
     assert sum(each["count"] for each in everything.values()) == sent + 1000
     assert sum(each["sum"] for each in everything.values()) == sent + 1000
     assert_accounted(rig.tracker)
+
+
+def test_backends_of_earlier_starts_expire() -> None:
+    """Stopped or started anew, also with connections open at the stop: their time goes on."""
+    tracker = LatencyTracker(max_backends=200, expire_after=0.04, removed_row=True)
+    for cycle in range(100):
+        ring = stats.MemoryRing(1 << 16)
+        with stats.create_event_stream(ring) as stream:
+            tracker.start(stream, None, "web")
+            for target in addresses(cycle * 100, 100):
+                assert ring.produce(opened(target))
+                assert ring.produce(opened(target))
+                assert ring.produce(closed(SECOND, target))
+            stream.drain()
+            if cycle % 2:
+                tracker.stop()
+                wait_until(lambda: not named(tracker), "all to go while the tracker is stopped")
+            else:
+                wait_until(lambda: len(named(tracker)) <= 100, "earlier ones to go")
+            tracker.stop()
+        assert OVERFLOW not in tracker.get_all_histograms()
+        if cycle == 30:
+            resident = _resident_bytes()
+    assert _resident_bytes() - resident < 4 << 20
+    assert tracker.get_all_histograms()[REMOVED]["count"] == total(tracker) == 100 * 100
+    assert_accounted(tracker)
