@@ -116,6 +116,38 @@ static bool swap(struct lbl_stream *stream, struct lbl_inlet *next)
 	return is_swapped;
 }
 
+/* Unwatch a ring and give it back, unless it is an empty one in memory. */
+static void leave(struct lbl_stream *stream, const struct lbl_inlet *inlet)
+{
+	if (inlet->ring.memory)
+		return;
+	lbl_stream_unwatch(stream, inlet->fd);
+	lbl_claim_drop(&stream->claims, inlet->ring.consumer_pos);
+}
+
+/*
+ * Another stream waits for our ring before it leaves the one that we want. So finish ours, and wait
+ * with an empty one in memory.
+ */
+static void make_way(struct lbl_stream *stream)
+{
+	struct lbl_inlet empty;
+	bool is_swapped;
+
+	if (lbl_inlet_memory((uint32_t)stream->ring.page, &empty))
+		return;
+	pthread_mutex_lock(&stream->lock);
+	is_swapped = drain_to_end(stream) || give_up(stream);
+	if (is_swapped)
+		exchange(stream, &empty);
+	pthread_mutex_unlock(&stream->lock);
+	if (is_swapped) {
+		leave(stream, &empty);
+		lbl_wish_clear(&stream->wish);
+	}
+	lbl_inlet_close(&empty);
+}
+
 /* Returns whether the stream has taken up the ring `fd`. Then `next` is the old one. */
 static bool replace(struct lbl_stream *stream, int pinned, int fd)
 {
@@ -126,11 +158,11 @@ static bool replace(struct lbl_stream *stream, int pinned, int fd)
 	if (open_next(stream, pinned, fd, &next))
 		return false;
 	if (!lbl_claim_take(&stream->claims, next.ring.consumer_pos, &unused)) {
-		if (!lbl_stream_watch(stream, next.fd)) {
+		if (!lbl_stream_watch(stream, next.fd))
 			is_swapped = swap(stream, &next);
-			lbl_stream_unwatch(stream, next.fd);
-		}
-		lbl_claim_drop(&stream->claims, next.ring.consumer_pos);
+		leave(stream, &next);
+	} else if (lbl_wish_set(&stream->wish, stream->map_id, next.map_id)) {
+		make_way(stream);
 	}
 	lbl_inlet_close(&next);
 	return is_swapped;
@@ -145,6 +177,7 @@ void lbl_follow(struct lbl_stream *stream)
 
 	if (!pin->path)
 		return;
+	lbl_wish_clear(&stream->wish);
 	pinned = lbl_map_by_path(pin->path);
 	fd = pinned >= 0 && pin->in_array ? lbl_map_inner(pinned, pin->index) : pinned;
 	id = fd < 0 ? fd : lbl_map_id(fd);

@@ -15,8 +15,9 @@ void lbl_pin_free(struct lbl_pin *pin);
 
 /*
  * Look what is pinned now, and take it up. If nothing is, or the ring that is pinned is claimed by
- * another or cannot be used, the stream keeps its ring and is not `attached`. Called by the stream's
- * own thread, about once per second, without locks.
+ * another or cannot be used, the stream keeps its ring and is not `attached`. But among streams of this
+ * process that wait for each other's rings, one leaves its own, once that is drained. Called by the
+ * stream's own thread, about once per second, without locks.
  */
 void lbl_follow(struct lbl_stream *stream);
 

@@ -16,6 +16,7 @@
 #include "stream/inlet.h"
 #include "stream/ring.h"
 #include "stream/sink.h"
+#include "stream/wish.h"
 
 /* cdef: begin */
 struct lbl_stream;
@@ -58,6 +59,7 @@ struct lbl_stream {
 	uint32_t map_id; /* of the ring */
 	struct lbl_pin pin;
 	bool attached; /* the ring is what the pin says */
+	struct lbl_wish wish; /* for what the pin says, if that is claimed */
 	uint64_t end_seen; /* where the ring ended when the thread last looked at the pin */
 	struct lbl_claims claims; /* of the thread */
 	pthread_t thread;

@@ -105,6 +105,7 @@ static void *drain_thread(void *arg)
 	if (err)
 		return NULL;
 	run(stream);
+	lbl_wish_clear(&stream->wish);
 	if (!stream->ring.memory)
 		lbl_claim_drop(&stream->claims, stream->ring.consumer_pos);
 	return NULL;

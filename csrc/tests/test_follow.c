@@ -169,6 +169,83 @@ static void test_a_ring_that_cannot_be_had(void)
 	end_ring(&second);
 }
 
+enum { PLACES_MAX = 3 };
+
+/* Rings whose streams are all of this thread, and the places where they are pinned. */
+static void turn_places(uint32_t n, const struct file_ring *rings, char (*paths)[80], uint32_t by)
+{
+	char file[64];
+	uint32_t i;
+
+	for (i = 0; i < n; i++) {
+		snprintf(file, sizeof(file), "/proc/self/fd/%d", rings[(i + by) % n].fd);
+		unlink(paths[i]);
+		REQUIRE(!symlink(file, paths[i]));
+	}
+}
+
+/* Nobody has the ring that another waits for, if each waits for another's. */
+static void rings_change_places(uint32_t n)
+{
+	struct file_ring rings[PLACES_MAX] = { 0 };
+	struct lbl_stream *streams[PLACES_MAX], *again;
+	char paths[PLACES_MAX][80];
+	uint32_t i, look;
+
+	for (i = 0; i < n; i++) {
+		snprintf(paths[i], sizeof(paths[i]), "%s/%u", directory, i);
+		rings[i] = make_ring();
+	}
+	turn_places(n, rings, paths, 0);
+	for (i = 0; i < n; i++) {
+		const struct lbl_pin at = { .path = paths[i] };
+
+		REQUIRE(!lbl_stream_open(rings[i].fd, -1, &at, &holder, &stream));
+		follow_by_hand();
+		CHECK(lbl_stream_attached(stream));
+		streams[i] = stream;
+	}
+	turn_places(n, rings, paths, 1);
+	for (look = 0; look < 3 * n; look++) {
+		for (i = 0; i < n; i++) {
+			produce(&rings[i], 1);
+			lbl_follow(streams[i]);
+			lbl_stream_drain(streams[i]);
+		}
+	}
+	for (i = 0; i < n; i++) {
+		CHECK(lbl_stream_attached(streams[i]));
+		CHECK(streams[i]->counts.replaced && !streams[i]->counts.taken);
+		CHECK(!streams[i]->counts.moved && !streams[i]->counts.corrupt);
+		lbl_stream_drain(streams[i]);
+		produce(&rings[(i + 1) % n], 1);
+		CHECK(lbl_stream_drain(streams[i]) == 1);
+		CHECK(lbl_stream_open(rings[i].fd, -1, NULL, &holder, &again) == -EBUSY);
+	}
+	for (i = 0, look = 0; i < n; i++) {
+		look += (uint32_t)streams[i]->counts.received;
+		stream = streams[i];
+		close_by_hand();
+	}
+	CHECK(look == 3 * n * n + n); /* nothing is lost on the way */
+	for (i = 0; i < n; i++) {
+		REQUIRE(!lbl_stream_open(rings[i].fd, -1, NULL, &holder, &again));
+		lbl_stream_free(again);
+		end_ring(&rings[i]);
+		unlink(paths[i]);
+	}
+}
+
+static void test_two_rings_change_places(void)
+{
+	rings_change_places(2);
+}
+
+static void test_three_rings_change_places(void)
+{
+	rings_change_places(3);
+}
+
 static bool done;
 
 static void *read_on(void *arg)
@@ -230,6 +307,8 @@ int main(void)
 	RUN(test_when_a_ring_is_taken_up);
 	RUN(test_a_stalled_ring_is_given_up);
 	RUN(test_a_ring_that_cannot_be_had);
+	RUN(test_two_rings_change_places);
+	RUN(test_three_rings_change_places);
 	RUN(test_a_swap_amid_everything);
 	unlink(path);
 	rmdir(directory);

@@ -164,6 +164,70 @@ def test_rings_in_an_array_are_followed(balancer: Restarting) -> None:
         os.close(fd)
 
 
+def test_rings_change_places(balancer: Restarting) -> None:
+    """Each stream waits for the ring that the other has: one makes way, and nothing is lost."""
+    names = ("lbl_events", "lbl_counters")
+    other = f"{os.path.dirname(balancer.at)}/other"
+    os.mkdir(other)
+
+    def pin(places: tuple[str, str]) -> None:
+        for at, program in zip(places, balancer.generations[:2], strict=True):
+            for name in names:
+                fd = program.open(name)
+                bpf.pin(fd, f"{at}/{name}")
+                os.close(fd)
+
+    def unpin() -> None:
+        for at in (balancer.at, other):
+            for name in os.listdir(at):
+                os.unlink(f"{at}/{name}")
+
+    unpin()
+    pin((balancer.at, other))
+    trackers = [LatencyTracker(), LatencyTracker()]
+    sent = 0
+    with (
+        stats.create_event_stream(f"{balancer.at}/lbl_events") as one,
+        stats.create_event_stream(f"{other}/lbl_events") as two,
+        one.subscribe(1 << 16) as of_one,
+        two.subscribe(1 << 16) as of_two,
+    ):
+        trackers[0].start(one, None, "one")
+        trackers[1].start(two, None, "two")
+        for places in ((other, balancer.at), (balancer.at, other)):
+            unpin()
+            pin(places)
+            wait_until(lambda: one.detached() and two.detached(), "both to notice")
+
+            def are_attached(room: int = sent + 4000) -> bool:  # one ring has no reader meanwhile
+                nonlocal sent
+                for program in balancer.generations[:2]:
+                    if sent < room:
+                        program.fill(sent, 10)
+                        sent += 10
+                return not one.detached() and not two.detached()
+
+            wait_until(are_attached, "both to be attached")
+            for stream in (one, two):
+                stream.drain()
+            numbers_before = sorted(numbers_in(of_one) + numbers_in(of_two))
+            assert numbers_before == list(range(sent - len(numbers_before), sent))
+            balancer.generations[0].fill(sent, 10)
+            sent += 10
+            two_has_it = places[0] == other
+            (two if two_has_it else one).drain()
+            assert numbers_in(of_two if two_has_it else of_one) == list(range(sent - 10, sent))
+        for tracker in trackers:
+            assert_accounted(tracker)
+            tracker.stop()
+        assert sum(tracker.event_counts()["recorded"] or 0 for tracker in trackers) == sent
+        assert sum(stream.stats().taken for stream in (one, two)) == 0
+    for tracker in trackers:
+        assert_accounted(tracker)
+    unpin()
+    os.rmdir(other)
+
+
 # ---- gone, and not there yet ----
 
 
