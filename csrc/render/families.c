@@ -82,6 +82,8 @@ static const struct lbl_family families[] = {
 	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, .in_copy = true, SAMPLES(closed) },
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
+	{ "lb_backend", "Name of the server at a backend's address", LBL_INFO, LBL_PER_NAME,
+	  .in_copy = true },
 	{ "lblatency_connections_open_error",
 	  "By how many open connections may be off: events were lost, or backends removed with "
 	  "open ones",
@@ -138,8 +140,14 @@ uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of)
 
 size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 {
-	static const char *const backend[] = { "proxy_name", "target_ip", "target_port" };
+	static const char *const names[] = { "proxy_name", "target_ip", "target_port", "backend",
+					     "server" };
+	static const size_t n[] = {
+		[LBL_PER_BACKEND] = 3,
+		[LBL_PER_NAME] = COUNT_OF(names),
+		[LBL_PER_TRACKER] = 0,
+	};
 
-	*ret = backend;
-	return scope == LBL_PER_BACKEND ? COUNT_OF(backend) : 0;
+	*ret = names;
+	return n[scope];
 }
