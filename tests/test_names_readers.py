@@ -165,7 +165,7 @@ def test_a_hostile_peer_is_bounded(
     """Whoever never ends, or is slow, ends with an error at the deadline or at the limit."""
     with peer(behave) as place:
         started = time.monotonic()
-        with pytest.raises(LatencyError, match="its answer (did not end in|has more than)"):
+        with pytest.raises(LatencyError, match=r"its answer (did not end in|has more than)"):
             list(make(place).read(soon(1)))
         assert time.monotonic() - started < 5
 
@@ -278,6 +278,7 @@ def test_envoys_clusters(form: Callable[[bytes], bytes]) -> None:
         (http(b'{"cluster_statuses": [5]}'), "not the JSON"),
         (http(b"\xff\xfe"), "not the JSON"),
         (http(b"9" * 10_000), "not the JSON"),
+        (http(b"[" + b"[]," * 2_000_000 + b"[]]"), "more than 1048576 values"),
     ],
 )
 def test_what_is_no_envoy(answer: bytes, text: str) -> None:
@@ -289,12 +290,12 @@ def test_what_is_no_envoy(answer: bytes, text: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:9901", "https://h:1", "http://", "http://h:x", "http://h:1\r\nX: y", "http://h h",
-     "http://h:1?x", "http://[::1"],
+    ["", "127.0.0.1:9901", "https://h:1", "http://", "http://h:x", "http://h:1\r\nX: y",
+     "http://h h", "http://h:1?x", "http://[::1", "http://h:99999"],
 )  # fmt: skip
 def test_a_wrong_url_is_refused(url: str) -> None:
     """Before anything connects, and what would be a header of its own, too."""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"is not a URL of the form http://HOST:PORT"):
         Envoy(url)
 
 
@@ -360,16 +361,17 @@ GOOD = '{"targets": ["10.0.0.1:80"], "labels": {"backend": "a"}}'
         (f"[{GOOD}]\n\n[{GOOD}]", "line 3: expected the end of the file"),
         ("[]\n x", "line 2: expected the end of the file"),
         ("[5]", "line 1: a group is"),
+        ("[" + "[]," * 2_000_000 + "[]]", "more than 1048576 values"),
         ("[\n" + "9" * 5000 + "]", "line 2: a number is too long"),
         ("[\n[[" + "[" * 100_000, "nested too deeply"),
         ('[\n\n{"targets": "10.0.0.1:80", "labels": {"backend": "a"}}]', "line 3: a group is"),
         ('[\n{"targets": []}]', 'line 2: the group has no label "backend"'),
         ('[\n{"targets": [], "labels": {"backend": ""}}]', "line 2: the group has no label"),
         ('[\n{"targets": [], "labels": []}]', "line 2: the group has no label"),
-        ('[\n{"targets": [], "labels": {"backend": 5}}]', "line 2: the label 'backend' is not text"),
+        ('[\n{"targets": [], "labels": {"backend": 5}}]', "line 2: the label 'backend' is"),
         (f'[\n{GOOD},\n{{"targets": ["app:80"], "labels": {{"backend": "a"}}}}]', "line 3: 'app'"),
-        ('[{"targets": ["10.0.0.1"], "labels": {"backend": "a"}}]', "line 1: '10.0.0.1' has no port"),
-        ('[{"targets": ["10.0.0.1:99999"], "labels": {"backend": "a"}}]', "line 1: .*not 0 to 65535"),
+        ('[{"targets": ["10.0.0.1"], "labels": {"backend": "a"}}]', "line 1: '10.0.0.1' has no"),
+        ('[{"targets": ["10.0.0.1:99999"], "labels": {"backend": "a"}}]', "line 1: .*not 0 to"),
         ('[{"targets": [5], "labels": {"backend": "a"}}]', "line 1: the target 5 is not text"),
         ('[{"targets": ["10.0.0.1:1"], "labels": {"backend": "a", "source": "x"}}]', "line 1: 'x'"),
         (b"[\n\xff", "line 2: it is not UTF-8"),
@@ -694,6 +696,23 @@ def test_a_broken_file_keeps_the_old_names(tmp_path: Path) -> None:
         names.refresh()
         assert names.status()[0]["error"] == f"{path}: No such file or directory"
         assert names.find("10.0.0.1", 80) == Name("a", "10.0.0.1:80")
+
+
+def test_news_come_once() -> None:
+    """An error when it comes, another one when it changes, and that it went."""
+    reader = Scripted(row("a/s1"))
+    reader.interval_s = 3600
+    with Names([reader]) as names:
+        names.refresh()
+        assert names.news() == []
+        for error, text in (("away", "here: away"), ("away", None), ("line 3", "here: line 3")):
+            reader.does = fails(LatencyError(error))
+            names.refresh()
+            assert names.news() == ([f"{text}; 1 older names stay"] if text else [])
+        reader.does = lambda _: [row("a/s1"), row("a/s2")]
+        names.refresh()
+        assert names.news() == ["here: 2 names are read again"]
+        assert names.news() == []
 
 
 def test_nobody_waits_for_a_slow_reader() -> None:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from .._address import parse_ip
 from ..errors import LatencyError
 
-__all__ = ["BYTES_MAX", "ask", "read_all", "resolve", "run"]
+__all__ = ["BYTES_MAX", "ask", "check_json", "read_all", "resolve", "run"]
 
 BYTES_MAX = 16 << 20  # some 10,000 servers of Envoy, which says most about each
+_VALUES_MAX = 1 << 20  # the same
 _CHUNK = 1 << 16
 
 
@@ -45,6 +46,16 @@ def read_all(fd: int, deadline: float) -> bytes:
         size += len(chunk)
         if size > BYTES_MAX:
             raise LatencyError(f"its answer has more than {BYTES_MAX >> 20} MiB")
+
+
+def check_json(data: bytes) -> None:
+    """Refuse what would take long to decode, because no other thread runs meanwhile.
+
+    Raises:
+        LatencyError: there are more values in lists and objects than servers need.
+    """
+    if data.count(b",") > _VALUES_MAX:
+        raise LatencyError(f"its JSON has more than {_VALUES_MAX} values")
 
 
 def ask(connected: socket.socket, question: bytes, deadline: float) -> bytes:

@@ -78,8 +78,8 @@ class Reader(ABC):
     option: ClassVar[str]
     metavar: ClassVar[str]
     help: ClassVar[str]
-    interval_s: ClassVar[float] = 5.0
-    timeout_s: ClassVar[float] = 2.0
+    interval_s: float = 5.0
+    timeout_s: float = 2.0
     place: str
 
     @abstractmethod

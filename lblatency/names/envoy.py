@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from .._address import format_target
 from ..errors import LatencyError
-from ._bounded import ask, resolve
+from ._bounded import ask, check_json, resolve
 from .base import Reader, Row
 
 __all__ = ["Envoy"]
@@ -37,12 +37,16 @@ class Envoy(Reader):
     help = "Envoy's admin port, as http://127.0.0.1:9901"
 
     def __init__(self, place: str) -> None:
-        url = urlsplit(place)
         is_text = place.isascii() and place.isprintable() and " " not in place
-        if url.scheme != "http" or not url.hostname or not is_text or url.query or url.fragment:
+        try:
+            url = urlsplit(place)
+            port = url.port
+        except ValueError:
+            is_text = False
+        if not is_text or url.scheme != "http" or not url.hostname or url.query or url.fragment:
             raise ValueError(f"{place!r} is not a URL of the form http://HOST:PORT")
         self.place = place
-        self._host, self._port = url.hostname, url.port or 80
+        self._host, self._port = url.hostname, port or 80
         self._request = _REQUEST.format(path=url.path.rstrip("/"), host=url.netloc).encode()
 
     def read(self, deadline: float) -> Iterator[Row]:
@@ -82,6 +86,7 @@ def _body(answer: bytes) -> bytes:
 
 
 def _rows(body: bytes) -> Iterator[Row]:
+    check_json(body)
     try:
         clusters = json.loads(body)["cluster_statuses"]
         # What Envoy leaves out is empty: a cluster without endpoints has no `host_statuses`.

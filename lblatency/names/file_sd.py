@@ -11,14 +11,14 @@ from typing import Any
 
 from .._address import split_endpoint
 from ..errors import LatencyError
-from ._bounded import BYTES_MAX
+from ._bounded import BYTES_MAX, check_json
 from .base import Reader, Row
 
 __all__ = ["FileSd"]
 
 _LABELS = ("backend", "server", "source")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_YAML_MAX = 1 << 20  # PyYAML takes a second for it, and lets no other thread run
+_YAML_MAX = 1 << 20  # PyYAML takes a second or two for it
 
 
 class FileSd(Reader):
@@ -60,6 +60,7 @@ class FileSd(Reader):
         try:
             if len(data) > BYTES_MAX:
                 raise LatencyError(f"it has more than {BYTES_MAX >> 20} MiB")
+            check_json(data)
             text = data.decode("utf-8-sig")
             is_yaml = self.place.endswith((".yml", ".yaml"))
             groups = _yaml_groups(text) if is_yaml else _json_groups(text)
@@ -81,30 +82,29 @@ def _json_groups(text: str) -> Iterator[tuple[int, Any]]:
     """Each group and its line. They are decoded one by one: decoded values do not tell lines."""
     decode = json.JSONDecoder().raw_decode
 
-    def line(at: int) -> int:
-        return text.count("\n", 0, at) + 1
-
     def mark(at: int, *wanted: str) -> tuple[str, int]:
         """The mark that comes next, and where what follows it begins."""
         at = _end_of_space(text, at)
         if text[at : at + 1] not in wanted:
-            raise _error(line(at), f"expected {' or '.join(wanted)}")
+            raise _error(text.count("\n", 0, at) + 1, f"expected {' or '.join(wanted)}")
         return text[at : at + 1], _end_of_space(text, at + 1)
 
     after, at = mark(0, "[")
     if text[at : at + 1] == "]":
         after, at = mark(at, "]")
+    line, counted = 1, 0
     while after != "]":
+        line, counted = line + text.count("\n", counted, at), at
         try:
             group, end = decode(text, at)
         except json.JSONDecodeError as error:
             raise _error(error.lineno, error.msg) from None
         except ValueError:  # a number with thousands of digits
-            raise _error(line(at), "a number is too long") from None
-        yield line(at), group
+            raise _error(line, "a number is too long") from None
+        yield line, group
         after, at = mark(end, ",", "]")
     if at < len(text):
-        raise _error(line(at), "expected the end of the file")
+        raise _error(text.count("\n", 0, at) + 1, "expected the end of the file")
 
 
 def _end_of_space(text: str, at: int) -> int:

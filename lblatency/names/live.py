@@ -29,6 +29,7 @@ class _Book:
         self.read_at: float | None = None  # by time.monotonic()
         self.good_at: float | None = None
         self.error: str | None = None
+        self.told: str | None = None  # the error that people know of
         self.is_wanted = True
 
     def due_in(self) -> float:
@@ -110,6 +111,20 @@ class Names(Closing):
     def status(self) -> list[dict[str, Any]]:
         """Of each reader: `from`, `place`, `count` of servers, `age_s` of them, `error` or None."""
         return [book.status() for book in self._books]
+
+    def news(self) -> list[str]:
+        """What to tell people, each once: a place that cannot be read any more, or can again."""
+        told = []
+        for book in self._books:
+            error = book.error
+            if error != book.told:
+                book.told = error
+                told.append(
+                    f"{error}; {len(book.rows)} older names stay"
+                    if error
+                    else f"{book.reader.place}: {len(book.rows)} names are read again"
+                )
+        return told
 
     def close(self) -> None:
         """End the thread. The names stay."""
