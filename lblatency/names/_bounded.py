@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from .._address import parse_ip
 from ..errors import LatencyError
 
-__all__ = ["BYTES_MAX", "ask", "check_json", "read_all", "resolve", "run"]
+__all__ = ["BYTES_MAX", "ask", "check_json", "connect", "read_all", "resolve", "run"]
 
 BYTES_MAX = 16 << 20  # some 10,000 servers of Envoy, which says most about each
 _VALUES_MAX = 1 << 20  # the same
@@ -56,6 +56,22 @@ def check_json(data: bytes) -> None:
     """
     if data.count(b",") > _VALUES_MAX:
         raise LatencyError(f"its JSON has more than {_VALUES_MAX} values")
+
+
+def connect(host: str, port: int, deadline: float) -> socket.socket:
+    """Connect to the first address of a host that answers.
+
+    Raises:
+        LatencyError: the host has no address.
+        OSError: none of them answers.
+    """
+    failed: OSError | None = None
+    for ip in resolve(host, deadline):
+        try:
+            return socket.create_connection((ip, port), max(0.001, deadline - time.monotonic()))
+        except OSError as error:
+            failed = error
+    raise failed or LatencyError(f"the host {host} has no address")
 
 
 def ask(connected: socket.socket, question: bytes, deadline: float) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from .._address import format_target
 from ..errors import LatencyError
-from ._bounded import ask, check_json, resolve
+from ._bounded import ask, check_json, connect
 from .base import Reader, Row
 
 __all__ = ["Envoy"]
@@ -51,12 +50,8 @@ class Envoy(Reader):
 
     def read(self, deadline: float) -> Iterator[Row]:
         """All endpoints that have an address."""
-        addresses = resolve(self._host, deadline)
-        if not addresses:
-            raise LatencyError(f"the host {self._host} has no address")
-        timeout = max(0.001, deadline - time.monotonic())
         try:
-            with socket.create_connection((addresses[0], self._port), timeout) as connected:
+            with connect(self._host, self._port, deadline) as connected:
                 answer = ask(connected, self._request, deadline)
         except OSError as error:
             raise LatencyError(f"no Envoy answers there: {error.strerror or error}") from None

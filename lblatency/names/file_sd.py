@@ -43,9 +43,8 @@ class FileSd(Reader):
     def read(self, deadline: float) -> list[Row]:  # noqa: ARG002  # a file does not wait
         """All targets. A file that has not changed is not read again."""
         # A pipe or a device must not keep us waiting: O_NONBLOCK, and nothing but a file is read.
-        fd = os.open(self.place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            found = os.fstat(fd)
+        with open(self.place, "rb", opener=_open_at_once) as file:
+            found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise LatencyError("it is not a regular file")
             version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -72,6 +71,10 @@ class FileSd(Reader):
             return LatencyError("it is nested too deeply")
         except LatencyError as error:
             return error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _error(line: int, what: str) -> LatencyError:
@@ -123,7 +126,8 @@ def _yaml_groups(text: str) -> Iterator[tuple[int, Any]]:
         ) from None
     if len(text) > _YAML_MAX:
         raise LatencyError(f"YAML has more than {_YAML_MAX >> 20} MiB; write JSON")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    # The base loader takes all values as text, as Prometheus does: `server: 1`, `server: on`.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)(text)
     try:
         top = loader.get_single_node()
         if not isinstance(top, yaml.SequenceNode):

@@ -71,6 +71,7 @@ class Names(Closing):
 
     A thread reads them every few seconds, and at once when an address is looked up that is not
     known. Nobody waits for it: a place that is slow, away or hostile costs nothing but fresh names.
+    A child of `fork()` has no such thread, so its names stay as they are.
 
     Args:
         readers: where the names come from.
