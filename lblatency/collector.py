@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,7 +59,8 @@ class LatencyCollector(Collector):
             without a name, or with None, has the label with no text, which is as if it had none.
             This puts a name of the caller's own on every series; `names` is for a join.
         names: what the servers are called. It exports `lb_backend_info`, with the labels `backend`
-            and `server`, for each backend that has a name, and leaves all other series alone.
+            and `server`, for each backend that has a name, and leaves all other series alone; and
+            how old the names are.
 
     Raises:
         TypeError: an argument is of another type.
@@ -101,7 +103,13 @@ class LatencyCollector(Collector):
         metrics = [(family, self._new(family)) for family in self._families()]
         for last, tracker in self._trackers:
             self._add_tracker(metrics, tracker, last)
-        for _, metric in metrics:
+        for family, metric in metrics:
+            if self._servers and family.is_of_names and not family.is_per_backend:
+                for reader in self._servers.status():
+                    labels = (reader["from"], reader["place"], *self._const.values())
+                    metric.add_metric(
+                        labels, math.inf if reader["age_s"] is None else reader["age_s"]
+                    )
             yield metric
         yield self._build()
 
@@ -113,12 +121,13 @@ class LatencyCollector(Collector):
                 yield family
 
     def _possible(self) -> Iterator[Family]:
-        """All families, except the one about names if there are none."""
-        return (family for family in FAMILIES if self._servers or family.type != "info")
+        """All families, except those of names if there are none."""
+        return (family for family in FAMILIES if self._servers or not family.is_of_names)
 
     def _labels(self, family: Family) -> tuple[str, ...]:
         if not family.is_per_backend:
-            return (*family.labels, *self._last_labels)
+            last = self._const if family.is_of_names else self._last_labels
+            return (*family.labels, *last)
         own = family.labels[len(_LIFETIME.labels) :]
         return (*self._backend_labels, *own, *self._last_labels)
 
@@ -226,7 +235,7 @@ def _add_name(
     last: tuple[str, ...],
 ) -> None:
     for family, metric in metrics:
-        if name and family.type == "info":
+        if name and family.is_of_names and family.is_per_backend:
             metric.add_metric((*labels, *name, *last), {})
 
 

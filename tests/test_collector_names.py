@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,10 +177,12 @@ def test_servers_have_names(names: Names, accept: str) -> None:
         "proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80",
         "backend": 'q"uote', "server": "back\\slashnew\ufffdline\N{SNOWMAN}\U0001f600",
     }  # fmt: skip
-    infos = [sample for sample in found if sample[0][0] == "lb_backend_info"]
-    assert infos == [(("lb_backend_info", tuple(sorted(labels.items()))), 1)]
+    (age,) = [each for each in found if each[0][0] == "lblatency_names_age_seconds"]
+    assert 0 <= age[1] < 60
+    info = (("lb_backend_info", tuple(sorted(labels.items()))), 1)
+    assert info in found
     without = dict(parsed(registry_of(tracker), accept))
-    assert dict(found) == without | dict(infos)
+    assert dict(found) == without | dict([info, age])
 
 
 def test_names_of_servers_beside_all_other_options(names: Names) -> None:
@@ -196,6 +199,24 @@ def test_names_of_servers_beside_all_other_options(names: Names) -> None:
     )
     assert info.items() >= {"ip": "10.0.0.1", "zone": "a", "pid": "42"}.items()
     assert (info["backend_name"], info["backend"]) == ("blue", 'q"uote')
+
+
+def test_the_age_of_names(tmp_path: Path) -> None:
+    """One sample per place, of all trackers; an age that nobody knows is above every limit."""
+    (tmp_path / "names.json").write_text("[]")
+    places = [FileSd(str(tmp_path / name)) for name in ("names.json", HOSTILE[0])]
+    with Names(places) as both:
+        both.refresh()
+        trackers = {"a": recorded(TARGET), "b": recorded(TARGET)}
+        registry = registry_of(trackers, const_labels={"pid": 42}, names=both)
+        value = registry.get_sample_value
+
+        def age(place: Path) -> float | None:
+            labels = {"from": "names", "place": str(place), "pid": "42"}
+            return value("lblatency_names_age_seconds", labels)
+
+        assert 0 <= (age(tmp_path / "names.json") or 0) < 60
+        assert age(tmp_path / HOSTILE[0]) == math.inf
 
 
 def test_labels_of_names_are_taken_if_there_are_names(names: Names) -> None:
@@ -252,6 +273,7 @@ def test_prometheus_joins_names_to_latencies(tmp_path: Path) -> None:
 def test_without_options_nothing_has_changed() -> None:
     """The documented names and labels are those of the table of families."""
     described = LatencyCollector(LatencyTracker(metrics=METRICS)).describe()
+    assert not any("name" in family.name for family in described)
     assert "lb_backend" not in {family.name for family in described}
     for family in described[:-1]:
         (known,) = (each for each in FAMILIES if each.name == family.name)

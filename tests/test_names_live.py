@@ -242,6 +242,15 @@ def test_too_many_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert names.find("10.0.0.1", 80) is None
 
 
+def test_a_place_is_shown_as_text() -> None:
+    """Also one whose name is no Unicode, which would break each scrape."""
+    with Names([FileSd("/nowhere/\udcff\x1b")]) as names:
+        names.refresh()
+        (status,) = names.status()
+        assert status["place"] == "/nowhere/\ufffd\ufffd"
+        assert status["error"] == "/nowhere/\ufffd\ufffd: No such file or directory"
+
+
 def test_readers_have_options_of_their_own() -> None:
     """A front end can make a flag of each."""
     options: list[Any] = [reader.option for reader in READERS]

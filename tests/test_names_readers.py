@@ -105,13 +105,13 @@ def test_the_state_of_haproxys_servers() -> None:
         Row("2001:db8::1", 443, Name("a", "s3")),
         Row("127.0.0.13", 0, Name("a", "any")),
     ]
-    other = "1\n# srv_port srv_addr be_name new srv_name\n80 10.0.0.1 web x blue\n"
+    other = "1\n# srv_port srv_addr be_name new srv_name\n80 10.0.0.1 web x blue\n\n"
     assert said(other) == [Row("10.0.0.1", 80, Name("web", "blue"))]
 
 
 def test_names_from_outside_are_text() -> None:
     """Escapes, controls, broken UTF-8 and marks of direction are replaced; a long name is cut."""
-    (row,) = said(HEADER.encode() + b"2 \x1b[2Jbad\xff 1 s\xc2\x9b 10.0.0.1 2 - 80\n")
+    (row,) = said(HEADER.encode() + b"2 \x1b[2Jbad\xff 1 s\xc2\x9b 10.0.0.1 2 - 80\n\n")
     assert row.name == Name("\ufffd[2Jbad\ufffd", "s\ufffd")
     row = Row.of("10.0.0.1", 80, ESCAPES, "x" * 100_000)
     assert row.name.backend == "\ufffd[2Ja\ufffd\ufffd\ufffd31m\ufffdb\ufffd"
@@ -127,6 +127,8 @@ def test_names_from_outside_are_text() -> None:
         ("\n", "answers ''"),
         (b"\x00\xff\x1b[2J" * 1000, "and not the state"),
         ("1\n# be_id be_name\n2 a\n", "answers '1' and not"),
+        (f"{HEADER}2 a 1 s1 127.0.0.11 2 - 9001\n", "its answer breaks off"),
+        (f"{HEADER}2 a 1 s1 127.0.0.11 2 - 90", "its answer breaks off"),
         ("HTTP/1.0 400 Bad request\r\n\r\n<html>", "answers 'HTTP/1.0 400 Bad request'"),
         ("x" * 1_000_000, "and not the state"),
     ],

@@ -16,7 +16,9 @@ enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM, LBL_INFO };
 enum lbl_family_scope {
 	LBL_PER_BACKEND, /* struct lbl_backend_snapshot; proxy_name, target_ip, target_port */
 	LBL_PER_TRACKER, /* struct lbl_tracker_stats; no labels */
-	LBL_PER_NAME, /* no struct: user space knows names; a backend's labels, backend, server */
+	/* No structs: user space knows the names of servers. */
+	LBL_PER_NAME, /* a backend's labels, backend, server */
+	LBL_PER_READER, /* from, place */
 };
 
 /* A value: a uint64_t field of the scope's struct. */

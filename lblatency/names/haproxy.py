@@ -60,6 +60,8 @@ def _rows(answer: str) -> Iterator[Row]:
         raise LatencyError(
             f"it answers {said!r} and not the state of its servers; give it `level operator`"
         )
+    if not answer.endswith("\n\n"):  # half of two servers at one address would be one server
+        raise LatencyError("its answer breaks off")
     columns = [header.index(name) for name in _COLUMNS]
     for line in lines[2:]:
         fields = line.split(" ")

@@ -25,6 +25,7 @@ class _Book:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
+        self.place = printable(reader.place)
         self.rows: list[Row] = []
         self.read_at: float | None = None  # by time.monotonic()
         self.good_at: float | None = None
@@ -49,7 +50,7 @@ class _Book:
                 raise ValueError(f"it has more than {TARGETS_MAX} servers")
         except Exception as error:  # whatever a place outside says, the thread goes on
             why = error.strerror if isinstance(error, OSError) else None
-            self.error = f"{self.reader.place}: {printable(why or str(error) or repr(error))}"
+            self.error = f"{self.place}: {printable(why or str(error) or repr(error))}"
         else:
             self.rows, self.error, self.good_at = rows, None, started
         self.read_at = time.monotonic()
@@ -59,7 +60,7 @@ class _Book:
         age = None if self.good_at is None else time.monotonic() - self.good_at
         return {
             "from": self.reader.option,
-            "place": self.reader.place,
+            "place": self.place,
             "count": len(self.rows),
             "age_s": age,
             "error": self.error,
@@ -123,7 +124,7 @@ class Names(Closing):
                 told.append(
                     f"{error}; {len(book.rows)} older names stay"
                     if error
-                    else f"{book.reader.place}: {len(book.rows)} names are read again"
+                    else f"{book.place}: {len(book.rows)} names are read again"
                 )
         return told
 
