@@ -157,6 +157,28 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert reader.read(soon()) == FILE_ROWS
 
 
+def test_a_change_may_leave_size_or_time_alone(tmp_path: Path) -> None:
+    """One in place has another time, one that replaces the file has another inode."""
+    path, other = tmp_path / "names.json", tmp_path / "new"
+    reader = FileSd(str(path))
+
+    def write(place: Path, backend: str, second: int) -> None:
+        place.write_text(GOOD.replace('"a"', f'"{backend}"').join("[]"))
+        os.utime(place, (second, second))
+
+    def backend() -> str:
+        (row,) = reader.read(soon())
+        return row.name.backend
+
+    write(path, "a", 1)
+    assert backend() == "a"
+    write(path, "b", 2)
+    assert backend() == "b"
+    write(other, "c", 2)
+    other.replace(path)
+    assert backend() == "c"
+
+
 MARKS = [
     "[", "]", "{", "}", ",", ":", '"', '"targets"', '"labels"', '"backend":"a"', '"10.0.0.1:80"',
     "- ", "\n", "&a ", "*a", "<<: ", "? ", "!!set ", "!!int ", "null", "1",

@@ -205,15 +205,22 @@ def test_an_unknown_address_is_looked_for_at_once() -> None:
     reader = Scripted()
     reader.interval_s = 3600
     with Names([reader]) as names:
+        (book,) = names._books
         wait_until(lambda: reader.n_reads == 1, "the first read")
         reader.does = lambda _: [row("a/s1")]
-        names._books[0].read_at = time.monotonic() - 1000  # more than a fifth of the interval
+        wait_until(lambda: book.read_at, "the end of the first read")
+        book.read_at = time.monotonic() - 1000  # more than a fifth of the interval
         assert names.find("overflow", 0) is None
+        assert not book.is_wanted
         assert names.find("10.0.0.1", 80) is None
         wait_until(lambda: names.find("10.0.0.1", 80), "its name")
         assert names.find("10.0.0.9", 80) is None
+        assert book.is_wanted
+        names.refresh()
         assert names.find("10.0.0.9", 80) is None
-        assert reader.n_reads == 2
+        assert not book.is_wanted
+        wait_until(lambda: not names._wake.is_set(), "the thread to go back to sleep")
+        assert reader.n_reads == 3
 
 
 def test_names_of_several_readers_are_joint() -> None:

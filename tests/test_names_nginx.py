@@ -96,6 +96,10 @@ def test_a_changed_configuration_is_parsed_again(tmp_path: Path) -> None:
         ("exec yes", r"more than 16 MiB|did not end in time"),
         ("exec >&-; exec 2>&-; exec sleep 60", "did not end in time"),
         ("printf '\\033[2J\\377'; exit 1", "fails: "),
+        (
+            "echo 'nginx: [warn] x'; echo 'nginx: [emerg] why'; exit 1",
+            r"fails: nginx: \[emerg\] why",
+        ),
         ("exit 0", "shows no configuration file"),
         ("echo '# configuration file /a:'; echo 'http {'", "/a, line 2: unexpected end of file"),
         ("echo '# configuration file /a:'; echo 'http'", "/a, line 1: it breaks off"),
@@ -124,7 +128,8 @@ def test_no_nginx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 WORDS = st.sampled_from(
     ["http", "stream", "upstream", "server", "proxy_pass", "proxy_bind", "include", "/a", "/b",
-     "web", "10.0.0.1:80", "http://web", "$x", "'a b'", "unix:/x", "[::1]", "[::1]:5", "off",
+     "web", "10.0.0.1:80", "http://web", "$x", "$x:80", "'a b'",
+     "unix:/x", "[::1]", "[::1]:5", "off",
      "x:99999"]
 )  # fmt: skip
 HEADS = st.lists(WORDS, min_size=1, max_size=3).map(" ".join)
@@ -141,7 +146,12 @@ FILES = st.lists(st.tuples(st.sampled_from(["/a", "/b", "/c"]), BLOCKS), max_siz
 def test_any_configuration_is_read_or_refused(files: list[tuple[str, str]], end: str) -> None:
     """Whatever is in it: rows, or an error."""
     dump = "".join(f"# configuration file {path}:\nhttp {{ {text} }}\n" for path, text in files)
-    with patch.object(nginx, "resolve", lambda host, _deadline: [host]):
+
+    def resolve(host: str, _deadline: float) -> list[str]:
+        assert "$" not in host  # nobody is asked for a variable
+        return [host]
+
+    with patch.object(nginx, "resolve", resolve):
         try:
             rows = nginx._rows(dump + end, soon())
         except LatencyError:

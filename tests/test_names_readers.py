@@ -154,6 +154,14 @@ def test_a_hostile_peer_is_bounded(
         assert time.monotonic() - started < 5
 
 
+def test_the_limit_is_one_of_bytes() -> None:
+    """It holds however long the deadline is; and a deadline holds that has passed already."""
+    with peer(never_ends) as place, pytest.raises(LatencyError, match="more than 16 MiB"):
+        list(HAProxy(place).read(soon(60)))
+    with peer(is_silent) as place, pytest.raises(LatencyError, match="did not end in time"):
+        list(HAProxy(place).read(soon(-1)))
+
+
 @pytest.mark.parametrize("make", [HAProxy, lambda place: Envoy(f"http://{place}")])
 def test_a_peer_that_hangs_up(make: Callable[[str], Reader]) -> None:
     """A connection that ends at once, or is refused, is an error that says so."""
@@ -193,6 +201,7 @@ CLUSTERS = {
                 {"address": {"socket_address": {"address": "10.0.0.3"}}},
                 {"address": {"socket_address": {"address": 5, "port_value": 80}}},
                 {"address": {"socket_address": {"address": "10.0.0.4", "port_value": -1}}},
+                {"address": {"socket_address": {"address": "10.0.0.5", "port_value": 80.5}}},
                 {"address": None},
                 "text",
             ],

@@ -100,6 +100,6 @@ def _rows(body: bytes) -> Iterator[Row]:
 def _row(cluster: str, host: Any) -> Row:
     address = host["address"]["socket_address"]
     ip, port = address["address"], address["port_value"]
-    if not isinstance(ip, str) or not isinstance(port, int):
-        raise TypeError("address and port_value must be text and a number")
+    if not isinstance(port, int):
+        raise TypeError("port_value must be a whole number")
     return Row.of(ip, port, cluster, str(host.get("hostname") or format_target(ip, port)))
