@@ -142,16 +142,28 @@ BLOCKS = st.recursive(
 FILES = st.lists(st.tuples(st.sampled_from(["/a", "/b", "/c"]), BLOCKS), max_size=4)
 
 
+def test_nobody_is_asked_for_a_variable_or_a_path() -> None:
+    """What is known only for each request, or is no address, is not resolved."""
+    passes = " ".join(
+        f"proxy_pass {to};" for to in ("http://$x", "$x:80", "http://unix:/x:/", "app")
+    )
+    asked: list[str] = []
+
+    def resolve(host: str, _deadline: float) -> list[str]:
+        asked.append(host)
+        return []
+
+    with patch.object(nginx, "resolve", resolve):
+        dump = f"# configuration file /a:\nhttp {{ upstream u {{ server $y; }} {passes} }}\n"
+        assert nginx._rows(dump, soon()) == []
+    assert asked == ["app"]
+
+
 @given(FILES, st.sampled_from(["", "}", "{", "'", "\\"]))
 def test_any_configuration_is_read_or_refused(files: list[tuple[str, str]], end: str) -> None:
     """Whatever is in it: rows, or an error."""
     dump = "".join(f"# configuration file {path}:\nhttp {{ {text} }}\n" for path, text in files)
-
-    def resolve(host: str, _deadline: float) -> list[str]:
-        assert "$" not in host  # nobody is asked for a variable
-        return [host]
-
-    with patch.object(nginx, "resolve", resolve):
+    with patch.object(nginx, "resolve", lambda host, _deadline: [host]):
         try:
             rows = nginx._rows(dump + end, soon())
         except LatencyError:
