@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .base import Option, Source
 from .ring import Ring
+from .sockets import Sockets
 
-__all__ = ["SOURCES", "Option", "Ring", "Source"]
+__all__ = ["SOURCES", "Option", "Ring", "Sockets", "Source"]
 
 SOURCES: tuple[type[Source], ...] = (Ring,)
