@@ -8,4 +8,4 @@ from .sockets import Sockets
 
 __all__ = ["SOURCES", "Option", "Ring", "Sockets", "Source"]
 
-SOURCES: tuple[type[Source], ...] = (Ring,)
+SOURCES: tuple[type[Source], ...] = (Ring, Sockets)

@@ -9,7 +9,7 @@ from .._ffi import check_loaded, ffi, lib
 from .._rules import BackendRule, NameRule
 from ..stats import create_event_stream
 from ._socket_rules import SocketRules
-from .base import Source
+from .base import Option, Source
 
 __all__ = ["KNOWN_PROXIES", "Sockets"]
 
@@ -46,6 +46,53 @@ class Sockets(Source):
         BpfError: the kernel refuses. It needs CAP_BPF and CAP_PERFMON.
         ValueError: a rule is malformed, or there are too many.
     """
+
+    options = (
+        Option("sockets", "", "watch the sockets of proxies on this host, untouched"),
+        Option(
+            "comm",
+            "NAME[=PROXY]",
+            "take connections of processes of this name; may be given again",
+            is_list=True,
+            argument="comms",
+            parse=NameRule.parse,
+        ),
+        Option(
+            "cgroup",
+            "PATH[=PROXY]",
+            "take connections of processes in this cgroup or below; may be given again",
+            is_list=True,
+            argument="cgroups",
+            parse=NameRule.parse,
+        ),
+        Option(
+            "backend",
+            "ADDR[/LEN]:PORT[-PORT][=PROXY]",
+            "take connections to these backends, and name their proxy; may be given again",
+            is_list=True,
+            argument="backends",
+            parse=BackendRule.parse,
+        ),
+    )
+    capabilities = ("CAP_BPF", "CAP_PERFMON")
+
+    @classmethod
+    def is_named(
+        cls,
+        *,
+        backends: Sequence[BackendRule] = (),
+        comms: Sequence[NameRule] = (),
+        cgroups: Sequence[NameRule] = (),
+        **_arguments: Any,
+    ) -> bool:
+        """Whether each connection that is taken has a name of its own."""
+        processes = (*comms, *cgroups)
+        if not (backends or processes):
+            return True
+        return any(
+            rules and all(rule.proxy is not None for rule in rules)
+            for rules in (backends, processes)
+        )
 
     def __init__(
         self,
