@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The whole C interface that Python sees, from the ground floor up.
 HEADERS = [
     "bpf/include/lbl_abi.h",
+    "bpf/sockets.h",
     "csrc/kernel/maps.h",
     "csrc/kernel/users.h",
     "csrc/kernel/probe.h",
@@ -26,6 +27,7 @@ HEADERS = [
     "csrc/record/shard.h",
     "csrc/source/entries.h",
     "csrc/source/conntrack.h",
+    "csrc/source/sockets.h",
     "csrc/track/tracker.h",
     "csrc/track/removal.h",
     "csrc/track/expiry.h",

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "kernel/counters.h"
+#include "kernel/log.h"
+#include "sockets.skel.h"
+#include "source/sockets.h"
+
+enum { RING, RING_COUNTERS, FILTER, COMMS, CGROUPS, NETWORKS, COUNTERS, MAPS };
+
+static const char *const map_names[MAPS] = {
+	[RING] = "lbl_events",	 [RING_COUNTERS] = "lbl_counters",
+	[FILTER] = "filter",	 [COMMS] = "comms",
+	[CGROUPS] = "cgroups",	 [NETWORKS] = "networks",
+	[COUNTERS] = "counters",
+};
+
+/* The kernel keeps the rest alive for the links: programs, and the maps that only they use. */
+struct lbl_sockets {
+	int maps[MAPS];
+	int programs[LBL_SOCKETS_PROGRAMS];
+	int links[LBL_SOCKETS_PROGRAMS];
+};
+
+/* ---- rules ---- */
+
+struct rules {
+	const char *first;
+	size_t n, stride, key_bytes;
+};
+
+static bool has_rule(const struct rules *rules, const void *key)
+{
+	size_t i;
+
+	for (i = 0; i < rules->n; i++)
+		if (!memcmp(rules->first + i * rules->stride, key, rules->key_bytes))
+			return true;
+	return false;
+}
+
+static int delete_others(int fd, const struct rules *rules)
+{
+	char key[sizeof(struct lbl_sockets_network)], *after = NULL;
+
+	while (!bpf_map_get_next_key(fd, after, key)) {
+		after = has_rule(rules, key) ? key : NULL;
+		if (!after && bpf_map_delete_elem(fd, key))
+			return -errno;
+	}
+	return errno == ENOENT ? 0 : -errno;
+}
+
+/* Delete first, so that there is room. */
+static int replace(int fd, const struct rules *rules, size_t value_at)
+{
+	int err = delete_others(fd, rules);
+	size_t i;
+
+	for (i = 0; i < rules->n && !err; i++) {
+		const char *rule = rules->first + i * rules->stride;
+
+		if (bpf_map_update_elem(fd, rule, rule + value_at, BPF_ANY))
+			err = -errno;
+	}
+	return err == -ENOSPC ? -E2BIG : err;
+}
+
+#define REPLACE(fd, of, count)                                                                     \
+	replace(fd,                                                                                \
+		&(struct rules){ (const char *)(of), count, sizeof(*(of)), sizeof((of)->key) },    \
+		offsetof(__typeof__(*(of)), value))
+
+int lbl_sockets_set_rules(struct lbl_sockets *sockets, const struct lbl_sockets_rules *rules)
+{
+	struct lbl_sockets_filter filter = {
+		.has_comms = rules->n_comms > 0,
+		.has_cgroups = rules->n_cgroups > 0,
+		.has_networks = rules->n_networks > 0,
+	};
+	uint32_t only = 0;
+	int err;
+
+	lbl_log_block();
+	err = REPLACE(sockets->maps[COMMS], rules->comms, rules->n_comms);
+	if (!err)
+		err = REPLACE(sockets->maps[CGROUPS], rules->cgroups, rules->n_cgroups);
+	if (!err)
+		err = REPLACE(sockets->maps[NETWORKS], rules->networks, rules->n_networks);
+	if (!err && bpf_map_update_elem(sockets->maps[FILTER], &only, &filter, BPF_ANY))
+		err = -errno;
+	return err;
+}
+
+/* ---- load ---- */
+
+static bool has_tracepoint(const char *btf_name)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool has = btf && btf__find_by_name_kind(btf, btf_name, BTF_KIND_TYPEDEF) > 0;
+
+	btf__free(btf);
+	return has;
+}
+
+static int load(struct sockets *skel, uint32_t ring_bytes, bool by_read)
+{
+	bool on_data = !by_read && has_tracepoint("btf_trace_sk_data_ready");
+	int err;
+
+	err = bpf_map__set_max_entries(skel->maps.lbl_events, ring_bytes);
+	if (!err)
+		err = bpf_program__set_autoload(skel->progs.on_data, on_data);
+	if (!err)
+		err = bpf_program__set_autoload(skel->progs.on_read, !on_data);
+	skel->rodata->lbl_wakeup_bytes = ring_bytes / 4;
+	return err ? err : sockets__load(skel);
+}
+
+/* Duplicate an fd, since the skeleton closes its own. */
+static int keep(int fd, int *ret)
+{
+	*ret = fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return *ret < 0 ? -errno : 0;
+}
+
+static int attach(const struct bpf_program *program, int *ret)
+{
+	struct bpf_link *link = bpf_program__attach(program);
+	int err;
+
+	if (!link)
+		return -errno;
+	err = keep(bpf_link__fd(link), ret);
+	bpf_link__destroy(link);
+	return err;
+}
+
+/* Run the iterator, which writes nothing, to its end. */
+static int run(const struct bpf_program *iterator)
+{
+	struct bpf_link *link = bpf_program__attach(iterator);
+	int fd, err = 0;
+	ssize_t n;
+	char none;
+
+	if (!link)
+		return -errno;
+	fd = bpf_iter_create(bpf_link__fd(link));
+	if (fd < 0) {
+		err = -errno;
+		goto out;
+	}
+	do
+		n = read(fd, &none, sizeof(none));
+	while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)));
+	if (n < 0)
+		err = -errno;
+	close(fd);
+out:
+	bpf_link__destroy(link);
+	return err;
+}
+
+static int start(struct lbl_sockets *sockets, const struct sockets *skel,
+		 const struct lbl_sockets_rules *rules)
+{
+	const struct bpf_program *programs[LBL_SOCKETS_PROGRAMS] = {
+		[LBL_SOCKETS_STATE] = skel->progs.on_state,
+		[LBL_SOCKETS_STATE_AGAIN] = skel->progs.on_state_again,
+		[LBL_SOCKETS_FIRST_BYTE] = bpf_program__autoload(skel->progs.on_data)
+						   ? skel->progs.on_data
+						   : skel->progs.on_read,
+	};
+	int err = 0, i;
+
+	for (i = 0; i < MAPS && !err; i++)
+		err = keep(bpf_object__find_map_fd_by_name(skel->obj, map_names[i]),
+			   &sockets->maps[i]);
+	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
+		err = keep(bpf_program__fd(programs[i]), &sockets->programs[i]);
+	if (!err)
+		err = lbl_sockets_set_rules(sockets, rules);
+	/* In this order: of programs at one tracepoint, the first attached runs first. */
+	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
+		err = attach(programs[i], &sockets->links[i]);
+	return err ? err : run(skel->progs.list_older);
+}
+
+static struct lbl_sockets *new_sockets(void)
+{
+	struct lbl_sockets *sockets = malloc(sizeof(*sockets));
+
+	if (sockets)
+		memset(sockets, 0xff, sizeof(*sockets)); /* no fd: -1 */
+	return sockets;
+}
+
+int lbl_sockets_open(uint32_t ring_bytes, const struct lbl_sockets_rules *rules, bool by_read,
+		     struct lbl_sockets **ret)
+{
+	struct lbl_sockets *sockets;
+	struct sockets *skel;
+	int err;
+
+	lbl_log_block();
+	if (ring_bytes < (uint32_t)getpagesize() || ring_bytes & (ring_bytes - 1))
+		return -EINVAL;
+	sockets = new_sockets();
+	if (!sockets)
+		return -ENOMEM;
+	skel = sockets__open();
+	err = skel ? load(skel, ring_bytes, by_read) : -errno;
+	if (!err)
+		err = start(sockets, skel, rules);
+	sockets__destroy(skel);
+	if (err) {
+		lbl_sockets_free(sockets);
+		return err;
+	}
+	*ret = sockets;
+	return 0;
+}
+
+void lbl_sockets_free(struct lbl_sockets *sockets)
+{
+	int i;
+
+	if (!sockets)
+		return;
+	for (i = 0; i < LBL_SOCKETS_PROGRAMS; i++) {
+		lbl_close(sockets->links[i]);
+		lbl_close(sockets->programs[i]);
+	}
+	for (i = 0; i < MAPS; i++)
+		lbl_close(sockets->maps[i]);
+	free(sockets);
+}
+
+/* ---- running ---- */
+
+int lbl_sockets_ring_fd(const struct lbl_sockets *sockets)
+{
+	return sockets->maps[RING];
+}
+
+int lbl_sockets_counters_fd(const struct lbl_sockets *sockets)
+{
+	return sockets->maps[RING_COUNTERS];
+}
+
+int lbl_sockets_program_fd(const struct lbl_sockets *sockets, enum lbl_sockets_program which)
+{
+	return sockets->programs[which];
+}
+
+void lbl_sockets_detach(struct lbl_sockets *sockets, enum lbl_sockets_program which)
+{
+	lbl_close(sockets->links[which]);
+	sockets->links[which] = -1;
+}
+
+int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state *ret)
+{
+	struct lbl_sockets_state state;
+	int i, err;
+
+	lbl_log_block();
+	err = lbl_counters_sum(sockets->maps[COUNTERS], (uint64_t *)&state.counters,
+			       sizeof(state.counters) / sizeof(uint64_t));
+	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++) {
+		struct bpf_prog_info info = { 0 };
+		uint32_t bytes = sizeof(info);
+
+		if (bpf_obj_get_info_by_fd(sockets->programs[i], &info, &bytes))
+			err = -errno;
+		state.skipped[i] = info.recursion_misses;
+	}
+	if (!err)
+		*ret = state;
+	return err;
+}

@@ -1,0 +1,171 @@
+"""The connections that proxies of this host open to their backends: HAProxy, nginx, any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._ffi import check_loaded, ffi, lib
+from .._rules import BackendRule, NameRule
+from ..stats import create_event_stream
+from ._socket_rules import SocketRules
+from .base import Option, Source
+
+__all__ = ["KNOWN_PROXIES", "Sockets"]
+
+KNOWN_PROXIES = ("haproxy", "nginx", "envoy", "traefik", "caddy", "varnishd", "squid", "pen")
+_RING_BYTES = 1 << 22  # 65,536 events, as many connections may be open at the start
+_CAUSES = ("refused", "timed_out", "unreachable", "given_up", "no_port", "other")
+_PROGRAMS = ("state", "state_again", "first_byte")
+
+
+def _backend_rule(rule: BackendRule | str) -> BackendRule:
+    return BackendRule.parse(rule) if isinstance(rule, str) else rule
+
+
+def _name_rule(rule: NameRule | str) -> NameRule:
+    return NameRule.parse(rule) if isinstance(rule, str) else rule
+
+
+class Sockets(Source):
+    """The connections that processes of this host open, as their sockets have them.
+
+    All network namespaces, IPv4 and IPv6; addresses are those that the process connects to.
+
+    A connection is taken if its process is named by `comms` or is in one of `cgroups`, and its
+    backend matches one of `backends`. What is not given does not restrict; if nothing is given,
+    the processes are `KNOWN_PROXIES`, each a proxy of its own name.
+
+    Args:
+        backends: rules, or texts as `BackendRule.parse()` takes them. Of several that match, the
+            one with the longest prefix counts, then the one with the fewest ports.
+        comms: names of processes as `ps` shows them, or texts as `NameRule.parse()` takes them.
+        cgroups: directories in a cgroup2 file system, likewise; those below them are included.
+
+    Raises:
+        BpfError: the kernel refuses. It needs CAP_BPF and CAP_PERFMON.
+        ValueError: a rule is malformed, or there are too many.
+    """
+
+    options = (
+        Option("sockets", "", "watch the sockets of proxies on this host, untouched"),
+        Option(
+            "comm",
+            "NAME[=PROXY]",
+            "take connections of processes of this name; may be given again",
+            is_list=True,
+            argument="comms",
+            parse=NameRule.parse,
+        ),
+        Option(
+            "cgroup",
+            "PATH[=PROXY]",
+            "take connections of processes in this cgroup or below; may be given again",
+            is_list=True,
+            argument="cgroups",
+            parse=NameRule.parse,
+        ),
+        Option(
+            "backend",
+            "ADDR[/LEN]:PORT[-PORT][=PROXY]",
+            "take connections to these backends, and name their proxy; may be given again",
+            is_list=True,
+            argument="backends",
+            parse=BackendRule.parse,
+        ),
+    )
+    capabilities = ("CAP_BPF", "CAP_PERFMON")
+
+    @classmethod
+    def is_named(
+        cls,
+        *,
+        backends: Sequence[BackendRule] = (),
+        comms: Sequence[NameRule] = (),
+        cgroups: Sequence[NameRule] = (),
+        **_arguments: Any,
+    ) -> bool:
+        """Whether each connection that is taken has a name of its own."""
+        processes = (*comms, *cgroups)
+        if not (backends or processes):
+            return True
+        return any(
+            rules and all(rule.proxy is not None for rule in rules)
+            for rules in (backends, processes)
+        )
+
+    def __init__(
+        self,
+        *,
+        backends: Sequence[BackendRule | str] = (),
+        comms: Sequence[NameRule | str] = (),
+        cgroups: Sequence[NameRule | str] = (),
+        _by_read: bool = False,
+    ) -> None:
+        self._sockets: Any = None
+        self._backends = [_backend_rule(rule) for rule in backends]
+        self._comms = [_name_rule(rule) for rule in comms]
+        self._cgroups = [_name_rule(rule) for rule in cgroups]
+        if not (self._backends or self._comms or self._cgroups):
+            self._comms = [NameRule(name, name) for name in KNOWN_PROXIES]
+        rules = SocketRules(self._backends, self._comms, self._cgroups)
+        ret = ffi.new("struct lbl_sockets **")
+        check_loaded(
+            lib.lbl_sockets_open(_RING_BYTES, rules.ptr, _by_read, ret), "watch the sockets"
+        )
+        self._sockets = ffi.gc(ret[0], lib.lbl_sockets_free)
+        self.stream = create_event_stream(
+            lib.lbl_sockets_ring_fd(self._sockets),
+            counters=lib.lbl_sockets_counters_fd(self._sockets),
+        )
+        self.stream.proxies = rules.proxies
+
+    def _read(self) -> Any:
+        if self._sockets is None:
+            raise ValueError("the source is closed")
+        state = ffi.new("struct lbl_sockets_state *")
+        check_loaded(lib.lbl_sockets_read(self._sockets, state), "read the sockets' counters")
+        return state
+
+    def lost(self) -> Mapping[str, int]:
+        """What could not be seen. Both are limits from above, since other sockets count too.
+
+        Returns:
+            `recursion`: changes of state for which both programs were skipped, at most.
+            `births_full`: connections for which there was no memory.
+            `overwritten`: connections whose end was not seen.
+        """
+        state = self._read()
+        return {
+            "recursion": min(
+                state.skipped[lib.LBL_SOCKETS_STATE], state.skipped[lib.LBL_SOCKETS_STATE_AGAIN]
+            ),
+            "births_full": int(state.counters.births_full),
+            "overwritten": int(state.counters.overwritten),
+        }
+
+    def failed_connects(self) -> Mapping[str, int]:
+        """How many connections were never established, by cause."""
+        counters = self._read().counters
+        return {cause: int(getattr(counters, cause)) for cause in _CAUSES}
+
+    def status(self) -> Mapping[str, Any]:
+        """What is taken, and what was seen."""
+        state = self._read()
+        return {
+            **super().status(),
+            "backends": [str(rule.network) for rule in self._backends],
+            "processes": [rule.name for rule in self._comms],
+            "cgroups": [rule.name for rule in self._cgroups],
+            "open_at_start": int(state.counters.older),
+            "failed_connects": dict(self.failed_connects()),
+            "caught": int(state.counters.caught),
+            "skipped": dict(zip(_PROGRAMS, map(int, state.skipped), strict=True)),
+        }
+
+    def close(self) -> None:
+        """Detach. Connections that are open are forgotten. A second call has no effect."""
+        sockets, self._sockets = self._sockets, None
+        if sockets is not None:
+            self.stream.close()
+            ffi.release(sockets)
