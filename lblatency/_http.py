@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from ._address import format_target
 from .collector import LatencyCollector, Losing
 from .errors import LatencyError
+from .names import Names
 from .tracker import LatencyTracker
 
 __all__ = ["serve_metrics"]
@@ -23,6 +24,7 @@ def serve_metrics(
     address: tuple[str, int],
     *,
     sources: Sequence[Losing] | None = None,
+    names: Names | None = None,
     more: Iterable[Collector] = (),
 ) -> Iterator[str]:
     """Serve while the block runs; yields the URL.
@@ -31,6 +33,7 @@ def serve_metrics(
         tracker: what to serve.
         address: where to listen: an empty host means all addresses, port 0 any free port.
         sources: what they lost is served, too.
+        names: what servers are called.
         more: further collectors.
 
     Raises:
@@ -39,7 +42,7 @@ def serve_metrics(
     host, port = address
     host = host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")  # noqa: S104
     registry = CollectorRegistry()
-    registry.register(LatencyCollector(tracker, sources=sources))
+    registry.register(LatencyCollector(tracker, sources=sources, names=names))
     for collector in more:
         registry.register(collector)
     try:

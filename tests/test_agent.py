@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lblatency.commands import _config, _sources
+from lblatency.commands import _sources
 from lblatency.commands._agent import Agent
 from lblatency.commands._config import read_config
 from lblatency.commands._settings import Settings
@@ -18,8 +18,7 @@ from tests.support.fake_source import TARGET, Fake, closed
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake source is the only one."""
-    for module in (_sources, _config):
-        monkeypatch.setattr(module, "SOURCES", (Fake,))
+    monkeypatch.setattr(_sources, "SOURCES", (Fake,))
     monkeypatch.setattr(Fake, "opened", [])
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from lblatency._rules import BackendRule
 from lblatency.cli import main
-from lblatency.commands import _config, _sources
+from lblatency.commands import _sources
 from lblatency.commands._config import read_config
 from lblatency.commands._settings import Settings
 from lblatency.errors import LatencyError
@@ -30,8 +30,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake source is the only one."""
-    for module in (_sources, _config):
-        monkeypatch.setattr(module, "SOURCES", (Fake,))
+    monkeypatch.setattr(_sources, "SOURCES", (Fake,))
     monkeypatch.setattr(Fake, "opened", [])
 
 
@@ -86,7 +85,7 @@ def test_every_flag_is_a_key() -> None:
         [sys.executable, "-m", "tests.support.fake_source", "serve", "--help"],
         capture_output=True, text=True, check=True, cwd=ROOT,
     ).stdout  # fmt: skip
-    flags = set(re.findall(r"--([a-z-]+)", help_text.partition("options:")[2])) - {"help", "config"}
+    flags = set(re.findall(r"^  --([a-z-]+)", help_text, re.MULTILINE)) - {"help", "config"}
     with pytest.raises(LatencyError) as top:
         read("x = 1")
     with pytest.raises(LatencyError) as of_source:
@@ -109,13 +108,22 @@ MISTAKES = {
     "source = [1]": (1, "say where events come from"),
     "[source]\nfake = 'a'": (1, "say where events come from"),
     "[[sources]]\nfake = 'a'": (1, "unknown key 'sources'; above the first [[source]] may be: "),
-    f"{GOOD}colour = 1": (4, "unknown key 'colour'; in [[source]] may be: fake, count, backend, "),
+    f"{GOOD}colour = 1": (
+        4,
+        "unknown key 'colour'; in [[source]] may be: haproxy, nginx, envoy, names, fake, ",
+    ),
     f"{GOOD}listen = ':1'": (4, "unknown key 'listen'; in [[source]] may be"),
     f"{GOOD}\n[[source]]\n\n# here\nfake = 'b'\nproxy = 'b'\n'' = 1": (10, "unknown key ''"),
     f"max_backends = 5\n{GOOD}": (1, "unknown key 'max_backends'"),
     f"proxy = 'web'\n{GOOD}": (1, "unknown key 'proxy'"),
-    "[[source]]\nproxy = 'a'": (1, "this [[source]] opens none; it needs one of: fake"),
-    f"{GOOD}[[source]]\ncount = 1": (4, "this [[source]] opens none; it needs one of: fake"),
+    "[[source]]\nproxy = 'a'": (
+        1,
+        "this [[source]] opens none; it needs one of: haproxy, nginx, envoy, fake",
+    ),
+    f"{GOOD}[[source]]\ncount = 1": (
+        4,
+        "this [[source]] opens none; it needs one of: haproxy, nginx, envoy, fake",
+    ),
     "[[source]]\nfake = []\nproxy = 'web'": (1, "this [[source]] opens none"),
     "[[source]]\nfake = 'a'": (1, "say proxy NAME: the proxy_name label"),
     "[[source]]\nfake = 'a'\ncomm = ['x=y', 'x']": (1, "say proxy NAME"),
@@ -135,6 +143,10 @@ MISTAKES = {
     f"{GOOD}backend = [\n'10.0.0.1:1',\n\n'10.0.0.1:0']": (7, "backend: '10.0.0.1:0': ports must"),
     f"{GOOD}backend = [['10.0.0.1:1']]": (4, "backend must be text in quotes"),
     f"{GOOD}comm = '=x'": (4, "comm: '=x' is not of the form NAME[=PROXY]"),
+    f"{GOOD}envoy = 'x'": (4, "envoy: 'x' is not a URL of the form http://HOST:PORT"),
+    f"{GOOD}envoy = true": (4, 'envoy must be text in quotes: "URL"'),
+    f"{GOOD}nginx = false": (4, 'nginx must be text in quotes: "CONF" or true'),
+    f"{GOOD}nginx = 1": (4, 'nginx must be text in quotes: "CONF" or true'),
     f"listen = 80\n{GOOD}": (1, 'listen must be text in quotes: "[ADDR]:PORT"'),
     f"listen = '80'\n{GOOD}": (1, "listen: '80' has no port"),
     f"\nmetrics = 'size'\n{GOOD}": (2, "'size' must be one of lifetime"),
@@ -406,8 +418,7 @@ def test_the_example_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """examples/lblatency.toml is read; what it has as comments is, too."""
     from lblatency.sources import SOURCES
 
-    for module in (_sources, _config):
-        monkeypatch.setattr(module, "SOURCES", SOURCES)
+    monkeypatch.setattr(_sources, "SOURCES", SOURCES)
     text = (ROOT / "examples" / "lblatency.toml").read_text()
     assert read(text).sources
     everything = re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE)

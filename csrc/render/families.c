@@ -161,6 +161,7 @@ size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 		*ret = reader;
 		return COUNT_OF(reader);
 	case LBL_PER_TRACKER:
+	case LBL_PER_SOURCE:
 		break;
 	}
 	*ret = NULL;

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from .._closing import Closing
 from ..conntrack import ConntrackMap
 from ..errors import LatencyError
+from ..names import Names, Reader
 from ..sources import Source
 from ..tracker import LatencyTracker
 from ._settings import Settings
-from ._sources import Planned
+from ._sources import Planned, PlannedReader
 
 __all__ = ["Agent"]
 
@@ -30,6 +31,8 @@ class Agent(Closing):
 
     def __init__(self, settings: Settings) -> None:
         self.tracker = LatencyTracker(**settings.recording)
+        self.names = Names([])
+        self._readers: dict[PlannedReader, Reader] = {}
         self._settings = settings
         self._open: dict[Planned, Source] = {}
         self._closed_lost: Counter[str] = Counter()
@@ -70,6 +73,10 @@ class Agent(Closing):
                 self._record(self._settings)
             raise
         self._settings = settings
+        self._readers = {
+            each: self._readers.get(each) or each[0](each[1]) for each in settings.readers
+        }
+        self.names.replace(list(self._readers.values()))
 
     def _record(self, settings: Settings) -> None:
         """Open what is not open yet, and let the tracker go on with all."""
@@ -117,6 +124,7 @@ class Agent(Closing):
 
     def close(self) -> None:
         """Stop the tracker and close the sources."""
+        self.names.close()
         self.tracker.stop()
         self._close(self._open)
 

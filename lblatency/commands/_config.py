@@ -13,10 +13,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LatencyError
-from ..sources import SOURCES, Option
+from ..sources import Option
 from ._options import key
 from ._settings import SERVE_OPTIONS, SettingError, Settings
-from ._sources import Planned, is_repeatable, plan, source_options
+from ._sources import (
+    Planned,
+    PlannedReader,
+    is_repeatable,
+    opening_options,
+    plan,
+    readers,
+    source_options,
+)
 
 __all__ = ["ConfigFile", "ReloadStatus", "read_config"]
 
@@ -122,10 +130,13 @@ def _value(text: _Text, path: _Path, option: Option, value: Any) -> Any:
 
 
 def _single(text: _Text, path: _Path, option: Option, value: Any) -> Any:
+    if value is True and option.if_bare is not None:
+        value = option.if_bare
     allowed: type | tuple[type, ...] = (int, float) if option.is_number else str
     if not isinstance(value, allowed) or isinstance(value, bool):
         what = "a number" if option.is_number else f'text in quotes: "{option.metavar}"'
-        or_list = ", or a list of such" if is_repeatable(option) else ""
+        or_list = " or true" if option.if_bare is not None else ""
+        or_list += ", or a list of such" if is_repeatable(option) else ""
         raise text.refuse(path, f"{key(option)} must be {what}{or_list}")
     try:
         return option.parse(str(value))
@@ -133,7 +144,7 @@ def _single(text: _Text, path: _Path, option: Option, value: Any) -> Any:
         raise text.refuse(path, f"{key(option)}: {error}") from None
 
 
-def _sources(text: _Text) -> Iterator[Planned]:
+def _sources(text: _Text) -> Iterator[tuple[list[Planned], list[PlannedReader]]]:
     tables = text.data.get(_SOURCE)
     if not (tables and isinstance(tables, list) and all(isinstance(each, dict) for each in tables)):
         why = "say where events come from: a table [[source]] for each source"
@@ -141,13 +152,14 @@ def _sources(text: _Text) -> Iterator[Planned]:
     for i in range(len(tables)):
         path = (_SOURCE, i)
         try:
-            plans = plan(_values(text, path, source_options()), key, where=text.at(path))
+            table = _values(text, path, source_options())
+            plans = plan(table, key, where=text.at(path))
         except ValueError as error:
             raise text.refuse(path, str(error)) from None
         if not plans:
-            opening = ", ".join(dict.fromkeys(key(each.options[0]) for each in SOURCES))
+            opening = ", ".join(key(each) for each in opening_options())
             raise text.refuse(path, f"this [[source]] opens none; it needs one of: {opening}")
-        yield from plans
+        yield plans, readers(table)
 
 
 def read_config(name: str, data: bytes) -> Settings:
@@ -162,9 +174,11 @@ def read_config(name: str, data: bytes) -> Settings:
         line = data.count(b"\n", 0, error.start) + 1
         raise LatencyError(f"{name}:{line}: it is not UTF-8") from None
     table = _values(text, (), {option.name: option for option in SERVE_OPTIONS})
-    sources = list(_sources(text))
+    found = list(_sources(text))
+    sources = [each for plans, _ in found for each in plans]
+    names = [each for _, named in found for each in named]
     try:
-        return Settings.of(table, sources)
+        return Settings.of(table, sources, names)
     except SettingError as error:
         raise text.refuse((error.option.replace("_", "-"),), str(error)) from None
 

@@ -43,6 +43,8 @@ def add_flag(parser: argparse.ArgumentParser, option: Option, *, is_list: bool =
         flag(option),
         action="append" if is_list or option.is_list else "store",
         type=_checked(option.parse),
+        nargs=None if option.if_bare is None else "?",
+        const=option.if_bare,
         metavar=option.metavar,
         help=option.help,
     )

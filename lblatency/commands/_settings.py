@@ -11,7 +11,7 @@ from ..buckets import LIFETIME, METRICS, buckets_of
 from ..sources import Option
 from ..tracker import LatencyTracker
 from ._options import listen
-from ._sources import Planned
+from ._sources import Planned, PlannedReader
 
 __all__ = ["SERVE_OPTIONS", "SettingError", "Settings"]
 
@@ -103,6 +103,7 @@ class Settings:
 
     Attributes:
         sources: to open.
+        readers: where names of servers are.
         conntrack: names the balancer's map; None if events tell creation times.
         wait_s: how long to wait for pins.
         listen: where /metrics is.
@@ -110,13 +111,19 @@ class Settings:
     """
 
     sources: tuple[Planned, ...]
+    readers: tuple[PlannedReader, ...]
     conntrack: str | None
     wait_s: float
     listen: tuple[str, int]
     recording: Mapping[str, Any]
 
     @classmethod
-    def of(cls, table: Mapping[str, Any], sources: Sequence[Planned]) -> Settings:
+    def of(
+        cls,
+        table: Mapping[str, Any],
+        sources: Sequence[Planned],
+        readers: Sequence[PlannedReader],
+    ) -> Settings:
         """Settings from values by the options' names.
 
         Raises:
@@ -132,6 +139,7 @@ class Settings:
             _try("max_backends", lambda: LatencyTracker(max_backends=most))
         return cls(
             sources=tuple(dict.fromkeys(sources)),
+            readers=tuple(dict.fromkeys(readers)),
             conntrack=table.get("conntrack"),
             wait_s=table.get("wait", math.inf),
             listen=table.get("listen", ("127.0.0.1", _PORT)),

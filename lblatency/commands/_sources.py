@@ -9,11 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._proxies import proxy_table
+from .._rules import NameRule
 from ..errors import LatencyError, NotPinnedError
+from ..names import READERS, Reader
 from ..sources import SOURCES, Option, Source
 from ._options import add_flag, flag, given
 
-__all__ = ["Planned", "add_sources", "is_repeatable", "plan", "planned", "source_options"]
+__all__ = [
+    "Planned",
+    "PlannedReader",
+    "add_sources",
+    "is_repeatable",
+    "opening_options",
+    "plan",
+    "planned",
+    "readers",
+    "source_options",
+]
 
 
 def _proxy_id(text: str) -> tuple[int | str, str]:
@@ -45,6 +57,32 @@ _PROXY_ID = Option(
     parse=_proxy_id,
 )
 _NAMING = (_PROXY, _PROXY_ID)
+
+
+def _place_for(reader: type[Reader]) -> Callable[[str], str]:
+    def place(text: str) -> str:
+        reader(text)
+        return text
+
+    return place
+
+
+_READERS = {
+    reader: Option(
+        reader.option,
+        reader.metavar,
+        f"measure {reader.process}, as with --sockets --comm {reader.process}={reader.process};"
+        f" names of servers from {reader.help}"
+        if reader.process
+        else reader.help,
+        is_list=True,
+        if_bare=reader.if_bare,
+        parse=_place_for(reader),
+    )
+    for reader in READERS
+}
+
+PlannedReader = tuple[type[Reader], str]  # with its place
 
 
 @dataclass(frozen=True)
@@ -83,7 +121,13 @@ class Planned:
 def source_options() -> dict[str, Option]:
     """The options of all sources by name. Several sources may have the same one."""
     own = [option for source in SOURCES for option in source.options]
-    return {option.name: option for option in (*own, *_NAMING)}
+    return {option.name: option for option in (*_READERS.values(), *own, *_NAMING)}
+
+
+def opening_options() -> list[Option]:
+    """The options of which a command needs one."""
+    named = [option for reader, option in _READERS.items() if reader.process]
+    return [*named, *(source.options[0] for source in SOURCES)]
 
 
 def is_repeatable(option: Option) -> bool:
@@ -128,7 +172,7 @@ def _check_used(
     table: Mapping[str, Any], spell: Callable[[Option], str], also_used: Iterable[Option]
 ) -> None:
     """An option of no source that is opened would be overlooked."""
-    used = {option.name for option in (*_NAMING, *also_used)} | {
+    used = {option.name for option in (*_NAMING, *_READERS.values(), *also_used)} | {
         option.name
         for source in SOURCES
         if table.get(source.options[0].name)
@@ -138,6 +182,27 @@ def _check_used(
         if name in table and name not in used:
             homes = [spell(each.options[0]) for each in SOURCES if option in each.options]
             raise ValueError(f"{spell(option)} does nothing without {' or '.join(homes)}")
+
+
+def _with_processes(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Who names the servers of a proxy wants its sockets, too."""
+    processes = [
+        NameRule(reader.process, table.get(_PROXY.name, reader.process))
+        for reader, option in _READERS.items()
+        if reader.process and table.get(option.name)
+    ]
+    if not processes:
+        return table
+    return {**table, "sockets": True, "comm": [*table.get("comm", ()), *processes]}
+
+
+def readers(table: Mapping[str, Any]) -> list[PlannedReader]:
+    """Where a table of options says that names of servers are."""
+    return [
+        (reader, place)
+        for reader, option in _READERS.items()
+        for place in table.get(option.name, ())
+    ]
 
 
 def plan(
@@ -160,6 +225,7 @@ def plan(
     Raises:
         ValueError: an option is missing, or one would do nothing.
     """
+    table = _with_processes(table)
     proxies = dict(table.get(_PROXY_ID.name, ()))
     if _PROXY.name in table:
         proxies[0] = table[_PROXY.name]
@@ -189,6 +255,6 @@ def planned(
     except ValueError as error:
         raise argparse.ArgumentError(None, str(error)) from None
     if not plans:
-        names = " or ".join(flag(source.options[0]) for source in SOURCES)
+        names = " or ".join(flag(option) for option in opening_options())
         raise argparse.ArgumentError(None, f"say where events come from: {names}")
     return plans

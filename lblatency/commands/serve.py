@@ -16,12 +16,15 @@ from ._agent import Agent
 from ._config import ConfigFile, ReloadStatus
 from ._options import add_flag, flag, given
 from ._settings import SERVE_OPTIONS, Settings
-from ._sources import add_sources, planned, source_options
+from ._sources import add_sources, planned, readers, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
 HELP = "serve /metrics of a running balancer or proxy"
 EXAMPLES = """\
+  lblatency serve --haproxy /run/haproxy/admin.sock
+                                       metrics of a proxy that is left as it is
+  lblatency serve --sockets --comm traefik=edge --backend 10.0.0.0/24:8080=web
   lblatency serve --ring /sys/fs/bpf/mylb/lbl_events --proxy web
                                        metrics of a balancer that runs already
   lblatency serve --ring lbl_events --proxy web --proxy-id 2=api --listen 0.0.0.0:10435
@@ -50,7 +53,8 @@ def _say(text: str) -> None:
 
 
 def _from_flags(options: argparse.Namespace) -> Settings:
-    return Settings.of(given(options, SERVE_OPTIONS), planned(options))
+    named = readers(given(options, source_options().values()))
+    return Settings.of(given(options, SERVE_OPTIONS), planned(options), named)
 
 
 def _check_alone(options: argparse.Namespace) -> None:
@@ -118,6 +122,8 @@ class _Server:
                 self._reload(self._config)
             if self._deadline is None:
                 self._agent.tick()
+                for news in self._agent.names.news():
+                    _say(news)
                 self._detached = _tell_changes(self._agent.sources, self._detached)
             else:
                 self._try_again(self._deadline)
@@ -161,7 +167,9 @@ def run(options: argparse.Namespace) -> int:
         held = (signal.SIGHUP,) if config else ()
         signals = stack.enter_context(HeldSignals(*held))
         more = [server.reloads] if config else []
-        url = serve_metrics(agent.tracker, settings.listen, sources=[agent], more=more)
+        url = serve_metrics(
+            agent.tracker, settings.listen, sources=[agent], names=agent.names, more=more
+        )
         _say(f"metrics at {stack.enter_context(url)}")
         server.run(signals)
     return 0

@@ -17,39 +17,40 @@ from itertools import islice
 from .._address import format_endpoint, parse_target, split_endpoint
 from .._rules import BackendRule
 from ..event import NEVER, Event
+from ..names import Names
 from ..sources import BACKEND, Source
 from ..stats import Subscription
-from ._options import add_flag
-from ._sources import add_sources, planned, source_options
+from ._options import given
+from ._sources import add_sources, planned, readers, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
 HELP = "print a line per connection as it ends"
 EXAMPLES = """\
-  lblatency tail --ring lbl_events --json
+  lblatency tail --haproxy /run/haproxy/admin.sock
                                        a line per connection as it ends
+  lblatency tail --ring lbl_events --json
 """
 _TICK_S = 1.0
 _QUEUE = 1 << 17  # events that may wait, while the reader of our lines does not read
 _TURN = 10_000  # events of a source, then it is another's turn
 _TERMINATED = 128 + signal.SIGTERM
-_FORMAT = "{:<12}  {:<12}  {:<21}  {:>12}  {:>10}  {:>10}  {}"
-_TITLES = ("TIME", "PROXY", "BACKEND", "LIFETIME ms", "CONNECT", "1ST BYTE", "REASON")
+_FORMAT = "{:<12}  {:<12}  {:<21}  {:>12}  {:>10}  {:>10}  {:<14}  {}"
+_TITLES = ("TIME", "PROXY", "BACKEND", "LIFETIME ms", "CONNECT", "1ST BYTE", "REASON", "SERVER")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sources' options, the filter, and the form of the output."""
     add_sources(parser)
-    if BACKEND.name not in source_options():
-        add_flag(parser, BACKEND)
     parser.add_argument("--json", action="store_true", help="print a JSON object per line")
 
 
 class _Tailed:
     """A source, and a copy of its events."""
 
-    def __init__(self, source: Source, events: Subscription) -> None:
+    def __init__(self, source: Source, events: Subscription, names: Names | None) -> None:
         self.source = source
+        self._servers = names
         self.events = events
         self._names = {
             format_endpoint(*parse_target(key)) if isinstance(key, str) else key: name
@@ -60,6 +61,14 @@ class _Tailed:
         """The name of the event's proxy, if it has one."""
         key = event.proxy_id or event.vip or 0
         return self._names.get(key) or self._names.get(0)
+
+    def server(self, event: Event) -> str | None:
+        """The name of the server, when the connection was created."""
+        if self._servers is None:
+            return None
+        host, port = split_endpoint(event.target)
+        found = self._servers.find(host, port, at_ns=event.created_ns or None)
+        return found and "/".join(found)
 
     def closed(self) -> Iterator[Event]:
         """The connections that ended, of those events that are there."""
@@ -74,7 +83,7 @@ def _lifetime_us(event: Event) -> float | None:
     return (event.timestamp_ns - event.created_ns) / 1e3 if is_told else None
 
 
-def _object(event: Event, proxy: str | None, at: datetime) -> str:
+def _object(event: Event, proxy: str | None, server: str | None, at: datetime) -> str:
     """A line for programs. What is not known is left out; null is what never came."""
     times = {
         "lifetime_s": _lifetime_us(event),
@@ -86,6 +95,7 @@ def _object(event: Event, proxy: str | None, at: datetime) -> str:
         "time": at.isoformat(),
         "proxy": proxy,
         "backend": event.target,
+        "server": server,
         **{name: us if us is None else us / 1e6 for name, us in times.items()},
         "reason": event.reason,
         "protocol": event.protocol or None,
@@ -101,9 +111,9 @@ def _ms(us: float | None) -> str:
     return "-" if us is None else "never" if us == NEVER else f"{us / 1e3:.3f}"
 
 
-def _row(event: Event, proxy: str | None, at: datetime) -> str:
+def _row(event: Event, proxy: str | None, server: str | None, at: datetime) -> str:
     """A line for people."""
-    return _FORMAT.format(
+    line = _FORMAT.format(
         at.astimezone().strftime("%H:%M:%S.%f")[:-3],
         proxy or "-",
         event.target,
@@ -111,7 +121,9 @@ def _row(event: Event, proxy: str | None, at: datetime) -> str:
         _ms(event.connect_us),
         _ms(event.first_byte_us),
         event.reason + (" (probe)" if event.probe else ""),
+        server or "",
     )
+    return line.rstrip()
 
 
 def _matches(rules: Sequence[BackendRule], target: str) -> bool:
@@ -166,7 +178,7 @@ class _Tail:
             for event in islice(each.closed(), _TURN):
                 if _matches(self._rules, event.target):
                     at = datetime.fromtimestamp((event.timestamp_ns + since_boot_ns) / 1e9, UTC)
-                    print(self._line(event, each.proxy(event), at))
+                    print(self._line(event, each.proxy(event), each.server(event), at))
 
     def tell_dropped(self) -> None:
         """Say how many events found no room since this was said last."""
@@ -186,11 +198,14 @@ def run(options: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)  # so that sources are closed
     try:
         with ExitStack() as stack:
+            named = readers(given(options, source_options().values()))
+            names = stack.enter_context(Names([kind(place) for kind, place in named]))
+            names.refresh()  # else the first connections had none
             tailed = []
             for each in plans:
                 source = stack.enter_context(each.open())
                 events = stack.enter_context(source.stream.subscribe(_QUEUE))
-                tailed.append(_Tailed(source, events))
+                tailed.append(_Tailed(source, events, names if named else None))
             tail = _Tail(tailed, options.backend or (), is_json=options.json)
             stack.callback(tail.tell_dropped)
             tail.run()

@@ -70,6 +70,9 @@ class Reader(ABC):
         option: its name in front ends: `--haproxy`.
         metavar: what the place is, in a word for the help.
         help: what it is for.
+        process: whose sockets it names; front ends take the connections of processes of this name.
+            "" if it is for any source.
+        if_bare: the place if a front end is told none; None if it must be told.
         interval_s: how often to read.
         timeout_s: how long a read may take.
         place: where the names come from, for people.
@@ -78,9 +81,14 @@ class Reader(ABC):
     option: ClassVar[str]
     metavar: ClassVar[str]
     help: ClassVar[str]
+    process: ClassVar[str] = ""
+    if_bare: ClassVar[str | None] = None
     interval_s: float = 5.0
     timeout_s: float = 2.0
     place: str
+
+    @abstractmethod
+    def __init__(self, place: str) -> None: ...
 
     @abstractmethod
     def read(self, deadline: float) -> Iterable[Row]:

@@ -31,7 +31,7 @@ class Envoy(Reader):
         ValueError: it is no such URL.
     """
 
-    option = "envoy"
+    option = process = "envoy"
     metavar = "URL"
     help = "Envoy's admin port, as http://127.0.0.1:9901"
 

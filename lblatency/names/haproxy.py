@@ -25,7 +25,7 @@ class HAProxy(Reader):
         place: the path of the socket, or its `ip:port`.
     """
 
-    option = "haproxy"
+    option = process = "haproxy"
     metavar = "SOCKET"
     help = "HAProxy's stats socket, by its path or ip:port"
 

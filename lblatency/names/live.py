@@ -106,6 +106,12 @@ class Names(Closing):
             self._wake.set()
         return found
 
+    def replace(self, readers: Sequence[Reader]) -> None:
+        """Read from these from now on. Those that stay are not read at once; known names stay."""
+        books = {book.reader: book for book in self._books}
+        self._books = [books.get(reader) or _Book(reader) for reader in readers]
+        self._wake.set()
+
     def refresh(self) -> None:
         """Read all names now. It returns after the readers' timeouts at the latest."""
         self._read(self._books)

@@ -34,7 +34,8 @@ class Nginx(Reader):
         place: the configuration file; "" for the one that nginx was built with.
     """
 
-    option = "nginx"
+    option = process = "nginx"
+    if_bare = ""
     metavar = "CONF"
     help = "nginx's configuration file, if it is not the default one"
     interval_s = 30.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .base import BACKEND, Option, Source
 from .ring import Ring
+from .sockets import Sockets
 
-__all__ = ["BACKEND", "SOURCES", "Option", "Ring", "Source"]
+__all__ = ["BACKEND", "SOURCES", "Option", "Ring", "Sockets", "Source"]
 
-SOURCES: tuple[type[Source], ...] = (Ring,)
+SOURCES: tuple[type[Source], ...] = (Ring, Sockets)

@@ -22,6 +22,7 @@ class Option:
         metavar: what its value is, in a word for the help; "" for a switch, which has no value.
         help: what it is for.
         is_list: whether it may be given several times.
+        if_bare: the text that the flag alone stands for; None if it needs a value.
         is_number: whether a file has a number there, not text.
         argument: the keyword argument of the constructor; "" if it is called like the option.
         parse: makes the value of the argument from text; raises `ValueError` in one line.
@@ -32,6 +33,7 @@ class Option:
     help: str
     is_list: bool = False
     is_number: bool = False
+    if_bare: str | None = None
     argument: str = ""
     parse: Callable[[str], Any] = str
 

@@ -9,11 +9,12 @@ from .._ffi import check_loaded, ffi, lib
 from .._rules import BackendRule, NameRule
 from ..stats import create_event_stream
 from ._socket_rules import SocketRules
-from .base import Option, Source
+from .base import BACKEND, Option, Source
 
 __all__ = ["KNOWN_PROXIES", "Sockets"]
 
 KNOWN_PROXIES = ("haproxy", "nginx", "envoy", "traefik", "caddy", "varnishd", "squid", "pen")
+_NOBODY = "192.0.2.1:9"  # of RFC 5737: addresses for documents
 _RING_BYTES = 1 << 22  # 65,536 events, as many connections may be open at the start
 _CAUSES = ("refused", "timed_out", "unreachable", "given_up", "no_port", "other")
 _PROGRAMS = ("state", "state_again", "first_byte")
@@ -65,16 +66,15 @@ class Sockets(Source):
             argument="cgroups",
             parse=NameRule.parse,
         ),
-        Option(
-            "backend",
-            "ADDR[/LEN]:PORT[-PORT][=PROXY]",
-            "take connections to these backends, and name their proxy; may be given again",
-            is_list=True,
-            argument="backends",
-            parse=BackendRule.parse,
-        ),
+        BACKEND,
     )
     capabilities = ("CAP_BPF", "CAP_PERFMON")
+
+    @classmethod
+    def try_out(cls) -> None:
+        """Watch for connections to an address that nobody has."""
+        with cls(backends=[_NOBODY]):
+            pass
 
     @classmethod
     def is_named(

@@ -1,0 +1,145 @@
+"""`serve --haproxy` and `tail --haproxy` beside a real HAProxy that knows nothing of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.rig import wait_until
+
+pytestmark = pytest.mark.bpf
+
+CONFIG = """
+global
+    stats socket {home}/admin.sock level operator
+defaults
+    mode tcp
+    timeout client 20s
+    timeout server 20s
+    timeout connect 5s
+frontend in
+    bind unix@{home}/in.sock
+    default_backend shop
+backend shop
+    server first {target}
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """A backend whose address no other test uses."""
+    with socket.create_server(("127.88.9.1", 0)) as listening:
+        yield listening
+
+
+@pytest.fixture
+def home(server: socket.socket) -> Iterator[Path]:
+    """The folder of a running HAProxy, with its sockets."""
+    target = "{}:{}".format(*server.getsockname())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "haproxy.cfg").write_text(CONFIG.format(home=path, target=target))
+        with subprocess.Popen(
+            ["haproxy", "-db", "-q", "-f", path / "haproxy.cfg"], stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                wait_until((path / "in.sock").exists, "HAProxy")
+                yield path
+            finally:
+                process.kill()
+
+
+def use(home: Path, server: socket.socket) -> None:
+    """A connection through HAProxy, which the backend closes."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(home / "in.sock"))
+        client.sendall(b"question")
+        end, _ = server.accept()
+        with end:
+            end.recv(100)
+            end.sendall(b"answer")
+        while client.recv(100):
+            pass
+
+
+@contextmanager
+def running(
+    command: str, home: Path, server: socket.socket, *more: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command for this HAProxy, and for no other one's backends."""
+    rule = "{}:{}".format(*server.getsockname())
+    with subprocess.Popen(
+        [sys.executable, "-m", "lblatency", command, "--haproxy", str(home / "admin.sock"),
+         "--backend", rule, *more],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("flags", "proxy"), [([], "haproxy"), (["--proxy", "edge"], "edge")], ids=["default", "named"]
+)
+def test_one_flag_measures_haproxy(
+    home: Path, server: socket.socket, flags: list[str], proxy: str
+) -> None:
+    """Its connections have its name, its servers are joined to their addresses."""
+    ip, port = server.getsockname()
+    with running("serve", home, server, "--listen", "127.0.0.1:0", *flags) as process:
+        assert process.stderr is not None
+        found = re.search(r"metrics at (\S+)", process.stderr.readline())
+        assert found
+
+        def metrics() -> str:
+            with urllib.request.urlopen(found[1], timeout=10) as reply:
+                return str(reply.read().decode())
+
+        for _ in range(3):
+            use(home, server)
+        labels = f'proxy_name="{proxy}",target_ip="{ip}",target_port="{port}"'
+        wait_until(
+            lambda: f"lb_backend_latency_seconds_count{{{labels}}} 3.0\n" in metrics(),
+            "three connections",
+        )
+        named = re.compile(rf'lb_backend_info{{.*server="first".*target_ip="{ip}".*}} 1\.0')
+        wait_until(lambda: named.search(metrics()), "the name of the server")
+        assert 'lblatency_failed_connects_total{cause="refused"} 0.0\n' in metrics()
+        assert 'lblatency_events_lost_total{reason="births_full"} 0.0\n' in metrics()
+
+
+def test_each_connection_is_a_line(home: Path, server: socket.socket) -> None:
+    """With the times, the proxy and the server's name."""
+    ip, port = server.getsockname()
+    with running("tail", home, server, "--json") as process:
+        assert process.stdout is not None
+
+        def keep_using() -> Iterator[None]:
+            while True:
+                use(home, server)
+                yield
+
+        users = keep_using()
+        poll = select.poll()
+        poll.register(process.stdout.fileno(), select.POLLIN)
+        wait_until(lambda: next(users) or poll.poll(0), "a line")
+        line = json.loads(process.stdout.readline())
+    assert line["proxy"] == "haproxy"
+    assert line["backend"] == f"{ip}:{port}"
+    assert line["server"] == "shop/first"
+    assert line["reason"] == "fin"
+    assert 0 < line["connect_s"] <= line["first_byte_s"] <= line["lifetime_s"] < 20
