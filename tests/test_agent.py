@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from lblatency.commands._config import read_config
 from lblatency.commands._settings import Settings
 from lblatency.errors import LatencyError
 from tests.support.fake_source import TARGET, Fake, closed
+from tests.support.rig import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +81,31 @@ def test_losses_never_go_down(agent: Agent) -> None:
     assert (agent.lost(), agent.failed_connects()) == told
     Fake.opened[-1].counts.update(lost=1)
     assert agent.lost() == {"fake_full": 8}
+
+
+def test_names_come_from_other_places_after_a_change(agent: Agent, tmp_path: Path) -> None:
+    """A reader that stays is not opened again; names that are known stay."""
+    groups = '[{"targets": ["10.0.0.1:80"], "labels": {"backend": "web", "server": "one"}}]'
+    (tmp_path / "one.json").write_text(groups)
+
+    def named(*files: str) -> Settings:
+        places = [str(tmp_path / file) for file in files]
+        text = f'[[source]]\nfake = "a"\nproxy = "web"\nnames = {places}\n'
+        return read_config("f.toml", text.encode())
+
+    agent.apply(named("one.json"))
+    (one,) = agent.names.status()
+    wait_until(lambda: agent.names.find("10.0.0.1", 80), "the name")
+    agent.apply(named("absent.json", "one.json"))
+    wait_until(lambda: agent.names.status()[0]["error"], "the other place")
+    absent, same = agent.names.status()
+    assert [each["place"] for each in (absent, same)] == [
+        str(tmp_path / "absent.json"), one["place"],
+    ]  # fmt: skip
+    assert same["count"] == 1
+    agent.apply(settings("a"))
+    assert agent.names.status() == []
+    assert agent.names.find("10.0.0.1", 80) == ("web", "one")
 
 
 @pytest.mark.parametrize("after", [("a", "broken"), ("c", "away"), ("b", "c", "broken")])

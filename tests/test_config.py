@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from lblatency._rules import BackendRule
+from lblatency._rules import BackendRule, NameRule
 from lblatency.cli import main
 from lblatency.commands import _sources
 from lblatency.commands._config import read_config
 from lblatency.commands._settings import Settings
 from lblatency.errors import LatencyError
+from lblatency.names import FileSd
+from lblatency.sources import Sockets
 from tests.support.fake_source import Fake
 from tests.support.rig import wait_until
 
@@ -58,7 +60,29 @@ backend = "10.0.0.0/24:80=x"
 [[source]]
 fake = "c"
 comm = ["haproxy=edge"]
+names = "/n.json"
 """
+
+
+@pytest.mark.parametrize(
+    ("line", "comm", "place"),
+    [
+        ('haproxy = "/run/a.sock"', "haproxy=haproxy", "/run/a.sock"),
+        ('envoy = "http://h:1"', "envoy=envoy", "http://h:1"),
+        ("nginx = true", "nginx=nginx", ""),
+        ('nginx = "/etc/n.conf"', "nginx=nginx", "/etc/n.conf"),
+        ('nginx = true\nproxy = "web"', "nginx=web", ""),
+    ],
+)
+def test_a_proxy_brings_its_sockets(
+    line: str, comm: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where names of its servers are is all that must be said."""
+    monkeypatch.setattr(_sources, "SOURCES", (Sockets,))
+    settings = read(f"[[source]]\n{line}\n")
+    (source,) = settings.sources
+    assert dict(source.arguments) == {"comms": (NameRule.parse(comm),)}
+    assert [at for _, at in settings.readers] == [place]
 
 
 def test_all_that_flags_can_say() -> None:
@@ -76,6 +100,7 @@ def test_all_that_flags_can_say() -> None:
     assert dict(b.arguments) == {"fake": "b", "count": 3, "backends": (rule,)}
     assert dict(a.proxies) == {0: "web", 2: "api", "10.0.0.1:80": "shop"}
     assert [name for name, _ in c.arguments] == ["fake", "comms"]
+    assert settings.readers == ((FileSd, "/n.json"),)
     assert c.proxies == ()
 
 

@@ -23,6 +23,9 @@ class HAProxy(Reader):
 
     Args:
         place: the path of the socket, or its `ip:port`.
+
+    Raises:
+        ValueError: it is neither.
     """
 
     option = process = "haproxy"
@@ -30,6 +33,11 @@ class HAProxy(Reader):
     help = "HAProxy's stats socket, by its path or ip:port"
 
     def __init__(self, place: str) -> None:
+        if "/" not in place:
+            try:
+                split_endpoint(place)
+            except ValueError:
+                raise ValueError(f"{place!r} is neither a path with a '/' nor 'ip:port'") from None
         self.place = place
 
     def read(self, deadline: float) -> Iterator[Row]:
