@@ -207,3 +207,35 @@ def test_older_closes_do_not_let_a_backend_expire() -> None:
 
     wait_until(other_is_gone, "the idle backend to expire")
     assert open_of(rig) == (3, 0)
+
+
+def test_a_backend_with_a_row_may_close_in_the_overflow_row_of_another_ring() -> None:
+    """Each ring's shard has room of its own."""
+    rings = [stats.MemoryRing(1 << 16) for _ in range(2)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    tracker = LatencyTracker(max_backends=1)
+    tracker.start(streams, None, "web")
+    for ring, records in (
+        (0, [opened_at(50 * SECOND)] * 5),
+        (1, [opened_at(51 * SECOND, "10.0.0.2:80"), *[closed_at(50 * SECOND)] * 5]),
+    ):
+        for record in records:
+            assert rings[ring].produce(record)
+        streams[ring].drain()
+    assert {row.target: row.open for row in tracker.backends()}[TARGET] == 5
+    assert tracker.get_status()["open_error"] == 5
+
+
+def test_a_reset_takes_what_waits_before_it_forgets_what_was_lost() -> None:
+    """Closes find no room while the opened events wait in the ring."""
+    for _ in range(50):
+        rig = Rig(size=4096, max_backends=10)
+        began = 50 * SECOND
+        while rig.ring.produce(opened_at(began)):
+            began += 1
+        for ns in range(50 * SECOND, began):
+            rig.ring.produce(closed_at(ns))
+        rig.tracker.reset_histograms()
+        rig.stream.drain()
+        found, error = open_of(rig)
+        assert not found or error

@@ -265,7 +265,11 @@ class TrackerModel:
     def open_error(self) -> int:
         """By how much a number of open connections can be wrong."""
         overflow = self._open(shard.rows[OVERFLOW] for shard in self.shards)
-        return self.lost + self.open_removed + (abs(overflow) if self.rows_freed else 0)
+        return (
+            self.lost
+            + self.open_removed
+            + (abs(overflow) if self.rows_freed or len(self.shards) > 1 else 0)
+        )
 
     def _forget(self, n_open: int) -> None:
         self.open_removed += abs(n_open)
