@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lblatency import LatencyTracker, stats
-from tests.support.rig import SECOND, TARGET, Rig, closed, wait_until
+from tests.support.rig import SECOND, TARGET, Rig, closed, foreign64, wait_until
 
 OPENED = stats.Event("opened", TARGET, SECOND).pack()
 CLOSED = closed(SECOND)
@@ -207,6 +207,32 @@ def test_older_closes_do_not_let_a_backend_expire() -> None:
 
     wait_until(other_is_gone, "the idle backend to expire")
     assert open_of(rig) == (3, 0)
+
+
+@pytest.mark.parametrize("ns", [2**64 - 1, 2**64 - 2, 2**63])
+def test_a_time_that_no_clock_tells_is_no_horizon(ns: int) -> None:
+    """Else nothing would ever be open."""
+    rig = Rig()
+    rig.send(opened_at(ns), *[opened_at(50 * SECOND)] * 3)
+    assert open_of(rig) == (3, 0)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_closed_before_any_opened_event_is_not_open(tells: bool) -> None:
+    """Rings that were full at the start: the one with the closes comes first."""
+    two = TwoRings()
+    opens = [foreign64(1, (50 + i) * SECOND, client=("192.0.2.7", 1 + i)) for i in range(10)]
+    closes = [foreign64(2, (60 + i) * SECOND, client=("192.0.2.7", 1 + i)) for i in range(9)]
+    if tells:
+        opens = [opened_at((50 + i) * SECOND) for i in range(10)]
+        closes = [closed_at((50 + i) * SECOND) for i in range(9)]
+    for ring, records in (1, closes), (0, opens):
+        for record in records:
+            two.send(ring, record, 1)
+    assert two.row() == (10, int(tells))
+    later = 200 * SECOND
+    two.send(0, opened_at(later) if tells else foreign64(1, later), 1)
+    assert two.row() == (11, 1 + tells)
 
 
 def test_a_backend_with_a_row_may_close_in_the_overflow_row_of_another_ring() -> None:
