@@ -24,9 +24,9 @@ struct lbl_burst_more {
  * A copy of every checked value: the ring is not read again, since other processes can write to it.
  * Decoding fills the first arrays. A set has one bit per event. `closed`: closed events with a
  * valid lifetime, health probes excluded; `older`: those of them that began before the horizon;
- * `opened`: opened events of connections that began at the horizon or later; `latest_ns` is when the
- * last of the closed ones began. All others have the
+ * `opened`: opened events of connections that began at the horizon or later. All others have the
  * lifetime 0, and events that are neither closed nor opened take the slow path, lbl_shard_record().
+ * `latest_ns` is when the last of the closed ones began.
  */
 struct lbl_burst {
 	const char *first;

@@ -510,7 +510,6 @@ bool lbl_shard_free_one(struct lbl_shard *shard, struct lbl_shard *to, struct lb
 
 	if (!index)
 		return false;
-	shard->table.cold[index].open_before = 0; /* what is open goes with the backend */
 	merge_backend(to, 0, shard, index, &shard->outcomes, scratch);
 	lbl_shard_clear(shard, index, false);
 	lbl_table_free(&shard->table);

@@ -43,8 +43,17 @@ uint64_t lbl_open_error(const struct lbl_tracker *tracker, uint64_t lost)
 
 void lbl_open_forget(struct lbl_tracker *tracker, const struct lbl_part *parts, size_t n)
 {
+	struct lbl_tallies tallies = { 0 };
+	size_t i;
+
 	tracker->open_removed += magnitude(lbl_open_of(parts, n));
 	tracker->rows_freed = true;
+	for (i = 0; i < n; i++) {
+		lbl_shard_tallies(parts[i].shard, parts[i].index, &tallies);
+		parts[i].shard->table.cold[parts[i].index].open_before = 0;
+	}
+	if (tallies.open_before > 0) /* they go on to count as opened, where the rows' counts go */
+		parts[0].shard->table.cold[parts[0].index].open_before = tallies.open_before;
 }
 
 void lbl_open_restart(struct lbl_tracker *tracker, uint64_t lost)

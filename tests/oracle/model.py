@@ -323,6 +323,7 @@ class TrackerModel:
             parts.append(self.own.pop(key))
         for row in parts:
             self.removed.add(row)
+        self.removed.open_before += max(0, sum(row.open_before for row in parts))
         if parts:
             self._forget(n_open)
         return bool(parts)
