@@ -504,3 +504,26 @@ def test_backends_of_earlier_starts_expire() -> None:
     assert _resident_bytes() - resident < 4 << 20
     assert tracker.get_all_histograms()[REMOVED]["count"] == total(tracker) == 100 * 100
     assert_accounted(tracker)
+
+
+def test_what_opened_before_a_reset_stays_counted_when_its_backend_goes() -> None:
+    """Sums over all backends never go down, that of opened connections neither."""
+    rings = [stats.MemoryRing(1 << 16) for _ in range(2)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    tracker = LatencyTracker(removed_row=True)
+    tracker.start(streams, None, "web")
+
+    def send(ring: int, kind: str, n: int) -> None:
+        for _ in range(n):
+            assert rings[ring].produce(stats.Event(kind, TARGET, 2 * SECOND, SECOND).pack())
+        streams[ring].drain()
+
+    send(0, "opened", 7)
+    send(1, "closed", 2)
+    tracker.reset_histograms()
+    send(0, "opened", 1)
+    assert sum(row.opened for row in tracker.backends()) == 6
+    assert tracker.remove("web", TARGET)
+    assert [(row.proxy, row.opened) for row in tracker.backends()] == [("removed", 6)]
+    tracker.reset_histograms()
+    assert tracker.backends() == []

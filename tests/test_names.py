@@ -217,3 +217,27 @@ def test_a_stream_brings_its_own_names() -> None:
         streams[0].proxies = names_of_one  # type: ignore[assignment]
         with pytest.raises(ValueError, match=r"twice|must be 1|empty"):
             LatencyTracker().start(streams[0], None, "web")
+
+
+def test_a_streams_own_names_come_first() -> None:
+    """A stream may name a VIP that is named for all; the others keep that name."""
+    rings = [stats.MemoryRing(1 << 16) for _ in range(3)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    for stream_, name in zip(streams, ("own", None, "other"), strict=True):
+        if name:
+            stream_.proxies = {f"[::ffff:{VIP[:-4]}]:443": name}
+    tracker = LatencyTracker()
+    tracker.start(streams, None, "web", proxies={VIP: "shared"})
+    for ring, stream_ in zip(rings, streams, strict=True):
+        assert ring.produce(foreign64(2, 5, vip=("198.51.100.1", 443)))
+        stream_.drain()
+    assert sorted(row.proxy for row in tracker.backends()) == ["other", "own", "shared"]
+
+
+@pytest.mark.parametrize("names", [None, ["api"], "api"])
+def test_names_of_a_stream_are_a_mapping(names: Any) -> None:
+    """As those of a start are."""
+    own = stream()
+    own.proxies = names
+    with pytest.raises(TypeError, match="mapping"):
+        LatencyTracker().start(own, None, "web")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lblatency import LatencyTracker, stats
-from tests.support.rig import SECOND, TARGET, Rig, closed, wait_until
+from tests.support.rig import SECOND, TARGET, Rig, closed, foreign64, wait_until
 
 OPENED = stats.Event("opened", TARGET, SECOND).pack()
 CLOSED = closed(SECOND)
@@ -207,3 +207,61 @@ def test_older_closes_do_not_let_a_backend_expire() -> None:
 
     wait_until(other_is_gone, "the idle backend to expire")
     assert open_of(rig) == (3, 0)
+
+
+@pytest.mark.parametrize("ns", [2**64 - 1, 2**64 - 2, 2**63])
+def test_a_time_that_no_clock_tells_is_no_horizon(ns: int) -> None:
+    """Else nothing would ever be open."""
+    rig = Rig()
+    rig.send(opened_at(ns), *[opened_at(50 * SECOND)] * 3)
+    assert open_of(rig) == (3, 0)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_closed_before_any_opened_event_is_not_open(tells: bool) -> None:
+    """Rings that were full at the start: the one with the closes comes first."""
+    two = TwoRings()
+    opens = [foreign64(1, (50 + i) * SECOND, client=("192.0.2.7", 1 + i)) for i in range(10)]
+    closes = [foreign64(2, (60 + i) * SECOND, client=("192.0.2.7", 1 + i)) for i in range(9)]
+    if tells:
+        opens = [opened_at((50 + i) * SECOND) for i in range(10)]
+        closes = [closed_at((50 + i) * SECOND) for i in range(9)]
+    for ring, records in (1, closes), (0, opens):
+        for record in records:
+            two.send(ring, record, 1)
+    assert two.row() == (10, int(tells))
+    later = 200 * SECOND
+    two.send(0, opened_at(later) if tells else foreign64(1, later), 1)
+    assert two.row() == (11, 1 + tells)
+
+
+def test_a_backend_with_a_row_may_close_in_the_overflow_row_of_another_ring() -> None:
+    """Each ring's shard has room of its own."""
+    rings = [stats.MemoryRing(1 << 16) for _ in range(2)]
+    streams = [stats.create_event_stream(ring) for ring in rings]
+    tracker = LatencyTracker(max_backends=1)
+    tracker.start(streams, None, "web")
+    for ring, records in (
+        (0, [opened_at(50 * SECOND)] * 5),
+        (1, [opened_at(51 * SECOND, "10.0.0.2:80"), *[closed_at(50 * SECOND)] * 5]),
+    ):
+        for record in records:
+            assert rings[ring].produce(record)
+        streams[ring].drain()
+    assert {row.target: row.open for row in tracker.backends()}[TARGET] == 5
+    assert tracker.get_status()["open_error"] == 5
+
+
+def test_a_reset_takes_what_waits_before_it_forgets_what_was_lost() -> None:
+    """Closes find no room while the opened events wait in the ring."""
+    for _ in range(50):
+        rig = Rig(size=4096, max_backends=10)
+        began = 50 * SECOND
+        while rig.ring.produce(opened_at(began)):
+            began += 1
+        for ns in range(50 * SECOND, began):
+            rig.ring.produce(closed_at(ns))
+        rig.tracker.reset_histograms()
+        rig.stream.drain()
+        found, error = open_of(rig)
+        assert not found or error

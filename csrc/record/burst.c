@@ -58,7 +58,7 @@ static inline bool is_opened(uint64_t head, uint64_t created, uint64_t at, uint6
 static void decode(struct lbl_burst *restrict burst, uint32_t from)
 {
 	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0, older = 0;
-	uint64_t horizon = burst->horizon_ns;
+	uint64_t horizon = burst->horizon_ns, latest = burst->latest_ns;
 	const char *at = burst->first + from * (size_t)LBL_EVENT_STRIDE;
 	uint32_t n = burst->n, i;
 
@@ -74,8 +74,10 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 			closed &= ~(1ULL << i);
 			opened |= (uint64_t)is_opened(head, created, ended, horizon) << i;
 			ns = 0;
-		} else if (unlikely(created < horizon)) {
-			older |= 1ULL << i;
+		} else {
+			latest = created > latest ? created : latest;
+			if (unlikely(created < horizon))
+				older |= 1ULL << i;
 		}
 		memcpy(&burst->head[i], &head, sizeof(head));
 		burst->ns[i] = ns;
@@ -83,6 +85,7 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 	}
 	burst->closed |= closed;
 	burst->older |= older;
+	burst->latest_ns = latest;
 	burst->opened |= opened;
 }
 
@@ -460,6 +463,18 @@ static uint64_t locate_all(const struct lbl_shard *shard, struct lbl_burst *rest
 	return slow;
 }
 
+/*
+ * Return whether the horizon may be set before or between the events, so that each takes the one of
+ * its turn. What is slow passes by itself, if at all.
+ */
+static bool may_set_horizon(const struct lbl_shard *shard, const struct lbl_burst *burst,
+			    uint64_t slow)
+{
+	if (burst->opened || slow)
+		return true;
+	return burst->closed && !lbl_shared_pass(shard->shared, burst->latest_ns);
+}
+
 void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n)
 {
 	uint64_t all = lbl_burst_all(n), horizon = lbl_shard_horizon(shard), slow;
@@ -469,10 +484,10 @@ void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t
 	burst.first = first;
 	burst.n = n;
 	burst.horizon_ns = is_set ? horizon : 0;
-	burst.closed = burst.older = burst.opened = 0;
+	burst.closed = burst.older = burst.opened = burst.latest_ns = 0;
 	slow = locate_all(shard, &burst);
-	if (unlikely(burst.opened && !is_set))
-		slow = all; /* the first opened event sets it, between the events around it */
+	if (unlikely(!is_set) && may_set_horizon(shard, &burst, slow))
+		slow = all;
 	burst.closed &= ~slow;
 	burst.opened &= ~slow;
 	if (likely(burst.closed == all)) {

@@ -92,6 +92,7 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 	uint8_t *closed_sets = (uint8_t *)&burst->closed, *opened_sets = (uint8_t *)&burst->opened;
 	uint8_t *older_sets = (uint8_t *)&burst->older;
 	__m512i horizon = _mm512_set1_epi64((long long)burst->horizon_ns);
+	__m512i latest = _mm512_setzero_si512();
 	uint32_t n = burst->n & ~7U, i;
 
 	for (i = 0; i < n; i += 8) {
@@ -106,7 +107,9 @@ AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
 		closed_sets[i / 8] = closed;
 		older_sets[i / 8] = _mm512_mask_cmplt_epu64_mask(closed, events.created, horizon);
 		opened_sets[i / 8] = are_opened(&events, horizon);
+		latest = _mm512_mask_max_epu64(latest, closed, latest, events.created);
 	}
+	burst->latest_ns = _mm512_reduce_max_epu64(latest);
 	return n;
 }
 

@@ -115,7 +115,7 @@ int lbl_shard_new(struct lbl_buckets *const buckets[LBL_METRICS], uint32_t capac
 		return -ENOMEM;
 	shard->by_name = !ops->record;
 	shard->shared = shared;
-	shard->horizon_ns = LBL_HORIZON_UNSET;
+	shard->horizon = LBL_HORIZON_UNSET;
 	err = init(shard, buckets, capacity);
 	if (!err && !shard->by_name)
 		err = lbl_proxies_init(&shard->proxies, names);
@@ -263,15 +263,31 @@ static void record_more(struct lbl_shard *shard, const struct lbl_event *event, 
 	}
 }
 
+/*
+ * The horizon that counts for a closed event. It is looked at after `births`: what another ring's
+ * opened event left there, it left after it had set the horizon.
+ */
+static uint64_t horizon_of(struct lbl_shard *shard, const struct lbl_decoded_event *closed,
+			   uint64_t created_ns)
+{
+	uint64_t horizon = lbl_shard_horizon(shard), ended_ns = closed->event.timestamp_ns;
+	uint64_t began_ns = created_ns || !closed->has_client ? created_ns : ended_ns;
+
+	if (!lbl_horizon_is_set(horizon) && began_ns && began_ns <= ended_ns &&
+	    !lbl_shared_pass(shard->shared, began_ns))
+		horizon = lbl_shard_horizon(shard);
+	return horizon;
+}
+
 static void record_closed(struct lbl_shard *shard, const struct lbl_decoded_event *decoded,
 			  uint32_t index)
 {
 	const struct lbl_event *event = &decoded->event;
-	uint64_t horizon_ns = lbl_shard_horizon(shard);
 	uint64_t created_ns = created_of(shard, decoded), lifetime;
+	uint64_t horizon = horizon_of(shard, decoded, created_ns);
 
 	lbl_owner_add(&shard->outcomes.closed, 1);
-	if (created_ns && created_ns < horizon_ns && lbl_horizon_is_set(horizon_ns))
+	if (created_ns && created_ns < horizon && lbl_horizon_is_set(horizon))
 		lbl_owner_add(&shard->table.cold[index].not_open, -1);
 	if (event->flags & LBL_FLAG_PROBE) {
 		lbl_owner_add(&shard->table.cold[index].probes, 1);
@@ -426,25 +442,28 @@ static bool knows_open(const struct lbl_shard *shard)
 {
 	uint64_t horizon = shard->shared ? lbl_shared_horizon(shard->shared) : LBL_HORIZON_UNSET;
 
-	return lbl_horizon_is_set(horizon) && horizon == READ_ONCE(&shard->horizon_ns);
+	/* Pairs with lbl_shard_take_horizon(): who sees the horizon sees what is not open by it. */
+	return lbl_horizon_is_set(horizon) &&
+	       horizon == __atomic_load_n(&shard->horizon, __ATOMIC_ACQUIRE);
 }
 
 void lbl_shard_tallies(const struct lbl_shard *shard, uint32_t index, struct lbl_tallies *tallies)
 {
 	int64_t open = tallies->open;
+	bool known = knows_open(shard);
 
 	lbl_tallies_read(&shard->table, index, tallies);
-	if (!knows_open(shard))
+	if (!known)
 		tallies->open = open;
 }
 
-void lbl_shard_take_horizon(struct lbl_shard *shard, uint64_t horizon_ns)
+void lbl_shard_take_horizon(struct lbl_shard *shard, uint64_t horizon)
 {
 	uint32_t i;
 
 	for (i = 0; i < shard->table.n; i++)
 		lbl_tally_none_open(&shard->table, i);
-	WRITE_ONCE(&shard->horizon_ns, horizon_ns);
+	__atomic_store_n(&shard->horizon, horizon, __ATOMIC_RELEASE);
 }
 
 void lbl_shard_clear(struct lbl_shard *shard, uint32_t index, bool keep_open)
@@ -491,7 +510,6 @@ bool lbl_shard_free_one(struct lbl_shard *shard, struct lbl_shard *to, struct lb
 
 	if (!index)
 		return false;
-	shard->table.cold[index].open_before = 0; /* what is open goes with the backend */
 	merge_backend(to, 0, shard, index, &shard->outcomes, scratch);
 	lbl_shard_clear(shard, index, false);
 	lbl_table_free(&shard->table);

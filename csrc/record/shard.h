@@ -48,7 +48,7 @@ struct lbl_shard {
 	uint32_t n_more;
 	struct lbl_array sums_memory; /* of `more`, LBL_SUMS_BYTES per backend */
 	struct lbl_outcomes outcomes;
-	uint64_t horizon_ns; /* the shared one as this shard knows it */
+	uint64_t horizon; /* the shared one as this shard knows it */
 	struct lbl_shared *shared; /* with the tracker's other shards; NULL if it is `by_name` */
 	struct lbl_birth_source birth_source; /* the last source of creation times; all 0 = none */
 	struct lbl_proxies proxies; /* none if the shard is `by_name` */
@@ -93,14 +93,14 @@ int lbl_shard_reserve(struct lbl_shard *shard, uint32_t capacity);
 int lbl_shard_make_room(struct lbl_shard *shard);
 
 /* What was counted until now is not open by the new horizon. */
-void lbl_shard_take_horizon(struct lbl_shard *shard, uint64_t horizon_ns);
+void lbl_shard_take_horizon(struct lbl_shard *shard, uint64_t horizon);
 
 /* Return the horizon for the events that follow. */
 static inline uint64_t lbl_shard_horizon(struct lbl_shard *shard)
 {
 	uint64_t horizon = lbl_shared_horizon(shard->shared);
 
-	if (unlikely(horizon != shard->horizon_ns))
+	if (unlikely(horizon != shard->horizon))
 		lbl_shard_take_horizon(shard, horizon);
 	return horizon;
 }

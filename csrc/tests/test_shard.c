@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* How a shard records single events, and merges another shard's counts. */
+#include <pthread.h>
+
 #include "common.h"
 
 enum { SPAN_US = 1000 };
@@ -414,6 +416,122 @@ static void test_clearing_keeps_what_is_open(void)
 	free_shard(shard);
 }
 
+/* ---- two threads ---- */
+
+enum { FEW = 20 };
+
+struct side {
+	struct lbl_shard *shard;
+	pthread_barrier_t *round;
+	uint32_t rounds;
+	pthread_mutex_t *resets; /* excludes readers, as a tracker's lock does */
+	bool done;
+};
+
+static struct lbl_event opened_event(uint64_t began_ns)
+{
+	struct lbl_event event = closed_event(SECOND, 1);
+
+	event.type = LBL_OPENED;
+	event.created_ns = 0;
+	event.timestamp_ns = began_ns;
+	return event;
+}
+
+static void *close_all(void *arg)
+{
+	struct side *side = arg;
+	struct lbl_event event = closed_event(SECOND, 1);
+	uint32_t round, i;
+
+	for (round = 0; round < side->rounds; round++) {
+		pthread_barrier_wait(side->round);
+		for (i = 0; i < FEW; i++) {
+			event.created_ns = SECOND + i;
+			record(side->shard, &event, 1);
+		}
+		pthread_barrier_wait(side->round);
+	}
+	return NULL;
+}
+
+/* Each connection opens in one shard and closes in another, at the same time. */
+static void test_the_horizon_is_beyond_what_closed(void)
+{
+	struct lbl_shard *opens = make_shard(10, false), *closes = make_shard(10, false);
+	struct lbl_shared *unused = closes->shared;
+	struct side side = { .shard = closes, .rounds = 2000 };
+	pthread_barrier_t barrier;
+	struct lbl_event event;
+	uint32_t round, i, wrong = 0;
+	pthread_t thread;
+
+	closes->shared = opens->shared;
+	side.round = &barrier;
+	pthread_barrier_init(&barrier, NULL, 2);
+	REQUIRE(!pthread_create(&thread, NULL, close_all, &side));
+	for (round = 0; round < side.rounds; round++) {
+		lbl_shared_restart(opens->shared);
+		lbl_shard_horizon(opens);
+		lbl_shard_horizon(closes);
+		pthread_barrier_wait(&barrier);
+		for (i = 0; i < FEW; i++) {
+			event = opened_event(SECOND + i);
+			record(opens, &event, 1);
+		}
+		pthread_barrier_wait(&barrier);
+		event = opened_event(2 * SECOND);
+		record(opens, &event, 1);
+		lbl_shard_horizon(closes);
+		wrong += tallies_of(opens, 1).open + tallies_of(closes, 1).open != 1;
+	}
+	pthread_join(thread, NULL);
+	CHECK(!wrong);
+	pthread_barrier_destroy(&barrier);
+	closes->shared = unused;
+	free_shard(opens);
+	free_shard(closes);
+}
+
+static void *take_horizons(void *arg)
+{
+	struct side *side = arg;
+	struct lbl_event opened = opened_event(2 * SECOND), closed = closed_event(SECOND, 1);
+	uint32_t round;
+
+	for (round = 0; round < side->rounds; round++) {
+		pthread_mutex_lock(side->resets);
+		lbl_shared_set_horizon(side->shard->shared, LBL_HORIZON_UNSET);
+		pthread_mutex_unlock(side->resets);
+		record(side->shard, &closed, FEW);
+		record(side->shard, &opened, 1);
+	}
+	__atomic_store_n(&side->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Who reads while a shard takes a horizon never sees what closed before it. */
+static void test_a_horizon_is_taken_as_a_whole(void)
+{
+	pthread_mutex_t resets = PTHREAD_MUTEX_INITIALIZER;
+	struct side side = { .shard = make_shard(10, false), .rounds = 20000, .resets = &resets };
+	uint32_t wrong = 0;
+	pthread_t thread;
+
+	REQUIRE(!pthread_create(&thread, NULL, take_horizons, &side));
+	while (!__atomic_load_n(&side.done, __ATOMIC_ACQUIRE)) {
+		int64_t open;
+
+		pthread_mutex_lock(&resets);
+		open = tallies_of(side.shard, 1).open;
+		pthread_mutex_unlock(&resets);
+		wrong += open < 0 || open > 1;
+	}
+	pthread_join(thread, NULL);
+	CHECK(!wrong);
+	free_shard(side.shard);
+}
+
 int main(void)
 {
 	RUN(test_each_event_has_one_outcome);
@@ -427,5 +545,7 @@ int main(void)
 	RUN(test_observing_counts_what_there_is_memory_for);
 	RUN(test_durations);
 	RUN(test_clearing_keeps_what_is_open);
+	RUN(test_the_horizon_is_beyond_what_closed);
+	RUN(test_a_horizon_is_taken_as_a_whole);
 	return checks_done();
 }

@@ -29,17 +29,31 @@ static int64_t open_in_overflow(const struct lbl_tracker *tracker)
 	return tallies.open;
 }
 
-/* Where rows became free, what opened in the overflow backend may close in a row of its own. */
+/*
+ * Where rows became free, and where another ring's shard has room, what opened in the overflow
+ * backend may close in a row of its own, and the other way round.
+ */
 uint64_t lbl_open_error(const struct lbl_tracker *tracker, uint64_t lost)
 {
+	bool rows_differ = tracker->rows_freed || tracker->n_attached > 1;
+
 	return lost - tracker->lost_before + tracker->open_removed +
-	       (tracker->rows_freed ? magnitude(open_in_overflow(tracker)) : 0);
+	       (rows_differ ? magnitude(open_in_overflow(tracker)) : 0);
 }
 
 void lbl_open_forget(struct lbl_tracker *tracker, const struct lbl_part *parts, size_t n)
 {
+	struct lbl_tallies tallies = { 0 };
+	size_t i;
+
 	tracker->open_removed += magnitude(lbl_open_of(parts, n));
 	tracker->rows_freed = true;
+	for (i = 0; i < n; i++) {
+		lbl_shard_tallies(parts[i].shard, parts[i].index, &tallies);
+		parts[i].shard->table.cold[parts[i].index].open_before = 0;
+	}
+	if (tallies.open_before > 0) /* they go on to count as opened, where the rows' counts go */
+		parts[0].shard->table.cold[parts[0].index].open_before = tallies.open_before;
 }
 
 void lbl_open_restart(struct lbl_tracker *tracker, uint64_t lost)

@@ -41,8 +41,8 @@ const char *lbl_tracker_name_text(struct lbl_tracker *tracker, uint16_t name, si
 enum { LBL_ALL_STREAMS = -1 };
 
 /*
- * Maps events to a proxy's name; the last entry counts. A proxy id without an entry is named
- * "proxy-<id>".
+ * Maps events to a proxy's name. Of a proxy id the last entry counts; a VIP has at most one for each
+ * stream. A proxy id without an entry is named "proxy-<id>".
  */
 struct lbl_proxy {
 	const char *name;

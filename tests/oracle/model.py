@@ -90,20 +90,27 @@ class Shared:
         births: when each connection opened that was seen to; None if two could be meant.
         horizon: connections that began earlier do not count as open; None until the first opened
             event, and until then nothing is known to be open.
+        earliest: the horizon, once there is one, is beyond all that closed before.
         shards: all of them.
     """
 
     def __init__(self) -> None:
         self.births: dict[tuple[object, ...], int | None] = {}
         self.horizon: int | None = None
+        self.earliest = 0
         self.shards: list[Shard] = []
 
     def settle(self, began: int) -> None:
         """Set the horizon if there is none."""
         if self.horizon is None:
-            self.horizon = began
+            self.horizon = max(began, self.earliest)
             for row in chain.from_iterable(shard.rows.values() for shard in self.shards):
                 row.not_open += row.open
+
+    def pass_by(self, began: int) -> None:
+        """A connection that began then has closed."""
+        if self.horizon is None:
+            self.earliest = max(self.earliest, began + 1)
 
     def is_beyond(self, began: int) -> bool:
         """Whether a connection began before the horizon."""
@@ -163,6 +170,9 @@ class Shard:
             created = created or self.shared.births.pop(record.connection, 0) or 0
         if created:
             row.not_open -= self.shared.is_beyond(created)
+        began = created or (record.at if record.connection else 0)
+        if 0 < began <= record.at:
+            self.shared.pass_by(began)
         if record.probe:
             row.probes += 1
             self.outcomes["ignored"] += 1
@@ -255,6 +265,7 @@ class TrackerModel:
         self.rows_freed = False
         for shard in self.shards:
             shard.shared.horizon = None
+            shard.shared.earliest = 0
 
     def _open(self, rows: Iterable[Row]) -> int:
         """How many are known to be open."""
@@ -265,7 +276,11 @@ class TrackerModel:
     def open_error(self) -> int:
         """By how much a number of open connections can be wrong."""
         overflow = self._open(shard.rows[OVERFLOW] for shard in self.shards)
-        return self.lost + self.open_removed + (abs(overflow) if self.rows_freed else 0)
+        return (
+            self.lost
+            + self.open_removed
+            + (abs(overflow) if self.rows_freed or len(self.shards) > 1 else 0)
+        )
 
     def _forget(self, n_open: int) -> None:
         self.open_removed += abs(n_open)
@@ -308,6 +323,7 @@ class TrackerModel:
             parts.append(self.own.pop(key))
         for row in parts:
             self.removed.add(row)
+        self.removed.open_before += max(0, sum(row.open_before for row in parts))
         if parts:
             self._forget(n_open)
         return bool(parts)
