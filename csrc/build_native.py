@@ -14,6 +14,7 @@ HEADERS = [
     "csrc/kernel/maps.h",
     "csrc/kernel/users.h",
     "csrc/kernel/probe.h",
+    "csrc/kernel/pins.h",
     "csrc/kernel/log.h",
     "csrc/event/event.h",
     "csrc/hist/buckets.h",

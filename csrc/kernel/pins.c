@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <limits.h>
@@ -47,4 +48,16 @@ int lbl_pins_remove(struct bpf_map *const *maps, size_t n)
 		bpf_map__set_pin_path(maps[i], NULL);
 	}
 	return first;
+}
+
+int lbl_pin(int fd, const char *path)
+{
+	return bpf_obj_pin(fd, path) ? -errno : 0;
+}
+
+int lbl_pinned(const char *path)
+{
+	int fd = bpf_obj_get(path);
+
+	return fd < 0 ? -errno : fd;
 }

@@ -1,9 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* Pin the maps of a loaded object under their names. */
+/* Pin the maps of a loaded object under their names, and anything else by its fd. */
 #ifndef LBL_KERNEL_PINS_H
 #define LBL_KERNEL_PINS_H
 
 #include <stddef.h>
+
+/* cdef: begin */
+/*
+ * The version of all that outlives a process in pins: maps, and what programs keep in them. Whoever
+ * changes the layout of a map, or what a program stores in it, adds 1.
+ */
+enum { LBL_PIN_LAYOUT = 1 };
+
+/* Pin a map, program or link. -EEXIST if the path is taken, -EINVAL if it is not in a bpffs. */
+int lbl_pin(int fd, const char *path);
+
+/* Return an fd of what is pinned there, which the caller closes, or -errno. */
+int lbl_pinned(const char *path);
+/* cdef: end */
 
 struct bpf_map;
 

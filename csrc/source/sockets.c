@@ -11,23 +11,45 @@
 #include "base/util.h"
 #include "kernel/counters.h"
 #include "kernel/log.h"
+#include "kernel/maps.h"
 #include "sockets.skel.h"
 #include "source/sockets.h"
 
-enum { RING, RING_COUNTERS, FILTER, COMMS, CGROUPS, NETWORKS, COUNTERS, MAPS };
-
-static const char *const map_names[MAPS] = {
-	[RING] = "lbl_events",	 [RING_COUNTERS] = "lbl_counters",
-	[FILTER] = "filter",	 [COMMS] = "comms",
-	[CGROUPS] = "cgroups",	 [NETWORKS] = "networks",
-	[COUNTERS] = "counters",
+enum {
+	RING,
+	RING_COUNTERS,
+	FILTER,
+	COMMS,
+	CGROUPS,
+	NETWORKS,
+	COUNTERS,
+	PROGRAMS, /* the maps end */
+	LINKS = PROGRAMS + LBL_SOCKETS_PROGRAMS,
+	FDS = LINKS + LBL_SOCKETS_PROGRAMS,
 };
 
-/* The kernel keeps the rest alive for the links: programs, and the maps that only they use. */
+_Static_assert((int)FDS == LBL_SOCKETS_FDS, "each fd can be pinned");
+
+/* Maps by their names in the program. */
+static const char *const names[FDS] = {
+	[RING] = "lbl_events",
+	[RING_COUNTERS] = "lbl_counters",
+	[FILTER] = "filter",
+	[COMMS] = "comms",
+	[CGROUPS] = "cgroups",
+	[NETWORKS] = "networks",
+	[COUNTERS] = "counters",
+	[PROGRAMS + LBL_SOCKETS_STATE] = "program_state",
+	[PROGRAMS + LBL_SOCKETS_STATE_AGAIN] = "program_state_again",
+	[PROGRAMS + LBL_SOCKETS_FIRST_BYTE] = "program_first_byte",
+	[LINKS + LBL_SOCKETS_STATE] = "link_state",
+	[LINKS + LBL_SOCKETS_STATE_AGAIN] = "link_state_again",
+	[LINKS + LBL_SOCKETS_FIRST_BYTE] = "link_first_byte",
+};
+
+/* The kernel keeps the rest alive for the links: the maps that only programs use. */
 struct lbl_sockets {
-	int maps[MAPS];
-	int programs[LBL_SOCKETS_PROGRAMS];
-	int links[LBL_SOCKETS_PROGRAMS];
+	int fds[FDS]; /* -1 if there is none */
 };
 
 /* ---- rules ---- */
@@ -90,12 +112,12 @@ int lbl_sockets_set_rules(struct lbl_sockets *sockets, const struct lbl_sockets_
 	int err;
 
 	lbl_log_block();
-	err = REPLACE(sockets->maps[COMMS], rules->comms, rules->n_comms);
+	err = REPLACE(sockets->fds[COMMS], rules->comms, rules->n_comms);
 	if (!err)
-		err = REPLACE(sockets->maps[CGROUPS], rules->cgroups, rules->n_cgroups);
+		err = REPLACE(sockets->fds[CGROUPS], rules->cgroups, rules->n_cgroups);
 	if (!err)
-		err = REPLACE(sockets->maps[NETWORKS], rules->networks, rules->n_networks);
-	if (!err && bpf_map_update_elem(sockets->maps[FILTER], &only, &filter, BPF_ANY))
+		err = REPLACE(sockets->fds[NETWORKS], rules->networks, rules->n_networks);
+	if (!err && bpf_map_update_elem(sockets->fds[FILTER], &only, &filter, BPF_ANY))
 		err = -errno;
 	return err;
 }
@@ -182,16 +204,15 @@ static int start(struct lbl_sockets *sockets, const struct sockets *skel,
 	};
 	int err = 0, i;
 
-	for (i = 0; i < MAPS && !err; i++)
-		err = keep(bpf_object__find_map_fd_by_name(skel->obj, map_names[i]),
-			   &sockets->maps[i]);
+	for (i = 0; i < PROGRAMS && !err; i++)
+		err = keep(bpf_object__find_map_fd_by_name(skel->obj, names[i]), &sockets->fds[i]);
 	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
-		err = keep(bpf_program__fd(programs[i]), &sockets->programs[i]);
+		err = keep(bpf_program__fd(programs[i]), &sockets->fds[PROGRAMS + i]);
 	if (!err)
 		err = lbl_sockets_set_rules(sockets, rules);
 	/* In this order: of programs at one tracepoint, the first attached runs first. */
 	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
-		err = attach(programs[i], &sockets->links[i]);
+		err = attach(programs[i], &sockets->fds[LINKS + i]);
 	return err ? err : run(skel->progs.list_older);
 }
 
@@ -236,36 +257,92 @@ void lbl_sockets_free(struct lbl_sockets *sockets)
 
 	if (!sockets)
 		return;
-	for (i = 0; i < LBL_SOCKETS_PROGRAMS; i++) {
-		lbl_close(sockets->links[i]);
-		lbl_close(sockets->programs[i]);
-	}
-	for (i = 0; i < MAPS; i++)
-		lbl_close(sockets->maps[i]);
+	for (i = FDS - 1; i >= 0; i--)
+		lbl_close(sockets->fds[i]);
 	free(sockets);
+}
+
+/* ---- pins ---- */
+
+const char *lbl_sockets_fd_name(unsigned int which)
+{
+	return which < FDS ? names[which] : NULL;
+}
+
+int lbl_sockets_fd(const struct lbl_sockets *sockets, unsigned int which)
+{
+	return which < FDS ? sockets->fds[which] : -EINVAL;
+}
+
+/* Check that the maps have the sizes of ours: a file of a name may be anything. */
+static int check_maps(const struct lbl_sockets *sockets)
+{
+	static const uint32_t value_bytes[PROGRAMS] = {
+		[RING_COUNTERS] = sizeof(struct lbl_counters),
+		[FILTER] = sizeof(struct lbl_sockets_filter),
+		[COMMS] = sizeof(struct lbl_sockets_proxy),
+		[CGROUPS] = sizeof(struct lbl_sockets_proxy),
+		[NETWORKS] = sizeof(struct lbl_sockets_ranges),
+		[COUNTERS] = sizeof(struct lbl_sockets_counters),
+	};
+	struct bpf_map_info info;
+	int i, err;
+
+	for (i = 0; i < PROGRAMS; i++) {
+		err = lbl_map_info(sockets->fds[i], &info);
+		if (err)
+			return err;
+		if (info.value_size != value_bytes[i] ||
+		    strncmp(info.name, names[i], sizeof(info.name)))
+			return -EMEDIUMTYPE;
+	}
+	return 0;
+}
+
+int lbl_sockets_adopt(const int *fds, const struct lbl_sockets_rules *rules,
+		      struct lbl_sockets **ret)
+{
+	struct lbl_sockets *sockets = new_sockets();
+	int err = 0, i;
+
+	lbl_log_block();
+	if (!sockets)
+		return -ENOMEM;
+	for (i = 0; i < FDS && !err; i++)
+		err = keep(fds[i], &sockets->fds[i]);
+	if (!err)
+		err = check_maps(sockets);
+	if (!err)
+		err = lbl_sockets_set_rules(sockets, rules);
+	if (err) {
+		lbl_sockets_free(sockets);
+		return err;
+	}
+	*ret = sockets;
+	return 0;
 }
 
 /* ---- running ---- */
 
 int lbl_sockets_ring_fd(const struct lbl_sockets *sockets)
 {
-	return sockets->maps[RING];
+	return sockets->fds[RING];
 }
 
 int lbl_sockets_counters_fd(const struct lbl_sockets *sockets)
 {
-	return sockets->maps[RING_COUNTERS];
+	return sockets->fds[RING_COUNTERS];
 }
 
 int lbl_sockets_program_fd(const struct lbl_sockets *sockets, enum lbl_sockets_program which)
 {
-	return sockets->programs[which];
+	return sockets->fds[PROGRAMS + (int)which];
 }
 
 void lbl_sockets_detach(struct lbl_sockets *sockets, enum lbl_sockets_program which)
 {
-	lbl_close(sockets->links[which]);
-	sockets->links[which] = -1;
+	lbl_close(sockets->fds[LINKS + (int)which]);
+	sockets->fds[LINKS + (int)which] = -1;
 }
 
 int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state *ret)
@@ -274,13 +351,13 @@ int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state
 	int i, err;
 
 	lbl_log_block();
-	err = lbl_counters_sum(sockets->maps[COUNTERS], (uint64_t *)&state.counters,
+	err = lbl_counters_sum(sockets->fds[COUNTERS], (uint64_t *)&state.counters,
 			       sizeof(state.counters) / sizeof(uint64_t));
 	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++) {
 		struct bpf_prog_info info = { 0 };
 		uint32_t bytes = sizeof(info);
 
-		if (bpf_obj_get_info_by_fd(sockets->programs[i], &info, &bytes))
+		if (bpf_obj_get_info_by_fd(sockets->fds[PROGRAMS + i], &info, &bytes))
 			err = -errno;
 		state.skipped[i] = info.recursion_misses;
 	}

@@ -23,6 +23,8 @@ enum lbl_sockets_program {
 	LBL_SOCKETS_PROGRAMS,
 };
 
+enum { LBL_SOCKETS_FDS = 7 + 2 * LBL_SOCKETS_PROGRAMS };
+
 struct lbl_sockets_comm_rule {
 	struct lbl_sockets_comm key;
 	struct lbl_sockets_proxy value;
@@ -67,7 +69,17 @@ struct lbl_sockets_state {
 int lbl_sockets_open(uint32_t ring_bytes, const struct lbl_sockets_rules *rules, bool by_read,
 		     struct lbl_sockets **ret);
 
-/* Detach and free everything. Connections that are open are forgotten. NULL is legal. */
+/*
+ * The fds of maps, programs and links, each with a name to pin it by; they stay ours. While all are
+ * pinned, connections are followed without a process, and lbl_sockets_adopt() goes on with them: it
+ * duplicates the fds and applies the rules. -EMEDIUMTYPE if one is not what its name says.
+ */
+const char *lbl_sockets_fd_name(unsigned int which);
+int lbl_sockets_fd(const struct lbl_sockets *sockets, unsigned int which);
+int lbl_sockets_adopt(const int *fds, const struct lbl_sockets_rules *rules,
+		      struct lbl_sockets **ret);
+
+/* Detach and free everything that is not pinned. Connections that are open are forgotten. NULL is legal. */
 void lbl_sockets_free(struct lbl_sockets *sockets);
 
 /* Replace all rules. They apply to connections that are opened later. -E2BIG as above. */

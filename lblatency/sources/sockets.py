@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._ffi import check_loaded, ffi, lib
 from .._rules import BackendRule, NameRule
+from ..errors import LatencyError
 from ..stats import create_event_stream
+from ._pins import Pins
 from ._socket_rules import SocketRules
 from .base import BACKEND, Option, Source
 
@@ -18,6 +22,13 @@ _NOBODY = "192.0.2.1:9"  # of RFC 5737: addresses for documents
 _RING_BYTES = 1 << 22  # 65,536 events, as many connections may be open at the start
 _CAUSES = ("refused", "timed_out", "unreachable", "given_up", "no_port", "other")
 _PROGRAMS = ("state", "state_again", "first_byte")
+
+
+def _fd_names() -> list[str]:
+    """The names of all that is pinned."""
+    return [
+        ffi.string(lib.lbl_sockets_fd_name(which)).decode() for which in range(lib.LBL_SOCKETS_FDS)
+    ]
 
 
 def _backend_rule(rule: BackendRule | str) -> BackendRule:
@@ -43,8 +54,14 @@ class Sockets(Source):
         comms: names of processes as `ps` shows them, or texts as `NameRule.parse()` takes them.
         cgroups: directories in a cgroup2 file system, likewise; those below them are included.
 
+        pin: a directory in a BPF file system, where programs, links and maps outlive this process,
+            so that the next one with this directory goes on where a killed one ended. It needs no
+            capability then, only access to the files.
+        keep_pins: whether they outlive `close()`, too.
+
     Raises:
         BpfError: the kernel refuses. It needs CAP_BPF and CAP_PERFMON.
+        LatencyError: another process uses the pins, or another version made them.
         ValueError: a rule is malformed, or there are too many.
     """
 
@@ -67,6 +84,11 @@ class Sockets(Source):
             parse=NameRule.parse,
         ),
         BACKEND,
+        Option(
+            "pin",
+            "DIR",
+            "a directory in a BPF file system, where connections are followed while no agent runs",
+        ),
     )
     capabilities = ("CAP_BPF", "CAP_PERFMON")
 
@@ -100,25 +122,63 @@ class Sockets(Source):
         backends: Sequence[BackendRule | str] = (),
         comms: Sequence[NameRule | str] = (),
         cgroups: Sequence[NameRule | str] = (),
+        pin: str | os.PathLike[str] | None = None,
+        keep_pins: bool = False,
         _by_read: bool = False,
     ) -> None:
         self._sockets: Any = None
+        self._pins: Pins | None = None
+        self._keeps = keep_pins
         self._backends = [_backend_rule(rule) for rule in backends]
         self._comms = [_name_rule(rule) for rule in comms]
         self._cgroups = [_name_rule(rule) for rule in cgroups]
         if not (self._backends or self._comms or self._cgroups):
             self._comms = [NameRule(name, name) for name in KNOWN_PROXIES]
         rules = SocketRules(self._backends, self._comms, self._cgroups)
-        ret = ffi.new("struct lbl_sockets **")
-        check_loaded(
-            lib.lbl_sockets_open(_RING_BYTES, rules.ptr, _by_read, ret), "watch the sockets"
-        )
-        self._sockets = ffi.gc(ret[0], lib.lbl_sockets_free)
-        self.stream = create_event_stream(
-            lib.lbl_sockets_ring_fd(self._sockets),
-            counters=lib.lbl_sockets_counters_fd(self._sockets),
-        )
+        try:
+            self._sockets = ffi.gc(self._open(rules, pin, _by_read), lib.lbl_sockets_free)
+            self.stream = create_event_stream(
+                lib.lbl_sockets_ring_fd(self._sockets),
+                counters=lib.lbl_sockets_counters_fd(self._sockets),
+            )
+        except BaseException:
+            self._release()
+            raise
         self.stream.proxies = rules.proxies
+
+    def _open(self, rules: SocketRules, pin: str | os.PathLike[str] | None, by_read: bool) -> Any:
+        """Go on with what is pinned, or load the programs and pin them."""
+        ret = ffi.new("struct lbl_sockets **")
+        if pin is not None:
+            self._pins = Pins(pin, "sockets", _fd_names())
+            found = self._pins.open()
+            if found is not None:
+                try:
+                    rc = lib.lbl_sockets_adopt(list(found.values()), rules.ptr, ret)
+                finally:
+                    for fd in found.values():
+                        os.close(fd)
+                if rc == -errno.EMEDIUMTYPE:
+                    raise LatencyError(f"what is pinned in {pin} is not of lblatency; remove it")
+                check_loaded(rc, f"go on with the pins in {pin}")
+                return ret[0]
+        check_loaded(lib.lbl_sockets_open(_RING_BYTES, rules.ptr, by_read, ret), "watch sockets")
+        if self._pins is not None:
+            fds = [lib.lbl_sockets_fd(ret[0], which) for which in range(lib.LBL_SOCKETS_FDS)]
+            try:
+                self._pins.put(dict(zip(_fd_names(), fds, strict=True)))
+            except BaseException:
+                lib.lbl_sockets_free(ret[0])
+                raise
+        return ret[0]
+
+    def _release(self) -> None:
+        sockets, self._sockets = self._sockets, None
+        pins, self._pins = self._pins, None
+        if sockets is not None:
+            ffi.release(sockets)
+        if pins is not None:
+            pins.close()
 
     def _read(self) -> Any:
         if self._sockets is None:
@@ -164,8 +224,10 @@ class Sockets(Source):
         }
 
     def close(self) -> None:
-        """Detach. Connections that are open are forgotten. A second call has no effect."""
-        sockets, self._sockets = self._sockets, None
-        if sockets is not None:
-            self.stream.close()
-            ffi.release(sockets)
+        """Detach, and forget what is open; unless pins are kept. A second call has no effect."""
+        if self._sockets is None:
+            return
+        self.stream.close()
+        if self._pins is not None and not self._keeps:
+            self._pins.remove()
+        self._release()

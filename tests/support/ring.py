@@ -50,6 +50,15 @@ class Ring:
         consumer, producer = self._positions()
         return int(producer - consumer) // 64
 
+    def consumed(self) -> int:
+        """How many events of ours have left the ring."""
+        return self._positions()[0] // 64
+
+    def peek(self) -> Event:
+        """The first unread event, which stays unread."""
+        at = mmap.PAGESIZE + self._positions()[0] % self._bytes + 8
+        return Event(*struct.unpack("=BBBBIQQIIIHH16s", self._producer[at : at + 56]))
+
     def read(self) -> list[Event]:
         """Consume all complete records."""
         events = []
