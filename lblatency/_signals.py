@@ -11,24 +11,35 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class HeldSignals:
-    """Blocks both signals while the block runs. Child processes inherit the mask.
+    """Blocks both signals, and others, while the block runs. Child processes inherit the mask.
 
     A terminal's Ctrl-C, `timeout` and systemd signal the demo's workers too. The workers must
     survive that, because the demo ends the traffic in order. They end when their pipe or the
     demo's process ends.
+
+    Args:
+        others: to be held likewise.
     """
 
+    def __init__(self, *others: signal.Signals) -> None:
+        self._held = (*_ENDING, *others)
+
     def __enter__(self) -> HeldSignals:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._held)
         return self
 
     def wait(self) -> None:
         """Wait for one of the signals."""
-        signal.sigwait(_ENDING)
+        signal.sigwait(self._held)
+
+    def next(self, timeout: float) -> int | None:
+        """Wait up to `timeout` seconds for one of the signals; returns the one that came."""
+        arrived = signal.sigtimedwait(self._held, timeout)
+        return None if arrived is None else arrived.si_signo
 
     def arrived(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for one of the signals; True if one came."""
-        return signal.sigtimedwait(_ENDING, timeout) is not None
+        return self.next(timeout) is not None
 
     def __exit__(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from prometheus_client import Histogram
 from prometheus_client.core import (
@@ -24,7 +25,7 @@ from .families import FAMILIES, Family
 from .histogram import HistogramSnapshot
 from .tracker import LatencyTracker
 
-__all__ = ["LatencyCollector"]
+__all__ = ["LatencyCollector", "Losing"]
 
 _CLASSES = {
     "counter": CounterMetricFamily,
@@ -35,6 +36,17 @@ _SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created")
 _LIFETIME = next(each for each in FAMILIES if each.type == "histogram" and each.metric == LIFETIME)
 _BUILD = "lblatency_build"
 _NAME, _TRACKER = "backend_name", "tracker"  # labels that only some collectors have
+_LOST = "lblatency_events_lost"  # sources add their reasons to those of the tracker
+
+
+class Losing(Protocol):
+    """What tells what it lost: a `sources.Source`."""
+
+    def lost(self) -> Mapping[str, int]:
+        """How many events, by reason."""
+
+    def failed_connects(self) -> Mapping[str, int]:
+        """How many connections never came about, by cause."""
 
 
 class LatencyCollector(Collector):
@@ -54,6 +66,7 @@ class LatencyCollector(Collector):
         backend_names: what to call the backends, by target (`ip:port`), as the label
             `backend_name`: a mapping, or a function that is called in each scrape. A backend
             without a name, or with None, has the label with no text, which is as if it had none.
+        sources: whose losses and failed connects to export, summed up; for one tracker only.
 
     Raises:
         TypeError: an argument is of another type.
@@ -68,6 +81,7 @@ class LatencyCollector(Collector):
         labels: Mapping[str, str] | None = None,
         const_labels: Mapping[str, object] | None = None,
         backend_names: Mapping[str, str] | Callable[[str], str | None] | None = None,
+        sources: Sequence[Losing] | None = None,
     ) -> None:
         self._name = _LIFETIME.name if name is None else name
         self._name_of = backend_names.get if isinstance(backend_names, Mapping) else backend_names
@@ -75,6 +89,9 @@ class LatencyCollector(Collector):
             raise TypeError("backend_names must be a mapping from 'ip:port' to name, or a function")
         self._const = {label: str(value) for label, value in (const_labels or {}).items()}
         values = tuple(self._const.values())
+        if sources and not isinstance(tracker, LatencyTracker):
+            raise ValueError("sources is for one tracker; make a collector for each tracker")
+        self._sources = sources or ()
         self._trackers = [((*own, *values), each) for own, each in _by_labels(tracker)]
         at_backend = (*_LIFETIME.labels, *([_NAME] if self._name_of else []))
         at_end = () if isinstance(tracker, LatencyTracker) else (_TRACKER,)
@@ -97,9 +114,11 @@ class LatencyCollector(Collector):
         yield self._build()
 
     def _families(self) -> Iterator[Family]:
-        """All families, except histograms of latencies that no tracker records."""
+        """All families, except those that no tracker records, and no source tells."""
         recorded = {metric for _, tracker in self._trackers for metric in tracker.metrics}
         for family in FAMILIES:
+            if family.is_of_sources and not self._sources:
+                continue
             if family.type != "histogram" or family.metric in recorded:
                 yield family
 
@@ -140,6 +159,18 @@ class LatencyCollector(Collector):
         for family, metric in metrics:
             if not family.is_per_backend:
                 _add_samples(metric, family, (), last, stats, is_counted=stats.events.counted)
+        self._add_sources(metrics, last)
+
+    def _add_sources(self, metrics: list[tuple[Family, Any]], last: tuple[str, ...]) -> None:
+        lost: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        for source in self._sources:
+            lost.update(source.lost())
+            failed.update(source.failed_connects())
+        for family, metric in metrics:
+            counts = failed if family.is_of_sources else lost if family.name == _LOST else {}
+            for reason, count in counts.items():
+                metric.add_metric((reason, *last), count)
 
     def _build(self) -> Metric:
         libbpf = lib.lbl_libbpf_version()

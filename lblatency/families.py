@@ -45,10 +45,11 @@ class Family:
         type: "counter", "gauge" or "histogram".
         metric: of a histogram, the latency.
         is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
+        is_of_sources: whether the sources know the samples.
         labels: all label names.
         is_sparse: whether samples that are 0 are left out.
         in_copy: whether a tracker that a child of `fork()` copied has these samples, too.
-        samples: empty for a histogram.
+        samples: empty for a histogram, and if the sources know them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Family:
     type: str
     metric: str
     is_per_backend: bool
+    is_of_sources: bool
     labels: tuple[str, ...]
     is_sparse: bool
     in_copy: bool
@@ -83,6 +85,7 @@ def _family(raw: Any) -> Family:
         type=_TYPES[raw.type],
         metric=METRICS[raw.metric],
         is_per_backend=raw.scope == lib.LBL_PER_BACKEND,
+        is_of_sources=raw.scope == lib.LBL_PER_SOURCE,
         labels=_scope_labels(raw.scope) + ((own,) if own else ()),
         is_sparse=raw.is_sparse,
         in_copy=raw.in_copy,

@@ -57,7 +57,7 @@ MISTAKES = [
     (["demo", "--listen", "::1:80"], 2, "'::1:80' has no valid address"),
     (["demo", "--listen", "localhost:65536"], 2, "port 65536 is not 0 to 65535"),
     (["demo", "--listen", ":70000"], 2, "':70000': port 70000 is not 0 to 65535"),
-    ([*SERVE, "x", "--max-backends", "many"], 2, "invalid int value: 'many'"),
+    ([*SERVE, "x", "--max-backends", "many"], 2, "'many' is not a whole number"),
     ([*SERVE, "x", "--max-backends", "0"], 1, "max_backends must be 1 to"),
     ([*SERVE, "x", "--buckets", "1,two"], 2, "'1,two' is not of the form SECONDS,SECONDS"),
     ([*SERVE, "x", "--buckets", "2,1"], 1, "ascending"),

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ class Spoken(sources.Source):
     )
     closed: ClassVar[list[object]] = []
 
-    def __init__(self, say: list[str], *, how_loud: str = "60") -> None:
+    def __init__(self, say: Sequence[str], *, how_loud: str = "60") -> None:
         self.stream = stats.create_event_stream(stats.MemoryRing(4096))
         self.given = (say, how_loud)
 
@@ -37,12 +38,29 @@ class Spoken(sources.Source):
 
 @pytest.mark.parametrize("source", sources.SOURCES)
 def test_options_are_what_the_constructor_takes(source: type[sources.Source]) -> None:
-    """Each option is a keyword argument; all but the first have a default."""
-    first, *others = inspect.signature(source).parameters.values()
-    assert [first.name, *(each.name for each in others)] == [each.name for each in source.options]
-    assert first.default is inspect.Parameter.empty
-    assert all(each.default is not inspect.Parameter.empty for each in others)
-    assert all(each.help and each.metavar for each in source.options)
+    """Each option that has a value is a keyword argument; what has no default is an option."""
+    parameters = inspect.signature(source).parameters
+    keywords = [each.keyword for each in source.options if each.metavar]
+    assert len(set(keywords)) == len(keywords)
+    assert set(keywords) <= set(parameters)
+    empty = inspect.Parameter.empty
+    assert {name for name, each in parameters.items() if each.default is empty} <= set(keywords)
+    assert all(each.metavar for each in source.options[1:]), "only the first may be a switch"
+    assert all(each.help for each in source.options)
+
+
+def test_sources_that_share_an_option_mean_the_same() -> None:
+    """`--backend` is one flag, whichever sources take it."""
+    by_name: dict[str, sources.Option] = {}
+    for source in sources.SOURCES:
+        for option in source.options:
+            assert by_name.setdefault(option.name, option) == option
+
+
+def test_a_ring_takes_all_that_can_be_said() -> None:
+    """Its options are all arguments of its constructor."""
+    keywords = [each.keyword for each in sources.Ring.options]
+    assert list(inspect.signature(sources.Ring).parameters) == keywords
 
 
 def test_a_ring_is_a_source() -> None:
@@ -70,28 +88,31 @@ def parse(*argv: str) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def open_all(options: argparse.Namespace, stack: ExitStack) -> list[sources.Source]:
+    """Open what a command line opens."""
+    return [stack.enter_context(each.open()) for each in _sources.planned(options)]
+
+
 def test_one_line_makes_a_source_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first option of a registered source opens it; the end of the command closes it."""
     monkeypatch.setattr(_sources, "SOURCES", (*sources.SOURCES, Spoken))
     monkeypatch.setattr(Spoken, "closed", [])
     with ExitStack() as stack:
-        (opened,) = _sources.open_sources(
-            parse("--say", "a", "--say", "b", "--how-loud", "9"), stack
-        )
+        (opened,) = open_all(parse("--say", "a", "--say", "b", "--how-loud", "9"), stack)
         assert isinstance(opened, Spoken)
-        assert opened.given == (["a", "b"], "9")
-        (quiet,) = _sources.open_sources(parse("--say", "c"), stack)
+        assert opened.given == (("a", "b"), "9")
+        (quiet,) = open_all(parse("--say", "c"), stack)
         assert isinstance(quiet, Spoken)
-        assert quiet.given == (["c"], "60")
+        assert quiet.given == (("c",), "60")
         assert not Spoken.closed
-    assert Spoken.closed == [(["c"], "60"), (["a", "b"], "9")]
+    assert Spoken.closed == [(("c",), "60"), (("a", "b"), "9")]
 
 
 def test_no_source_is_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names all first options; other options open no source."""
     monkeypatch.setattr(_sources, "SOURCES", (sources.Ring, Spoken))
     with ExitStack() as stack, pytest.raises(argparse.ArgumentError, match=r"--ring or --say$"):
-        _sources.open_sources(parse("--how-loud", "9", "--counters", "x"), stack)
+        open_all(parse("--how-loud", "9", "--counters", "x"), stack)
 
 
 class Ending(Spoken):
@@ -120,5 +141,5 @@ def test_serve_ticks_its_sources_and_closes_them(
     finally:
         in_vain.cancel()
         in_vain.join()
-    assert Ending.ticks == Spoken.closed == [(["a"], "60")]
+    assert Ending.ticks == Spoken.closed == [(("a",), "60")]
     assert "lblatency: metrics at http://127.0.0.1:" in capsys.readouterr().err

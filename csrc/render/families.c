@@ -94,6 +94,8 @@ static const struct lbl_family families[] = {
 	  .label = "outcome", SAMPLES(outcomes) },
 	{ "lblatency_events_lost", "Events whose latency was lost, by reason", LBL_COUNTER,
 	  LBL_PER_TRACKER, .label = "reason", SAMPLES(lost) },
+	{ "lblatency_failed_connects", "Connections to a backend that never came about, by cause",
+	  LBL_COUNTER, LBL_PER_SOURCE, .label = "cause" },
 	{ "lblatency_events_produced", "Events that balancers tried to send, by their own counters",
 	  LBL_COUNTER, LBL_PER_TRACKER, SAMPLES(produced) },
 	{ "lblatency_counters_attached",

@@ -16,6 +16,7 @@ enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM };
 enum lbl_family_scope {
 	LBL_PER_BACKEND, /* struct lbl_backend_snapshot; proxy_name, target_ip, target_port */
 	LBL_PER_TRACKER, /* struct lbl_tracker_stats; no labels */
+	LBL_PER_SOURCE, /* no struct: each source knows; no labels */
 };
 
 /* A value: a uint64_t field of the scope's struct. */
@@ -34,7 +35,7 @@ struct lbl_family {
 	const char *label; /* distinguishes samples of one backend or tracker; may be NULL */
 	bool is_sparse; /* omit samples that are 0 */
 	bool in_copy; /* also of a tracker that is a copy; others are about the parent's rings */
-	const struct lbl_sample *samples; /* NULL for a histogram */
+	const struct lbl_sample *samples; /* NULL for a histogram, and if sources tell */
 	size_t n_samples;
 };
 

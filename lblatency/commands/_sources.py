@@ -1,45 +1,145 @@
-"""The sources' options as command-line arguments."""
+"""Which sources to open, from what a command line says, or a table of a file."""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import LatencyError, NotPinnedError
 from ..sources import SOURCES, Option, Source
+from ._options import add_flag, flag, given
 
-__all__ = ["add_sources", "open_sources"]
+__all__ = ["Planned", "add_sources", "is_repeatable", "plan", "planned", "source_options"]
 
 
-def _flag(option: Option) -> str:
-    return "--" + option.name.replace("_", "-")
+@dataclass(frozen=True)
+class Planned:
+    """A source that is to be opened.
+
+    Attributes:
+        source: its class.
+        arguments: of the constructor, by keyword. Plans with the same ones are equal.
+        where: what to put before an error: "" or the line of a file.
+    """
+
+    source: type[Source]
+    arguments: tuple[tuple[str, Any], ...]
+    where: str = field(default="", compare=False)
+
+    def open(self) -> Source:
+        """Open it.
+
+        Raises:
+            NotPinnedError: something is not pinned yet.
+            LatencyError: it cannot be opened.
+        """
+        try:
+            return self.source(**dict(self.arguments))
+        except NotPinnedError:
+            raise
+        except (LatencyError, OSError, ValueError) as error:
+            raise LatencyError(f"{self.where}{error}") from error
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it names the proxies of all its events."""
+        return self.source.is_named(**dict(self.arguments))
+
+
+def source_options() -> dict[str, Option]:
+    """The options of all sources by name. Several sources may have the same one."""
+    return {option.name: option for source in SOURCES for option in source.options}
+
+
+def is_repeatable(option: Option) -> bool:
+    """Whether it may be given again: it is a list, or opens a source each time."""
+    opens = any(option is source.options[0] for source in SOURCES)
+    return bool(option.metavar) and (option.is_list or opens)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options of every source."""
-    for source in SOURCES:
-        for option in source.options:
-            parser.add_argument(
-                _flag(option),
-                action="append" if option.is_list else "store",
-                metavar=option.metavar,
-                help=option.help,
-            )
+    for option in source_options().values():
+        add_flag(parser, option, is_list=is_repeatable(option))
 
 
-def open_sources(options: argparse.Namespace, stack: ExitStack) -> list[Source]:
-    """Open the sources whose first option is given; `stack` closes them.
+def _arguments(source: type[Source], table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The arguments of each source of this class that a table opens."""
+    first, *others = source.options
+    if not table.get(first.name):
+        return
+    shared = {
+        option.keyword: tuple(value) if option.is_list else value
+        for option in others
+        if (value := table.get(option.name)) is not None
+    }
+    if not first.metavar:
+        yield shared
+    elif first.is_list:
+        yield {first.keyword: tuple(table[first.name]), **shared}
+    else:
+        yield from ({first.keyword: value, **shared} for value in table[first.name])
+
+
+def _check_required(source: type[Source], arguments: Mapping[str, Any], spell: Any) -> None:
+    by_keyword = {option.keyword: option for option in source.options}
+    for name, parameter in inspect.signature(source).parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in arguments:
+            needed, opening = by_keyword[name], source.options[0]
+            raise ValueError(f"{spell(opening)} needs {spell(needed)} {needed.metavar}")
+
+
+def _check_used(table: Mapping[str, Any], spell: Callable[[Option], str]) -> None:
+    """An option of no source that is opened would be overlooked."""
+    used = {
+        option.name
+        for source in SOURCES
+        if table.get(source.options[0].name)
+        for option in source.options
+    }
+    for name, option in source_options().items():
+        if name in table and name not in used:
+            homes = [spell(each.options[0]) for each in SOURCES if option in each.options]
+            raise ValueError(f"{spell(option)} does nothing without {' or '.join(homes)}")
+
+
+def plan(
+    table: Mapping[str, Any], spell: Callable[[Option], str], where: str = ""
+) -> list[Planned]:
+    """The sources that a table of options opens; none if it opens none.
+
+    Args:
+        table: values by the options' names.
+        spell: how people write an option there.
+        where: what to put before an error of the sources.
 
     Raises:
-        ArgumentError: no source has its first option.
+        ValueError: an option is missing, or one would do nothing.
     """
-    wanted = [source for source in SOURCES if getattr(options, source.options[0].name)]
-    if not wanted:
-        names = " or ".join(_flag(source.options[0]) for source in SOURCES)
+    plans = []
+    for source in SOURCES:
+        for arguments in _arguments(source, table):
+            _check_required(source, arguments, spell)
+            plans.append(Planned(source, tuple(arguments.items()), where))
+    if plans:
+        _check_used(table, spell)
+    return plans
+
+
+def planned(options: argparse.Namespace) -> list[Planned]:
+    """The sources that a command line opens.
+
+    Raises:
+        ArgumentError: it opens none, or an option is missing or would do nothing.
+    """
+    try:
+        plans = plan(given(options, source_options().values()), flag)
+    except ValueError as error:
+        raise argparse.ArgumentError(None, str(error)) from None
+    if not plans:
+        names = " or ".join(flag(source.options[0]) for source in SOURCES)
         raise argparse.ArgumentError(None, f"say where events come from: {names}")
-    return [stack.enter_context(source(**_given(options, source))) for source in wanted]
-
-
-def _given(options: argparse.Namespace, source: type[Source]) -> dict[str, Any]:
-    values = {each.name: getattr(options, each.name) for each in source.options}
-    return {name: value for name, value in values.items() if value is not None}
+    return plans

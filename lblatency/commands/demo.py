@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ._arguments import add_listen
+from ._options import add_flag, listen
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long to open connections (default 20)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_listen(parser, 0, ": any port")
+    add_flag(parser, listen(0, ": any port"))
+    parser.set_defaults(listen=("127.0.0.1", 0))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,151 +1,68 @@
-"""`lblatency serve`: export the metrics of a running balancer."""
+"""`lblatency serve`: export the metrics of a running balancer or proxy."""
 
 from __future__ import annotations
 
 import argparse
-import math
+import signal
 import sys
 import time
 from contextlib import ExitStack
 
 from .._signals import HeldSignals
-from ..buckets import LIFETIME, METRICS
-from ..conntrack import ConntrackMap
-from ..errors import NotPinnedError
+from ..errors import LatencyError, NotPinnedError
 from ..sources import Source
 from ..tracker import LatencyTracker
-from ._arguments import add_listen
-from ._sources import add_sources, open_sources
+from ._agent import Agent
+from ._config import ConfigFile, ReloadStatus
+from ._options import add_flag, flag, given
+from ._settings import SERVE_OPTIONS, SettingError, Settings
+from ._sources import add_sources, planned, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
-HELP = "serve /metrics of a running balancer"
+HELP = "serve /metrics of a running balancer or proxy"
 EXAMPLES = """\
   lblatency serve --ring /sys/fs/bpf/mylb/lbl_events --proxy web
                                        metrics of a balancer that runs already
   lblatency serve --ring lbl_events --proxy web --proxy-id 2=api --listen 0.0.0.0:10435
+  lblatency serve --config /etc/lblatency.toml
+                                       all of it in a file, reread when it changes
 """
 _TICK_S = 1.0
-_EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
 _POLL_S = 0.1  # between looks for a pin that is not there yet
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _proxy(text: str) -> tuple[int | str, str]:
-    key, _, name = text.partition("=")
-    if not key or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form ID=NAME or IP:PORT=NAME")
-    return (int(key) if key.isdecimal() else key), name
-
-
-def _metrics(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
-def _buckets(text: str) -> tuple[str, tuple[float, ...]]:
-    metric, equals, bounds = text.rpartition("=")
-    try:
-        return metric if equals else LIFETIME, tuple(map(float, bounds.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not of the form SECONDS,SECONDS,... or METRIC=SECONDS,SECONDS,..."
-        ) from None
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sources' options, the names of proxies, and the address of /metrics."""
+    """Add the sources' options, those of the command, and the file that has them all."""
     add_sources(parser)
+    for option in SERVE_OPTIONS:
+        add_flag(parser, option)
     parser.add_argument(
-        "--conntrack",
-        metavar="PATH|ID|NAME",
-        help="the balancer's conntrack map, if events do not tell creation times",
+        "--config",
+        metavar="FILE",
+        help="read all options from a TOML file, instead of flags; it is read again on SIGHUP and"
+        " when it changes",
     )
-    parser.add_argument("--proxy", required=True, metavar="NAME", help="the proxy_name label")
-    parser.add_argument(
-        "--proxy-id",
-        action="append",
-        type=_proxy,
-        default=[],
-        metavar="ID=NAME",
-        help="the label for events of another listener, by its proxy id or by the ip:port that"
-        " it listens on",
-    )
-    parser.add_argument(
-        "--metrics",
-        type=_metrics,
-        default=(LIFETIME,),
-        metavar="LIST",
-        help=f"latencies to record, of {','.join(METRICS)} (default {LIFETIME})",
-    )
-    parser.add_argument(
-        "--buckets",
-        action="append",
-        type=_buckets,
-        default=[],
-        metavar="[METRIC=]LIST",
-        help=f"upper bounds in seconds, with commas, of a latency (default: of {LIFETIME}); may be"
-        " given again",
-    )
-    parser.add_argument(
-        "--max-backends",
-        type=int,
-        metavar="N",
-        help="how many backends have series of their own; the others share `overflow`",
-    )
-    parser.add_argument(
-        "--wait",
-        type=_seconds,
-        default=math.inf,
-        metavar="SECONDS",
-        help="how long to wait for a pinned map that is not there yet (default: for ever)",
-    )
-    add_listen(parser, 10435)
 
 
 def _say(text: str) -> None:
     print(f"lblatency: {text}", file=sys.stderr, flush=True)
 
 
-def _open(options: argparse.Namespace, stack: ExitStack) -> list[Source]:
-    """Open all sources, or none."""
-    with ExitStack() as attempt:
-        sources = open_sources(options, attempt)
-        stack.push(attempt.pop_all())
-    return sources
-
-
-def _open_if_pinned(options: argparse.Namespace, stack: ExitStack) -> list[Source]:
-    """Open the sources; none if something is not pinned yet and may be waited for."""
+def _from_flags(options: argparse.Namespace) -> Settings:
     try:
-        return _open(options, stack)
-    except NotPinnedError as error:
-        if not options.wait:
-            raise
-        _say(f"{error}; waiting for it")
-        return []
+        return Settings.of(given(options, SERVE_OPTIONS), planned(options), flag)
+    except SettingError as error:
+        if error.option is None:  # one is missing
+            raise argparse.ArgumentError(None, str(error)) from None
+        raise
 
 
-def _wait_for_pins(
-    options: argparse.Namespace, stack: ExitStack, signals: HeldSignals
-) -> list[Source]:
-    """Open the sources as soon as all is pinned; none if a signal comes first."""
-    deadline = time.monotonic() + options.wait
-    while not signals.arrived(_POLL_S):
-        try:
-            return _open(options, stack)
-        except NotPinnedError:
-            if time.monotonic() >= deadline:
-                raise
-    return []
+def _check_alone(options: argparse.Namespace) -> None:
+    known = [*source_options().values(), *SERVE_OPTIONS]
+    by_name = {option.name: option for option in known}
+    if others := [flag(by_name[name]) for name in given(options, known)]:
+        raise argparse.ArgumentError(None, f"--config and {others[0]}: say all of it in the file")
 
 
 def _tell_changes(sources: list[Source], before: list[str]) -> list[str]:
@@ -168,44 +85,88 @@ def _tell_if_not_counted(tracker: LatencyTracker) -> None:
         )
 
 
-def _start(
-    tracker: LatencyTracker,
-    sources: list[Source],
-    conntrack: ConntrackMap | None,
-    options: argparse.Namespace,
-) -> None:
-    streams = [source.stream for source in sources]
-    tracker.start(streams, conntrack, options.proxy, proxies=dict(options.proxy_id))
+class _Server:
+    """The loop of the command: what it does at each signal, and about once per second."""
+
+    def __init__(self, agent: Agent, settings: Settings, config: ConfigFile | None) -> None:
+        self.reloads = ReloadStatus()
+        self._agent = agent
+        self._settings = settings
+        self._config = config
+        self._deadline: float | None = None  # while pins are waited for
+        self._detached: list[str] = []
+
+    def start(self) -> None:
+        """Open the sources, or begin to wait for what is not pinned yet."""
+        try:
+            self._agent.apply(self._settings)
+        except NotPinnedError as error:
+            if not self._settings.wait_s:
+                raise
+            _say(f"{error}; waiting for it")
+            self._deadline = time.monotonic() + self._settings.wait_s
+        self.reloads.told(is_good=True)
+
+    def tell(self) -> None:
+        """Say what cannot be known, once the sources are open."""
+        if self._deadline is None:
+            _tell_if_not_counted(self._agent.tracker)
+
+    def run(self, signals: HeldSignals) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        self.tell()
+        while True:
+            arrived = signals.next(_TICK_S if self._deadline is None else _POLL_S)
+            if arrived not in (None, signal.SIGHUP):
+                return
+            if self._config and (arrived == signal.SIGHUP or self._config.has_changed()):
+                self._reload(self._config)
+            if self._deadline is None:
+                self._agent.tick()
+                self._detached = _tell_changes(self._agent.sources, self._detached)
+            else:
+                self._try_again(self._deadline)
+
+    def _try_again(self, deadline: float) -> None:
+        try:
+            self._agent.apply(self._settings)
+        except NotPinnedError:
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            self._deadline = None
+            self.tell()
+
+    def _reload(self, config: ConfigFile) -> None:
+        """Take over what the file says now; keep what there is if it is broken."""
+        try:
+            settings = config.read()
+            self._agent.apply(settings)
+        except (LatencyError, MemoryError, OSError, ValueError) as error:
+            self.reloads.told(is_good=False)
+            _say(f"{error}; what was there goes on")
+        else:
+            self._settings, self._deadline = settings, None
+            self.reloads.told(is_good=True)
+            _say(f"{config.path} is read again")
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from .._http import serve_metrics  # imports prometheus_client, which takes long
 
-    room = {} if options.max_backends is None else {"max_backends": options.max_backends}
-    tracker = LatencyTracker(
-        metrics=options.metrics,
-        buckets=dict(options.buckets),
-        expire_after=_EXPIRE_AFTER_S,
-        **room,
-    )
-    conntrack = ConntrackMap(options.conntrack) if options.conntrack else None
+    config = None if options.config is None else ConfigFile(options.config)
+    if config:
+        _check_alone(options)
+    settings = config.read() if config else _from_flags(options)
     with ExitStack() as stack:
-        sources = _open_if_pinned(options, stack)
-        signals = stack.enter_context(HeldSignals())
-        stack.callback(tracker.stop)
-        if sources:
-            _start(tracker, sources, conntrack, options)
-        _say(f"metrics at {stack.enter_context(serve_metrics(tracker, options.listen))}")
-        if not sources:
-            sources = _wait_for_pins(options, stack, signals)
-            if not sources:
-                return 0
-            _start(tracker, sources, conntrack, options)
-        _tell_if_not_counted(tracker)
-        detached: list[str] = []
-        while not signals.arrived(_TICK_S):
-            for source in sources:
-                source.tick()
-            detached = _tell_changes(sources, detached)
+        agent = stack.enter_context(Agent(settings))
+        server = _Server(agent, settings, config)
+        server.start()
+        held = (signal.SIGHUP,) if config else ()
+        signals = stack.enter_context(HeldSignals(*held))
+        more = [server.reloads] if config else []
+        url = serve_metrics(agent.tracker, settings.listen, sources=[agent], more=more)
+        _say(f"metrics at {stack.enter_context(url)}")
+        server.run(signals)
     return 0

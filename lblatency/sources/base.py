@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,19 +14,30 @@ __all__ = ["Option", "Source"]
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword argument of a source. Front ends make their own from it: `--ring` is `ring=`.
+    """What a source can be told. Front ends make flags and keys of it: `--ring`, `ring = "x"`.
 
     Attributes:
-        name: of the keyword argument.
-        metavar: what its value is, in a word for the help.
+        name: of the flag, with `_` for `-`.
+        metavar: what its value is, in a word for the help; "" for a switch, which has no value.
         help: what it is for.
         is_list: whether it may be given several times.
+        is_number: whether a file has a number there, not text.
+        argument: the keyword argument of the constructor; "" if it is called like the option.
+        parse: makes the value of the argument from text; raises `ValueError` in one line.
     """
 
     name: str
     metavar: str
     help: str
     is_list: bool = False
+    is_number: bool = False
+    argument: str = ""
+    parse: Callable[[str], Any] = str
+
+    @property
+    def keyword(self) -> str:
+        """The name of the constructor's argument."""
+        return self.argument or self.name
 
 
 class Source(Closing):
@@ -36,7 +47,9 @@ class Source(Closing):
     options by keyword, and opens the stream.
 
     Attributes:
-        options: of the constructor. A front end opens the source if its first option is given.
+        options: what front ends can say. They open the source if its first option is given: once
+            if that is a list or a switch, else once for each value. A switch is no argument of the
+            constructor.
         capabilities: what the process must have to open the source. `lblatency check` tells.
         stream: pass it to `LatencyTracker.start()`, or call its `subscribe()`.
     """
@@ -44,6 +57,14 @@ class Source(Closing):
     options: ClassVar[tuple[Option, ...]]
     capabilities: ClassVar[tuple[str, ...]] = ()
     stream: EventStream
+
+    @classmethod
+    def is_named(cls, **_arguments: Any) -> bool:
+        """Whether all events of a source with these arguments tell a proxy that has a name.
+
+        If not, the front end must be told a name for the others.
+        """
+        return False
 
     def tick(self) -> None:
         """Do the source's regular work. Call it about once per second."""
@@ -55,7 +76,8 @@ class Source(Closing):
     def lost(self) -> Mapping[str, int]:
         """How many events were lost before they came to the stream, by reason, since it opened.
 
-        No count goes down. The names of all reasons are there from the start.
+        No count goes down. The names of all reasons are there from the start; none of them is one
+        of `lblatency_events_lost_total` already.
         """
         return {}
 

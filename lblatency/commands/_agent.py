@@ -1,0 +1,125 @@
+"""A tracker and the sources that it records, which may be replaced while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+
+from .._closing import Closing
+from ..conntrack import ConntrackMap
+from ..errors import LatencyError
+from ..sources import Source
+from ..tracker import LatencyTracker
+from ._settings import Settings
+from ._sources import Planned
+
+__all__ = ["Agent"]
+
+
+class Agent(Closing):
+    """Opens what settings say, and lets a tracker record it.
+
+    Args:
+        settings: the first ones. They say what is recorded and where it is served; later ones
+            must not say otherwise.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.tracker = LatencyTracker(**settings.recording)
+        self._settings = settings
+        self._open: dict[Planned, Source] = {}
+        self._closed_lost: Counter[str] = Counter()
+        self._closed_failed: Counter[str] = Counter()
+        self._opening = threading.Lock()  # a scrape must not read a source that is being closed
+
+    @property
+    def sources(self) -> list[Source]:
+        """Those that are open."""
+        return list(self._open.values())
+
+    def apply(self, settings: Settings) -> None:
+        """Open what is new, close what is gone, and leave alone what stays.
+
+        What is gone is closed first, since two may not share a ring or an interface. If it fails,
+        all is as before, except that what had to be opened again has forgotten open connections.
+
+        Raises:
+            NotPinnedError: a map is not pinned yet.
+            LatencyError, MemoryError, ValueError: something cannot be opened or recorded, or
+                cannot change while the agent runs.
+        """
+        for name in ("recording", "listen"):
+            if getattr(settings, name) != getattr(self._settings, name):
+                raise LatencyError(
+                    "listen, metrics, buckets and max-backends cannot change while it runs;"
+                    " restart it"
+                )
+        before = list(self._open)
+        self._close(each for each in before if each not in settings.sources)
+        try:
+            self._record(settings)
+        except BaseException:
+            self._close(each for each in self._open if each not in before)
+            if before:
+                self._record(self._settings)
+            raise
+        self._settings = settings
+
+    def _record(self, settings: Settings) -> None:
+        """Open what is not open yet, and let the tracker go on with all."""
+        conntrack = None if settings.conntrack is None else ConntrackMap(settings.conntrack)
+        with ExitStack() as attempt:
+            opened = {
+                each: attempt.enter_context(each.open())
+                for each in settings.sources
+                if each not in self._open
+            }
+            attempt.pop_all()
+        with self._opening:
+            self._open |= opened
+        self.tracker.stop()
+        self.tracker.start(
+            [source.stream for source in self._open.values()],
+            conntrack,
+            settings.proxy,
+            proxies=settings.proxies,
+        )
+
+    def _close(self, plans: Iterable[Planned]) -> None:
+        """Close some sources; what they have counted stays. The tracker empties their rings."""
+        for each in list(plans):
+            with self._opening:
+                source = self._open.pop(each)
+                self._closed_lost.update(source.lost())
+                self._closed_failed.update(source.failed_connects())
+                source.close()
+
+    def lost(self) -> Mapping[str, int]:
+        """What all sources lost, also those that are closed, by reason."""
+        with self._opening:
+            return _sum(self._closed_lost, (each.lost() for each in self._open.values()))
+
+    def failed_connects(self) -> Mapping[str, int]:
+        """Which connections never came about, in the same way, by cause."""
+        with self._opening:
+            failed = (each.failed_connects() for each in self._open.values())
+            return _sum(self._closed_failed, failed)
+
+    def tick(self) -> None:
+        """Let the sources do their regular work."""
+        for source in self.sources:
+            source.tick()
+
+    def close(self) -> None:
+        """Stop the tracker and close the sources."""
+        self.tracker.stop()
+        self._close(self._open)
+
+
+def _sum(closed: Mapping[str, int], counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total = Counter(closed)
+    for each in counts:
+        total.update(each)
+    return total

@@ -1,0 +1,185 @@
+"""What `lblatency serve` is told, by flags or by a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._proxies import proxy_table
+from ..buckets import LIFETIME, METRICS, buckets_of
+from ..sources import Option
+from ..tracker import LatencyTracker
+from ._options import listen
+from ._sources import Planned
+
+__all__ = ["SERVE_OPTIONS", "SettingError", "Settings"]
+
+_PORT = 10435
+_EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
+_UNNAMED = "unnamed"  # where sources name the proxies of all their events
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def _proxy(text: str) -> tuple[int | str, str]:
+    key, _, name = text.partition("=")
+    if not key or not name:
+        raise ValueError(f"{text!r} is not of the form ID=NAME or IP:PORT=NAME")
+    return (int(key) if key.isdecimal() else key), name
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _buckets(text: str) -> tuple[str, tuple[float, ...]]:
+    metric, equals, bounds = text.rpartition("=")
+    try:
+        return metric if equals else LIFETIME, tuple(map(float, bounds.split(",")))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not of the form SECONDS,SECONDS,... or METRIC=SECONDS,SECONDS,..."
+        ) from None
+
+
+SERVE_OPTIONS = (
+    Option(
+        "conntrack",
+        "PATH|ID|NAME",
+        "the balancer's conntrack map, if events do not tell creation times",
+    ),
+    Option("proxy", "NAME", "the proxy_name label, where a source's rules do not tell it"),
+    Option(
+        "proxy_id",
+        "ID=NAME",
+        "the label for events of another listener, by its proxy id or by the ip:port that it"
+        " listens on; may be given again",
+        is_list=True,
+        parse=_proxy,
+    ),
+    Option(
+        "metrics",
+        "LIST",
+        f"latencies to record, of {','.join(METRICS)} (default {LIFETIME})",
+        is_list=True,
+        parse=_metrics,
+    ),
+    Option(
+        "buckets",
+        "[METRIC=]LIST",
+        f"upper bounds in seconds, with commas, of a latency (default: of {LIFETIME}); may be"
+        " given again",
+        is_list=True,
+        parse=_buckets,
+    ),
+    Option(
+        "max_backends",
+        "N",
+        "how many backends have series of their own; the others share `overflow`",
+        is_number=True,
+        parse=_count,
+    ),
+    Option(
+        "wait",
+        "SECONDS",
+        "how long to wait for a pinned map that is not there yet (default: for ever)",
+        is_number=True,
+        parse=_seconds,
+    ),
+    listen(_PORT),
+)
+
+
+class SettingError(ValueError):
+    """A setting that is well-formed and cannot be; `option` is its name, or None for all."""
+
+    def __init__(self, option: str | None, why: str) -> None:
+        super().__init__(why)
+        self.option = option
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that `serve` can be told.
+
+    Attributes:
+        sources: to open.
+        proxy: name of the proxy of events that do not tell any.
+        proxies: names by proxy id, or `ip:port`.
+        conntrack: names the balancer's map; None if events tell creation times.
+        wait_s: how long to wait for pins.
+        listen: where /metrics is.
+        recording: the arguments of the tracker.
+    """
+
+    sources: tuple[Planned, ...]
+    proxy: str
+    proxies: Mapping[int | str, str]
+    conntrack: str | None
+    wait_s: float
+    listen: tuple[str, int]
+    recording: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        table: Mapping[str, Any],
+        sources: Sequence[Planned],
+        spell: Callable[[Option], str],
+    ) -> Settings:
+        """Settings from values by the options' names.
+
+        Raises:
+            SettingError: one of them cannot be.
+        """
+        proxy = table.get("proxy")
+        if proxy is None and not all(each.is_named for each in sources):
+            needed = spell(next(each for each in SERVE_OPTIONS if each.name == "proxy"))
+            raise SettingError(
+                None, f"say {needed}, the proxy_name of connections that no rule names"
+            )
+        name = _UNNAMED if proxy is None else proxy
+        _try("proxy", lambda: proxy_table(name, {}))
+        proxies = dict(table.get("proxy_id", ()))
+        _try("proxy_id", lambda: proxy_table(name, proxies))
+        metrics = tuple(each for some in table.get("metrics", [(LIFETIME,)]) for each in some)
+        _try("metrics", lambda: buckets_of(metrics, None))
+        buckets = dict(table.get("buckets", ()))
+        _try("buckets", lambda: buckets_of(metrics, buckets))
+        recording = {"metrics": metrics, "buckets": buckets, "expire_after": _EXPIRE_AFTER_S}
+        if (most := table.get("max_backends")) is not None:
+            recording["max_backends"] = most
+            _try("max_backends", lambda: LatencyTracker(max_backends=most))
+        return cls(
+            sources=tuple(sources),
+            proxy=name,
+            proxies=proxies,
+            conntrack=table.get("conntrack"),
+            wait_s=table.get("wait", math.inf),
+            listen=table.get("listen", ("127.0.0.1", _PORT)),
+            recording=recording,
+        )
+
+
+def _try(option: str, make: Callable[[], object]) -> None:
+    try:
+        make()
+    except ValueError as error:
+        raise SettingError(option, str(error)) from None
