@@ -90,7 +90,7 @@ def parse(*argv: str) -> argparse.Namespace:
 
 def open_all(options: argparse.Namespace, stack: ExitStack) -> list[sources.Source]:
     """Open what a command line opens."""
-    return [stack.enter_context(each.open()) for each in _sources.planned(options)]
+    return [stack.enter_context(each.open()) for each in _sources.planned(options, must_name=False)]
 
 
 def test_one_line_makes_a_source_an_option(monkeypatch: pytest.MonkeyPatch) -> None:

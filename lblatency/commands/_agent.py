@@ -17,6 +17,8 @@ from ._sources import Planned
 
 __all__ = ["Agent"]
 
+_UNNAMED = "unnamed"  # never seen, since each stream has names for all its events
+
 
 class Agent(Closing):
     """Opens what settings say, and lets a tracker record it.
@@ -83,8 +85,7 @@ class Agent(Closing):
         self.tracker.start(
             [source.stream for source in self._open.values()],
             conntrack,
-            settings.proxy,
-            proxies=settings.proxies,
+            _UNNAMED,
         )
 
     def _close(self, plans: Iterable[Planned]) -> None:

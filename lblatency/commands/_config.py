@@ -139,7 +139,7 @@ def _sources(text: _Text) -> Iterator[Planned]:
     for i in range(len(tables)):
         path = (_SOURCE, i)
         try:
-            plans = plan(_values(text, path, source_options()), key, text.at(path))
+            plans = plan(_values(text, path, source_options()), key, where=text.at(path))
         except ValueError as error:
             raise text.refuse(path, str(error)) from None
         if not plans:
@@ -162,10 +162,9 @@ def read_config(name: str, data: bytes) -> Settings:
     table = _values(text, (), {option.name: option for option in SERVE_OPTIONS})
     sources = list(_sources(text))
     try:
-        return Settings.of(table, sources, key)
+        return Settings.of(table, sources)
     except SettingError as error:
-        path = () if error.option is None else (error.option.replace("_", "-"),)
-        raise text.refuse(path, str(error)) from None
+        raise text.refuse((error.option.replace("_", "-"),), str(error)) from None
 
 
 class ReloadStatus:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._proxies import proxy_table
 from ..buckets import LIFETIME, METRICS, buckets_of
 from ..sources import Option
 from ..tracker import LatencyTracker
@@ -18,7 +17,6 @@ __all__ = ["SERVE_OPTIONS", "SettingError", "Settings"]
 
 _PORT = 10435
 _EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
-_UNNAMED = "unnamed"  # where sources name the proxies of all their events
 
 
 def _seconds(text: str) -> float:
@@ -36,13 +34,6 @@ def _count(text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a whole number") from None
-
-
-def _proxy(text: str) -> tuple[int | str, str]:
-    key, _, name = text.partition("=")
-    if not key or not name:
-        raise ValueError(f"{text!r} is not of the form ID=NAME or IP:PORT=NAME")
-    return (int(key) if key.isdecimal() else key), name
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -64,15 +55,6 @@ SERVE_OPTIONS = (
         "conntrack",
         "PATH|ID|NAME",
         "the balancer's conntrack map, if events do not tell creation times",
-    ),
-    Option("proxy", "NAME", "the proxy_name label, where a source's rules do not tell it"),
-    Option(
-        "proxy_id",
-        "ID=NAME",
-        "the label for events of another listener, by its proxy id or by the ip:port that it"
-        " listens on; may be given again",
-        is_list=True,
-        parse=_proxy,
     ),
     Option(
         "metrics",
@@ -108,9 +90,9 @@ SERVE_OPTIONS = (
 
 
 class SettingError(ValueError):
-    """A setting that is well-formed and cannot be; `option` is its name, or None for all."""
+    """An option that is well-formed and cannot be; `option` is its name."""
 
-    def __init__(self, option: str | None, why: str) -> None:
+    def __init__(self, option: str, why: str) -> None:
         super().__init__(why)
         self.option = option
 
@@ -121,8 +103,6 @@ class Settings:
 
     Attributes:
         sources: to open.
-        proxy: name of the proxy of events that do not tell any.
-        proxies: names by proxy id, or `ip:port`.
         conntrack: names the balancer's map; None if events tell creation times.
         wait_s: how long to wait for pins.
         listen: where /metrics is.
@@ -130,35 +110,18 @@ class Settings:
     """
 
     sources: tuple[Planned, ...]
-    proxy: str
-    proxies: Mapping[int | str, str]
     conntrack: str | None
     wait_s: float
     listen: tuple[str, int]
     recording: Mapping[str, Any]
 
     @classmethod
-    def of(
-        cls,
-        table: Mapping[str, Any],
-        sources: Sequence[Planned],
-        spell: Callable[[Option], str],
-    ) -> Settings:
+    def of(cls, table: Mapping[str, Any], sources: Sequence[Planned]) -> Settings:
         """Settings from values by the options' names.
 
         Raises:
             SettingError: one of them cannot be.
         """
-        proxy = table.get("proxy")
-        if proxy is None and not all(each.is_named for each in sources):
-            needed = spell(next(each for each in SERVE_OPTIONS if each.name == "proxy"))
-            raise SettingError(
-                None, f"say {needed}, the proxy_name of connections that no rule names"
-            )
-        name = _UNNAMED if proxy is None else proxy
-        _try("proxy", lambda: proxy_table(name, {}))
-        proxies = dict(table.get("proxy_id", ()))
-        _try("proxy_id", lambda: proxy_table(name, proxies))
         metrics = tuple(each for some in table.get("metrics", [(LIFETIME,)]) for each in some)
         _try("metrics", lambda: buckets_of(metrics, None))
         buckets = dict(table.get("buckets", ()))
@@ -169,8 +132,6 @@ class Settings:
             _try("max_backends", lambda: LatencyTracker(max_backends=most))
         return cls(
             sources=tuple(sources),
-            proxy=name,
-            proxies=proxies,
             conntrack=table.get("conntrack"),
             wait_s=table.get("wait", math.inf),
             listen=table.get("listen", ("127.0.0.1", _PORT)),

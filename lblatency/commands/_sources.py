@@ -8,11 +8,43 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._proxies import proxy_table
 from ..errors import LatencyError, NotPinnedError
 from ..sources import SOURCES, Option, Source
 from ._options import add_flag, flag, given
 
 __all__ = ["Planned", "add_sources", "is_repeatable", "plan", "planned", "source_options"]
+
+
+def _proxy_id(text: str) -> tuple[int | str, str]:
+    key, _, name = text.partition("=")
+    if not key or not name:
+        raise ValueError(f"{text!r} is not of the form ID=NAME or IP:PORT=NAME")
+    proxy = (int(key) if key.isdecimal() else key), name
+    proxy_table(name, dict([proxy]))
+    return proxy
+
+
+def _proxy(text: str) -> str:
+    proxy_table(text, {})
+    return text
+
+
+_PROXY = Option(
+    "proxy",
+    "NAME",
+    "the proxy_name label of connections that no rule names",
+    parse=_proxy,
+)
+_PROXY_ID = Option(
+    "proxy_id",
+    "ID=NAME",
+    "the label for events of another listener, by its proxy id or by the ip:port that it"
+    " listens on; may be given again",
+    is_list=True,
+    parse=_proxy_id,
+)
+_NAMING = (_PROXY, _PROXY_ID)
 
 
 @dataclass(frozen=True)
@@ -21,12 +53,14 @@ class Planned:
 
     Attributes:
         source: its class.
-        arguments: of the constructor, by keyword. Plans with the same ones are equal.
+        arguments: of the constructor, by keyword.
+        proxies: names of proxies that the source does not name itself, by id; 0 is the others'.
         where: what to put before an error: "" or the line of a file.
     """
 
     source: type[Source]
     arguments: tuple[tuple[str, Any], ...]
+    proxies: tuple[tuple[int | str, str], ...] = ()
     where: str = field(default="", compare=False)
 
     def open(self) -> Source:
@@ -37,21 +71,19 @@ class Planned:
             LatencyError: it cannot be opened.
         """
         try:
-            return self.source(**dict(self.arguments))
+            source = self.source(**dict(self.arguments))
         except NotPinnedError:
             raise
         except (LatencyError, OSError, ValueError) as error:
             raise LatencyError(f"{self.where}{error}") from error
-
-    @property
-    def is_named(self) -> bool:
-        """Whether it names the proxies of all its events."""
-        return self.source.is_named(**dict(self.arguments))
+        source.stream.proxies = {**dict(self.proxies), **source.stream.proxies}
+        return source
 
 
 def source_options() -> dict[str, Option]:
     """The options of all sources by name. Several sources may have the same one."""
-    return {option.name: option for source in SOURCES for option in source.options}
+    own = [option for source in SOURCES for option in source.options]
+    return {option.name: option for option in (*own, *_NAMING)}
 
 
 def is_repeatable(option: Option) -> bool:
@@ -94,7 +126,7 @@ def _check_required(source: type[Source], arguments: Mapping[str, Any], spell: A
 
 def _check_used(table: Mapping[str, Any], spell: Callable[[Option], str]) -> None:
     """An option of no source that is opened would be overlooked."""
-    used = {
+    used = {option.name for option in _NAMING} | {
         option.name
         for source in SOURCES
         if table.get(source.options[0].name)
@@ -107,7 +139,11 @@ def _check_used(table: Mapping[str, Any], spell: Callable[[Option], str]) -> Non
 
 
 def plan(
-    table: Mapping[str, Any], spell: Callable[[Option], str], where: str = ""
+    table: Mapping[str, Any],
+    spell: Callable[[Option], str],
+    *,
+    where: str = "",
+    must_name: bool = True,
 ) -> list[Planned]:
     """The sources that a table of options opens; none if it opens none.
 
@@ -115,28 +151,35 @@ def plan(
         table: values by the options' names.
         spell: how people write an option there.
         where: what to put before an error of the sources.
+        must_name: whether each proxy must have a name.
 
     Raises:
         ValueError: an option is missing, or one would do nothing.
     """
+    proxies = dict(table.get(_PROXY_ID.name, ()))
+    if _PROXY.name in table:
+        proxies[0] = table[_PROXY.name]
     plans = []
     for source in SOURCES:
         for arguments in _arguments(source, table):
             _check_required(source, arguments, spell)
-            plans.append(Planned(source, tuple(arguments.items()), where))
+            if must_name and not (0 in proxies or source.is_named(**arguments)):
+                raise ValueError(f"say {spell(_PROXY)} {_PROXY.metavar}: {_PROXY.help}")
+            plans.append(Planned(source, tuple(arguments.items()), tuple(proxies.items()), where))
     if plans:
         _check_used(table, spell)
     return plans
 
 
-def planned(options: argparse.Namespace) -> list[Planned]:
+def planned(options: argparse.Namespace, *, must_name: bool = True) -> list[Planned]:
     """The sources that a command line opens.
 
     Raises:
         ArgumentError: it opens none, or an option is missing or would do nothing.
     """
     try:
-        plans = plan(given(options, source_options().values()), flag)
+        table = given(options, source_options().values())
+        plans = plan(table, flag, must_name=must_name)
     except ValueError as error:
         raise argparse.ArgumentError(None, str(error)) from None
     if not plans:

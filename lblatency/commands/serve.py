@@ -15,7 +15,7 @@ from ..tracker import LatencyTracker
 from ._agent import Agent
 from ._config import ConfigFile, ReloadStatus
 from ._options import add_flag, flag, given
-from ._settings import SERVE_OPTIONS, SettingError, Settings
+from ._settings import SERVE_OPTIONS, Settings
 from ._sources import add_sources, planned, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
@@ -50,12 +50,7 @@ def _say(text: str) -> None:
 
 
 def _from_flags(options: argparse.Namespace) -> Settings:
-    try:
-        return Settings.of(given(options, SERVE_OPTIONS), planned(options), flag)
-    except SettingError as error:
-        if error.option is None:  # one is missing
-            raise argparse.ArgumentError(None, str(error)) from None
-        raise
+    return Settings.of(given(options, SERVE_OPTIONS), planned(options))
 
 
 def _check_alone(options: argparse.Namespace) -> None:
