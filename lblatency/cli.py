@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ._version import __version__
-from .commands import Command, check, demo, serve
+from .commands import Command, check, demo, serve, tail
 from .errors import LatencyError
 
 __all__ = ["main", "make_parser"]
@@ -17,6 +17,7 @@ _COMMANDS: dict[str, Command] = {
     "check": check,
     "demo": demo,
     "serve": serve,
+    "tail": tail,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,9 +124,11 @@ def _check_required(source: type[Source], arguments: Mapping[str, Any], spell: A
             raise ValueError(f"{spell(opening)} needs {spell(needed)} {needed.metavar}")
 
 
-def _check_used(table: Mapping[str, Any], spell: Callable[[Option], str]) -> None:
+def _check_used(
+    table: Mapping[str, Any], spell: Callable[[Option], str], also_used: Iterable[Option]
+) -> None:
     """An option of no source that is opened would be overlooked."""
-    used = {option.name for option in _NAMING} | {
+    used = {option.name for option in (*_NAMING, *also_used)} | {
         option.name
         for source in SOURCES
         if table.get(source.options[0].name)
@@ -144,6 +146,7 @@ def plan(
     *,
     where: str = "",
     must_name: bool = True,
+    also_used: Iterable[Option] = (),
 ) -> list[Planned]:
     """The sources that a table of options opens; none if it opens none.
 
@@ -152,6 +155,7 @@ def plan(
         spell: how people write an option there.
         where: what to put before an error of the sources.
         must_name: whether each proxy must have a name.
+        also_used: options that the command uses itself.
 
     Raises:
         ValueError: an option is missing, or one would do nothing.
@@ -167,19 +171,21 @@ def plan(
                 raise ValueError(f"say {spell(_PROXY)} {_PROXY.metavar}: {_PROXY.help}")
             plans.append(Planned(source, tuple(arguments.items()), tuple(proxies.items()), where))
     if plans:
-        _check_used(table, spell)
+        _check_used(table, spell, also_used)
     return plans
 
 
-def planned(options: argparse.Namespace, *, must_name: bool = True) -> list[Planned]:
-    """The sources that a command line opens.
+def planned(
+    options: argparse.Namespace, *, must_name: bool = True, also_used: Iterable[Option] = ()
+) -> list[Planned]:
+    """The sources that a command line opens. See `plan()`.
 
     Raises:
         ArgumentError: it opens none, or an option is missing or would do nothing.
     """
     try:
         table = given(options, source_options().values())
-        plans = plan(table, flag, must_name=must_name)
+        plans = plan(table, flag, must_name=must_name, also_used=also_used)
     except ValueError as error:
         raise argparse.ArgumentError(None, str(error)) from None
     if not plans:

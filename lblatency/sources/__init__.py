@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Option, Source
+from .base import BACKEND, Option, Source
 from .ring import Ring
 
-__all__ = ["SOURCES", "Option", "Ring", "Source"]
+__all__ = ["BACKEND", "SOURCES", "Option", "Ring", "Source"]
 
 SOURCES: tuple[type[Source], ...] = (Ring,)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .._closing import Closing
+from .._rules import BackendRule
 from ..stats import EventStream
 
-__all__ = ["Option", "Source"]
+__all__ = ["BACKEND", "Option", "Source"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Option:
     def keyword(self) -> str:
         """The name of the constructor's argument."""
         return self.argument or self.name
+
+
+BACKEND = Option(
+    "backend",
+    "ADDR[/LEN]:PORT[-PORT][=PROXY]",
+    "backends that count, and the name of their proxy; may be given again",
+    is_list=True,
+    argument="backends",
+    parse=BackendRule.parse,
+)
 
 
 class Source(Closing):
