@@ -39,7 +39,7 @@ class _Text:
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
-        self._lines = text.split("\n")
+        self._lines = text.replace("\r\n", "\n").split("\n")
         try:
             self.data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -66,6 +66,8 @@ class _Text:
 
     def line(self, path: _Path) -> int:
         """The line of a value. TOML's parser tells none, so it is the first one that brings it."""
+        if not path:
+            return 1
         numbers = range(len(self._lines))
         return bisect_left(numbers, True, key=lambda n: _has(self._begun(n), path))
 
@@ -202,7 +204,7 @@ class ConfigFile:
     def _stat(self) -> object:
         try:
             found = os.stat(self.path)
-        except OSError:
+        except (OSError, ValueError):  # it is away, or no such name can be
             return None
         return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
