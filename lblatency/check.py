@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ._ffi import lib
+from .errors import LatencyError
+from .sources import SOURCES, Source
 
 __all__ = [
     "Finding",
@@ -175,9 +177,46 @@ def _tools() -> Finding:
     )
 
 
+def _source(source: type[Source], missing: Sequence[str]) -> Finding:
+    lacking = [name for name in source.capabilities if name in missing]
+    advice = "see above what this machine lacks; else look at the container's seccomp profile"
+    if lacking:
+        found = f"no {', no '.join(lacking)}"
+        names = ",".join(source.capabilities).lower()
+        advice = f"run as root, or give python {names} with `setcap`"
+    else:
+        try:
+            source.try_out()
+            found = "works"
+        except (LatencyError, OSError) as error:
+            found = str(error)
+    return Finding(
+        name=f"--{source.options[0].name}",
+        ok=found == "works",
+        found=found,
+        advice=advice,
+        needed_by=(),
+    )
+
+
+def _sources() -> list[Finding]:
+    """Whether each source opens, by trying it, if its capabilities are held."""
+    missing = missing_capabilities()
+    return [_source(source, missing) for source in SOURCES]
+
+
 def check_machine() -> list[Finding]:
-    """Check the kernel, BTF, capabilities, what bpf() does, bpffs, libbpf and tools."""
-    return [_kernel(), _btf(), *_capabilities(), *_probes(), find_bpffs(), _libbpf(), _tools()]
+    """Check the kernel, BTF, capabilities, what bpf() does, bpffs, libbpf, tools and sources."""
+    return [
+        _kernel(),
+        _btf(),
+        *_capabilities(),
+        *_probes(),
+        find_bpffs(),
+        _libbpf(),
+        _tools(),
+        *_sources(),
+    ]
 
 
 def verdicts(findings: Sequence[Finding]) -> list[Verdict]:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from lblatency import LatencyTracker, __version__, check
+from lblatency import LatencyTracker, __version__, check, sources
 from lblatency._http import serve_metrics
 from lblatency.cli import main
+from lblatency.errors import BpfError, LatencyError
+from lblatency.sources import SOURCES, Ring
 
 PROC_STATUS = "Name:\tpython\nCapEff:\t{:016x}\n"
 
@@ -57,6 +59,22 @@ MISTAKES = [
     (["demo", "--listen", "::1:80"], 2, "'::1:80' has no valid address"),
     (["demo", "--listen", "localhost:65536"], 2, "port 65536 is not 0 to 65535"),
     (["demo", "--listen", ":70000"], 2, "':70000': port 70000 is not 0 to 65535"),
+    (["tail"], 2, "say where events come from: --ring"),
+    (["tail", "--backend", "10.0.0.1:80"], 2, "say where events come from: --ring"),
+    (["tail", "--ring", "x", "--backend", "10.0.0.1"], 2, "is not of the form ADDR[/LEN]:PORT"),
+    (["tail", "--ring", "x", "--backend", "10.0.0.5/24:1"], 2, "the network is 10.0.0.0/24"),
+    (["tail", "--ring", "/nowhere/ring"], 1, "no BPF map is pinned at /nowhere/ring"),
+    (["tail", "--ring", "/etc/passwd"], 1, "/etc/passwd is not in a bpffs"),
+    (["tail", "--ring", "x", "--listen", ":1"], 2, "unrecognized arguments: --listen :1"),
+    (["serve", "--config"], 2, "--config: expected one argument"),
+    (["serve", "--config", "/nowhere/f.toml"], 1, "cannot read /nowhere/f.toml: No such file"),
+    (["serve", "--config", "/etc"], 1, "/etc"),
+    (["serve", "--config", "x", "--ring", "y"], 2, "--config and --ring: say all of it in"),
+    (["serve", "--ring", "x", "--proxy", ""], 2, "proxy name must not be empty"),
+    ([*SERVE, "x", "--proxy-id", "0=x"], 2, "an id in proxies must be 1 to 65535"),
+    ([*SERVE, "x", "--proxy-id", "10.0.0.1=x"], 2, "has no port"),
+    ([*SERVE, "x", "--proxy-id", "1="], 2, "ID=NAME"),
+    (["serve", "--counters", "x", "--proxy", "p"], 2, "say where events come from: --ring"),
     ([*SERVE, "x", "--max-backends", "many"], 2, "'many' is not a whole number"),
     ([*SERVE, "x", "--max-backends", "0"], 1, "max_backends must be 1 to"),
     ([*SERVE, "x", "--buckets", "1,two"], 2, "'1,two' is not of the form SECONDS,SECONDS"),
@@ -243,6 +261,8 @@ def test_check_fits_into_79_columns(
 DENIED = """
 import sys
 from lblatency.cli import main
+from lblatency.errors import BpfError, LatencyError
+from lblatency.sources import SOURCES, Ring
 from tests.support.seccomp import deny_bpf
 deny_bpf()
 sys.exit(main(["check", "--json"]))
@@ -262,10 +282,56 @@ def test_check_finds_out_that_a_container_denies_bpf() -> None:
     for name in ("open pins", "look up ids", "make maps", "load programs"):
         assert findings[name]["found"] == "Operation not permitted"
         assert "seccomp" in findings[name]["advice"]
+    for source in SOURCES:
+        assert not findings[f"--{source.options[0].name}"]["ok"]
     assert [each["text"] for each in found["verdicts"]] == [
         "needs open pins, make maps, load programs; simulated until then",
         "needs open pins",
     ]
+
+
+class Tried(Ring):
+    """A source that needs two capabilities, and opens or does not."""
+
+    options = (sources.Option("tried", "X", "to try"), sources.BACKEND)
+    capabilities = ("CAP_BPF", "CAP_NET_ADMIN")
+    refusal: ClassVar[Exception | None] = None
+
+    @classmethod
+    def try_out(cls) -> None:
+        """Do what the test says."""
+        if cls.refusal:
+            raise cls.refusal
+
+
+@pytest.mark.parametrize(
+    ("missing", "refusal", "found", "advice"),
+    [
+        ([], None, "works", ""),
+        (["CAP_PERFMON"], None, "works", ""),
+        (["CAP_NET_ADMIN"], None, "no CAP_NET_ADMIN", "cap_bpf,cap_net_admin with `setcap`"),
+        (["CAP_BPF", "CAP_NET_ADMIN"], None, "no CAP_BPF, no CAP_NET_ADMIN", "run as root"),
+        ([], BpfError.from_errno(1, "x"), "x: Operation not permitted; needs CAP_BPF", "seccomp"),
+        ([], LatencyError("no BTF"), "no BTF", "see above"),
+    ],
+)
+def test_check_tries_each_source(
+    monkeypatch: pytest.MonkeyPatch,
+    missing: list[str],
+    refusal: Exception | None,
+    found: str,
+    advice: str,
+) -> None:
+    """It says which capabilities are missing; if none is, what the source says when it opens."""
+    monkeypatch.setattr(check, "SOURCES", (Tried,))
+    monkeypatch.setattr(check, "missing_capabilities", lambda: missing)
+    monkeypatch.setattr(Tried, "refusal", refusal)
+    finding = check.check_machine()[-1]
+    assert finding.name == "--tried"
+    assert finding.ok is (found == "works")
+    assert finding.found.startswith(found)
+    assert finding.ok or advice in finding.advice
+    assert finding.needed_by == ()
 
 
 @pytest.mark.bpf
@@ -307,6 +373,7 @@ def test_the_machine_is_looked_at() -> None:
     probes = ["open pins", "look up ids", "make maps", "load programs"]
     assert list(findings) == [
         "kernel", "BTF", *capabilities, *probes, "bpffs", "libbpf", "tools",
+        *(f"--{source.options[0].name}" for source in SOURCES),
     ]  # fmt: skip
     assert all(each.advice for each in findings.values())
     assert findings["kernel"].found == os.uname().release

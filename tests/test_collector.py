@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -197,3 +197,50 @@ def test_both_text_formats_say_what_was_collected(seen: str, accept: str) -> Non
         assert targets == set()
         names = [name for (name, _), value in found if value]
         assert names == ["lblatency_counters_attached", "lblatency_build_info"]
+
+
+class Losing:
+    """What a source tells."""
+
+    def __init__(self, lost: Mapping[str, int], failed: Mapping[str, int]) -> None:
+        self._lost, self._failed = lost, failed
+
+    def lost(self) -> Mapping[str, int]:
+        """As given."""
+        return self._lost
+
+    def failed_connects(self) -> Mapping[str, int]:
+        """As given."""
+        return self._failed
+
+
+def test_what_sources_lost_is_exported() -> None:
+    """Several sources are summed up, zeros are there, and the tracker's own reasons stay."""
+    registry = CollectorRegistry()
+    sources = [
+        Losing({"recursion": 2, "births_full": 0}, {"refused": 1}),
+        Losing({"recursion": 3}, {"refused": 4, "timed_out": 0}),
+    ]
+    tracker = busy().tracker
+    registry.register(LatencyCollector(tracker, sources=sources, const_labels={"host": "a"}))
+    value = registry.get_sample_value
+    for reason, count in (("recursion", 5), ("births_full", 0), ("unmatched", 1)):
+        labels = {"reason": reason, "host": "a"}
+        assert value("lblatency_events_lost_total", labels) == count
+    for cause, count in (("refused", 5), ("timed_out", 0)):
+        labels = {"cause": cause, "host": "a"}
+        assert value("lblatency_failed_connects_total", labels) == count
+
+
+def test_without_sources_nothing_is_said_of_failed_connects() -> None:
+    """A tracker alone does not know them."""
+    names = {family.name for family in LatencyCollector(busy().tracker).collect()}
+    assert "lblatency_failed_connects" not in names
+    described = {family.name for family in LatencyCollector(busy().tracker).describe()}
+    assert "lblatency_failed_connects" not in described
+
+
+def test_sources_belong_to_one_tracker() -> None:
+    """With several trackers, nobody knows whose they are."""
+    with pytest.raises(ValueError, match="make a collector for each tracker"):
+        LatencyCollector({"a": LatencyTracker(max_backends=1)}, sources=[Losing({}, {})])

@@ -59,7 +59,9 @@ class Agent(Closing):
                     " restart it"
                 )
         before = list(self._open)
-        self._close(each for each in before if each not in settings.sources)
+        if gone := [each for each in before if each not in settings.sources]:
+            self._close(gone)
+            self.tracker.stop()  # it empties their rings, and lets go of them
         try:
             self._record(settings)
         except BaseException:
@@ -89,7 +91,7 @@ class Agent(Closing):
         )
 
     def _close(self, plans: Iterable[Planned]) -> None:
-        """Close some sources; what they have counted stays. The tracker empties their rings."""
+        """Close some sources; what they have counted stays."""
         for each in list(plans):
             with self._opening:
                 source = self._open.pop(each)

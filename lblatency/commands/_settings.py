@@ -131,7 +131,7 @@ class Settings:
             recording["max_backends"] = most
             _try("max_backends", lambda: LatencyTracker(max_backends=most))
         return cls(
-            sources=tuple(sources),
+            sources=tuple(dict.fromkeys(sources)),
             conntrack=table.get("conntrack"),
             wait_s=table.get("wait", math.inf),
             listen=table.get("listen", ("127.0.0.1", _PORT)),

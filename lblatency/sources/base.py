@@ -44,7 +44,7 @@ class Option:
 BACKEND = Option(
     "backend",
     "ADDR[/LEN]:PORT[-PORT][=PROXY]",
-    "backends that count, and the name of their proxy; may be given again",
+    "take connections to these backends, and name their proxy; may be given again",
     is_list=True,
     argument="backends",
     parse=BackendRule.parse,
@@ -76,6 +76,14 @@ class Source(Closing):
         If not, the front end must be told a name for the others.
         """
         return False
+
+    @classmethod
+    def try_out(cls) -> None:
+        """Open and close it in a way that does no harm, or try what opening it takes.
+
+        Raises:
+            LatencyError: it would not open here.
+        """
 
     def tick(self) -> None:
         """Do the source's regular work. Call it about once per second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._ffi import check, lib
 from .._maps import MapSpec
 from ..stats import MemoryRing, create_event_stream
 from .base import Option, Source
@@ -25,3 +26,8 @@ class Ring(Source):
         self, ring: MapSpec | MemoryRing | Sequence[MapSpec], *, counters: MapSpec | None = None
     ) -> None:
         self.stream = create_event_stream(ring, counters=counters)
+
+    @classmethod
+    def try_out(cls) -> None:
+        """Ask the kernel for a pin that does not exist."""
+        check(lib.lbl_probe(lib.LBL_PROBE_PINS), "opening pins")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -283,3 +284,42 @@ def test_waiting_ends(bpffs: Bpffs) -> None:
                 server.send_signal(signal.SIGTERM)
             assert server.wait(10) == code
             assert ("no BPF map is pinned" in server.stderr.read()) == (wait == "0.2")
+
+
+def test_a_ring_whose_names_change_in_the_file_goes_on(
+    balancer: NatBalancer, bpffs: Bpffs, tmp_path: Path
+) -> None:
+    """The file is read again, and the ring is followed under other names, without a lost event."""
+    fd, path = bpffs
+    balancer.pin(f"{path}/lb")
+    config = tmp_path / "serve.toml"
+
+    def write(names: str) -> None:
+        ring = f"/proc/self/fd/{fd}/lb/lbl_events"
+        config.write_text(
+            f'listen = "127.0.0.1:0"\n[[source]]\nring = "{ring}"\nproxy = "web"\n{names}'
+        )
+
+    write('proxy-id = "4=before"\n')
+    command = [sys.executable, "-m", "lblatency", "serve", "--config", str(config)]
+    with subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            found = re.search(r"metrics at (\S+)", server.stderr.readline())
+            assert found is not None
+            count = "lb_backend_latency_seconds_count"
+            ip = target(4).rpartition(":")[0]
+            connect_and_close(Flow(balancer, 4))
+            wait_until(lambda: scrape(found[1]).get((count, "before", ip)), "the connection")
+            write('proxy-id = "4=after"\n')
+            server.send_signal(signal.SIGHUP)
+            assert "is read again" in server.stderr.readline()
+            connect_and_close(Flow(balancer, 4, port=40_001))
+            wait_until(lambda: scrape(found[1]).get((count, "after", ip)), "the second connection")
+            values = scrape(found[1])
+            assert values[count, "before", ip] == 1
+            assert values[count, "after", ip] == 1
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""

@@ -55,7 +55,8 @@ class Fake(sources.Source):
         self.counts = Counter(lost=0, failed=0)
         self.ring = stats.MemoryRing(1 << 20)
         self.stream = stats.create_event_stream(self.ring)
-        names = [rule.proxy for rule in (*backends, *comms) if rule.proxy]
+        rules: list[BackendRule | NameRule] = [*backends, *comms]
+        names = [rule.proxy for rule in rules if rule.proxy]
         self.stream.proxies = dict(enumerate(names, 1))
         for number in range(count):
             assert self.ring.produce(closed(f"10.0.0.{number % 200 + 1}:80"))

@@ -1,0 +1,137 @@
+"""The agent of `lblatency serve`: sources come and go, and no count goes down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lblatency.commands import _config, _sources
+from lblatency.commands._agent import Agent
+from lblatency.commands._config import read_config
+from lblatency.commands._settings import Settings
+from lblatency.errors import LatencyError
+from tests.support.fake_source import TARGET, Fake, closed
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake source is the only one."""
+    for module in (_sources, _config):
+        monkeypatch.setattr(module, "SOURCES", (Fake,))
+    monkeypatch.setattr(Fake, "opened", [])
+
+
+def settings(*names: str, more: str = "") -> Settings:
+    """Settings that open a source for each name."""
+    tables = [f'[[source]]\nfake = "{name}"\nproxy = "web"\n' for name in names]
+    return read_config("f.toml", (more + "".join(tables)).encode())
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    """An agent that records sources a and b."""
+    with Agent(settings("a", "b")) as made:
+        made.apply(settings("a", "b"))
+        yield made
+    assert not any(source.is_open for source in Fake.opened)
+
+
+def count(agent: Agent) -> int:
+    """How many connections were recorded, with those that still are in a ring."""
+    for source in agent.sources:
+        source.stream.drain()
+    histogram = agent.tracker.get_histogram("web", TARGET)
+    return histogram["count"] if histogram else 0
+
+
+def test_what_stays_is_not_touched(agent: Agent) -> None:
+    """A source of the same settings goes on; another one comes and goes."""
+    a, b = Fake.opened
+    agent.apply(settings("a", "c"))
+    c = Fake.opened[-1]
+    assert [a.is_open, b.is_open, c.is_open] == [True, False, True]
+    assert len(Fake.opened) == 3
+    agent.tick()
+    assert [a.ticks, b.ticks, c.ticks] == [1, 0, 1]
+
+
+def test_what_a_closed_source_had_in_its_ring_is_recorded(agent: Agent) -> None:
+    """The tracker empties the ring when the source is replaced."""
+    for source in Fake.opened:
+        assert source.ring.produce(closed())
+    agent.apply(settings("c"))
+    assert count(agent) == 2
+    assert Fake.opened[-1].ring.produce(closed())
+    assert count(agent) == 3
+
+
+def test_losses_never_go_down(agent: Agent) -> None:
+    """What a closed source has lost still counts, also if the same one is opened again."""
+    a, b = Fake.opened
+    a.counts.update(lost=2, failed=1)
+    b.counts.update(lost=5, failed=7)
+    told = agent.lost(), agent.failed_connects()
+    assert told == ({"fake_full": 7}, {"refused": 8})
+    agent.apply(settings("a"))
+    assert (agent.lost(), agent.failed_connects()) == told
+    agent.apply(settings("a", "b"))
+    assert (agent.lost(), agent.failed_connects()) == told
+    Fake.opened[-1].counts.update(lost=1)
+    assert agent.lost() == {"fake_full": 8}
+
+
+@pytest.mark.parametrize("after", [("a", "broken"), ("c", "away"), ("b", "c", "broken")])
+def test_a_failure_leaves_all_as_it_was(agent: Agent, after: tuple[str, ...]) -> None:
+    """What stays is not touched, what was closed is opened again, what is new is closed."""
+    a = Fake.opened[0]
+    assert a.ring.produce(closed())
+    with pytest.raises(LatencyError, match=r"it is broken|no BPF map is pinned at away"):
+        agent.apply(settings(*after))
+    assert {source.fake for source in Fake.opened if source.is_open} == {"a", "b"}
+    assert a.is_open is ("a" in after)
+    assert agent.tracker.running()
+    for source in agent.sources:
+        assert isinstance(source, Fake)
+        assert source.ring.produce(closed())
+    assert count(agent) == 3
+
+
+def test_the_same_source_twice_is_one(agent: Agent) -> None:
+    """Two tables that say the same open one source."""
+    agent.apply(settings("c", "c"))
+    assert [source.fake for source in Fake.opened if source.is_open] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "more", ["metrics = 'lifetime,connect'\n", "buckets = '1'\n", "max-backends = 9\n"]
+)
+def test_what_is_recorded_cannot_change(agent: Agent, more: str) -> None:
+    """A tracker is made once; the message says what to do."""
+    with pytest.raises(LatencyError, match="cannot change while it runs; restart it"):
+        agent.apply(settings("c", more=more))
+    assert [source.is_open for source in Fake.opened] == [True, True]
+
+
+def test_scrapes_may_come_at_any_time(agent: Agent) -> None:
+    """No scrape reads a source that is closed, and none sees a count go down."""
+    seen: list[int] = []
+    ended = threading.Event()
+
+    def scrape() -> None:
+        while not ended.is_set():
+            seen.append(agent.lost()["fake_full"])
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        for _ in range(50):
+            for name in ("c", "a"):
+                Fake.opened[-1].counts.update(lost=1)
+                agent.apply(settings(name))
+    finally:
+        ended.set()
+        thread.join()
+    assert seen == sorted(seen)
+    assert agent.lost() == {"fake_full": 100}
