@@ -66,7 +66,7 @@ class BuildExt(build_ext):
         bpf = build_script("build_bpf")
         bpf.search_sbin()
         require_tools()
-        bpf.build(ROOT / "bpf", ROOT / "csrc" / "demo")
+        bpf.build(ROOT / "bpf", ROOT / "csrc")
         flags = subprocess.run(
             ["pkg-config", "--cflags", "libbpf"], check=True, capture_output=True, text=True
         ).stdout.split()

@@ -1,4 +1,4 @@
-"""Compile bpf/*.bpf.c and turn each into a skeleton header: csrc/demo/<name>.skel.h."""
+"""Compile bpf/*.bpf.c and turn each into a skeleton header beside its loader, csrc/*/<name>.c."""
 
 import functools
 import os
@@ -32,12 +32,13 @@ def compile_bpf(source: Path, compiled: Path, *options: str, compiler: str = "cl
     subprocess.run([compiler, *FLAGS, *includes, *options, *files], check=True)
 
 
-def build(bpf: Path, skeletons: Path) -> None:
+def build(bpf: Path, csrc: Path) -> None:
     """Write the skeletons that are older than their sources. Needs clang, llvm-strip, bpftool."""
     newest_header = max(header.stat().st_mtime for header in bpf.glob("**/*.h"))
     for source in sorted(bpf.glob("*.bpf.c")):
         name = source.name.removesuffix(".bpf.c")
-        skeleton = skeletons / f"{name}.skel.h"
+        (loader,) = csrc.glob(f"*/{name}.c")
+        skeleton = loader.with_suffix(".skel.h")
         if skeleton.exists() and skeleton.stat().st_mtime > max(
             source.stat().st_mtime, newest_header
         ):

@@ -10,7 +10,7 @@ from .errors import BpfError
 ffi = _native.ffi
 lib = _native.lib
 
-__all__ = ["address", "check", "ffi", "lib"]
+__all__ = ["address", "check", "check_loaded", "ffi", "lib"]
 
 
 def address(pointer: Any) -> int:
@@ -23,3 +23,12 @@ def check(rc: int, what: str) -> int:
     if rc < 0:
         raise BpfError.from_errno(-rc, what)
     return rc
+
+
+def check_loaded(rc: int, what: str) -> int:
+    """As `check`, with what libbpf and the kernel had to say."""
+    if rc < 0:
+        said = ffi.string(lib.lbl_log_text()).decode(errors="replace").strip()
+        if said:
+            what = f"{what} ({said})"
+    return check(rc, what)

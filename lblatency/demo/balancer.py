@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._address import is_ipv4, parse_ip, parse_target
 from .._closing import Closing
-from .._ffi import check, ffi, lib
+from .._ffi import check_loaded, ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,17 +49,8 @@ class NatBalancer(Closing):
         if not 0 < max_connections <= 1 << 24:
             raise ValueError(f"max_connections {max_connections} is not between 1 and 2**24")
         ret = ffi.new("struct lbl_nat_lb **")
-        self._check(lib.lbl_nat_lb_open(ring_bytes, max_connections, ret), "load the NAT balancer")
+        check_loaded(lib.lbl_nat_lb_open(ring_bytes, max_connections, ret), "load the NAT balancer")
         self._lb = ffi.gc(ret[0], lib.lbl_nat_lb_free)
-
-    @staticmethod
-    def _check(rc: int, what: str) -> int:
-        """As `check`, with what libbpf and the kernel had to say."""
-        if rc < 0:
-            said = ffi.string(lib.lbl_log_text()).decode(errors="replace").strip()
-            if said:
-                what = f"{what} ({said})"
-        return check(rc, what)
 
     @property
     def _open(self) -> Any:
@@ -108,7 +99,7 @@ class NatBalancer(Closing):
             if not 0 <= weight < 1 << 32:
                 raise ValueError(f"weight {weight} is not between 0 and 2**32 - 1")
             made.append({"at": _endpoint(host, backend_port), "id": backend_id, "weight": weight})
-        self._check(
+        check_loaded(
             lib.lbl_nat_lb_add_listener(
                 self._open,
                 proxy_id,
@@ -130,7 +121,7 @@ class NatBalancer(Closing):
         Raises:
             BpfError: If there is no such interface, or the kernel refuses.
         """
-        self._check(
+        check_loaded(
             lib.lbl_nat_lb_attach(self._open, interface.encode(), -1 if netns is None else netns),
             f"attach to {interface}",
         )
@@ -141,7 +132,7 @@ class NatBalancer(Closing):
         Raises:
             BpfError: If the kernel refuses.
         """
-        self._check(lib.lbl_nat_lb_detach(self._open), "detach from the interfaces")
+        check_loaded(lib.lbl_nat_lb_detach(self._open), "detach from the interfaces")
 
     def sweep(
         self,
@@ -174,7 +165,7 @@ class NatBalancer(Closing):
                 "udp_idle": udp_idle_s,
             },
         )
-        return self._check(lib.lbl_nat_lb_sweep(self._open, timeouts), "sweep connections")
+        return check_loaded(lib.lbl_nat_lb_sweep(self._open, timeouts), "sweep connections")
 
     def pin(self, directory: str | os.PathLike[str]) -> None:
         """Pin the maps for others to read: lbl_events, lbl_counters and lbl_conntrack.
@@ -188,7 +179,7 @@ class NatBalancer(Closing):
             BpfError: If it is not on such one, or the maps are there already.
         """
         path = Path(directory)
-        self._check(
+        check_loaded(
             lib.lbl_nat_lb_pin(self._open, os.fsencode(path)),
             f"pin in {path}, which must be on a mounted BPF file system",
         )
@@ -227,7 +218,7 @@ class NatBalancer(Closing):
             fragments, IPv6 extension headers) or `stray` (TCP, of no known connection).
         """
         ret = ffi.new("struct lbl_nat_lb_counters *")
-        self._check(lib.lbl_nat_lb_counters(self._open, ret), "read the balancer's counters")
+        check_loaded(lib.lbl_nat_lb_counters(self._open, ret), "read the balancer's counters")
         return {
             name: int(getattr(ret, name))
             for name in (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .base import BACKEND, Option, Source
+from .flows import Flows
 from .ring import Ring
 
-__all__ = ["BACKEND", "SOURCES", "Option", "Ring", "Source"]
+__all__ = ["BACKEND", "SOURCES", "Flows", "Option", "Ring", "Source"]
 
 SOURCES: tuple[type[Source], ...] = (Ring,)
