@@ -215,18 +215,20 @@ static __always_inline void flows_see(struct __sk_buff *skb, bool reply)
 		conn = flows_start(&packet, &reply);
 	if (!conn)
 		return;
+	/*
+	 * Before the SYN-ACK, a client resets only what comes late from an earlier connection of
+	 * this tuple, and goes on trying.
+	 */
+	if (!reply && packet.flags & LBL_TCP_RST && !(conn->track.state & LBL_TRACK_SYNACK))
+		return;
 	now = lbl_track_now(&conn->track, &packet, reply);
 	if ((__s64)(now - conn->last_seen_ns) > 0)
 		conn->last_seen_ns = now;
 	ended = lbl_track_packet(&conn->track, &packet, conn->created_ns, now, reply);
 	if (!ended || !flows_finish(&packet.key, conn, ended, now))
 		return;
-	if (ended != LBL_REASON_CONNECT_FAILED)
-		return;
-	if (reply)
+	if (ended == LBL_REASON_CONNECT_FAILED)
 		FLOWS_COUNT(refused);
-	else
-		FLOWS_COUNT(given_up);
 }
 
 SEC("tc")

@@ -14,7 +14,7 @@ struct lbl_flows_counters {
 	__u64 stray; /* packets with FIN or RST of no tracked connection with a backend */
 	__u64 refused; /* failed connects by cause: the backend's RST */
 	__u64 timed_out; /* silence */
-	__u64 given_up; /* the client's RST, or its next attempt from the same port */
+	__u64 given_up; /* the client's next attempt from the same port */
 };
 /* cdef: end */
 

@@ -130,6 +130,10 @@ static __always_inline __u32 lbl_track_tcp(struct lbl_track *track, const struct
 static __always_inline __u32 lbl_track_packet(struct lbl_track *track, const struct lbl_packet *p,
 					      __u64 created_ns, __u64 now, bool reply)
 {
+	/* Anything else before the SYN-ACK is of an earlier connection of this tuple. */
+	if (p->key.protocol == IPPROTO_TCP && !(track->state & LBL_TRACK_SYNACK) &&
+	    !(p->flags & (LBL_TCP_SYN | LBL_TCP_RST)))
+		return 0;
 	if (lbl_track_first_data(track, p, reply)) {
 		if (reply)
 			track->first_byte_us = lbl_span_us(now - created_ns);

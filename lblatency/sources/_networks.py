@@ -30,8 +30,7 @@ def _applying(rule: BackendRule, rules: Sequence[BackendRule]) -> list[BackendRu
     applying = [
         other
         for other in rules
-        if other.network.version == rule.network.version
-        and rule.network.subnet_of(other.network)  # type: ignore[arg-type]  # of one version
+        if other.network.version == rule.network.version and rule.network.subnet_of(other.network)  # type: ignore[arg-type]  # of one version
     ]
     if len(applying) > lib.LBL_PORT_RANGES:
         raise ValueError(
@@ -41,9 +40,7 @@ def _applying(rule: BackendRule, rules: Sequence[BackendRule]) -> list[BackendRu
     return applying
 
 
-def put_networks(
-    fd: int, rules: Sequence[BackendRule], id_of: Callable[[str | None], int]
-) -> None:
+def put_networks(fd: int, rules: Sequence[BackendRule], id_of: Callable[[str | None], int]) -> None:
     """Write rules into a map `lbl_networks`.
 
     Of several rules that match, the one with the longest prefix counts, then the one with the

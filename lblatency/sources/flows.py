@@ -63,6 +63,7 @@ class Flows(Source):
             is_list=True,
         ),
     )
+    capabilities = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN")
 
     def __init__(
         self,
@@ -127,6 +128,11 @@ class Flows(Source):
             raise ValueError("the source is closed")
         return self._flows
 
+    @property
+    def program_fds(self) -> tuple[int, int]:
+        """The descriptors of the programs for packets that come in and go out; they stay its."""
+        return int(lib.lbl_flows_in_fd(self._open)), int(lib.lbl_flows_out_fd(self._open))
+
     def tick(self) -> None:
         """End what has been silent for too long, and follow interfaces that come and go.
 
@@ -151,7 +157,7 @@ class Flows(Source):
         Returns:
             `refused`: the backend reset them.
             `timed_out`: silence.
-            `given_up`: the client reset them, or tried again from the same port.
+            `given_up`: the client began another one from the same port.
         """
         counters = self._counters()
         return {cause: int(getattr(counters, cause)) for cause in _CAUSES}
