@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._ffi import check, ffi, lib
-from .._rules import BackendRule
+from .._rules import BackendRule, Network
 
 __all__ = ["put_networks"]
+
+Rules = Mapping[Network, Sequence[BackendRule]]
 
 _FAMILY_BITS = 8
 _MAPPED_BITS = 96
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-def _key(rule: BackendRule) -> dict[str, Any]:
-    """A network: its family and its address are one prefix."""
-    is_ipv4 = rule.network.version == 4
+def _key(network: Network) -> dict[str, Any]:
+    """A network as the map's key: its family and its address are one prefix."""
+    is_ipv4 = network.version == 4
     return {
-        "prefix_bits": _FAMILY_BITS + _MAPPED_BITS * is_ipv4 + rule.network.prefixlen,
-        "family": rule.network.version,
-        "addr": _MAPPED * is_ipv4 + rule.network.network_address.packed,
+        "prefix_bits": _FAMILY_BITS + _MAPPED_BITS * is_ipv4 + network.prefixlen,
+        "family": network.version,
+        "addr": _MAPPED * is_ipv4 + network.network_address.packed,
     }
 
 
-def _applying(rule: BackendRule, rules: Sequence[BackendRule]) -> list[BackendRule]:
-    """The rules for the addresses of one rule's network: its own, and those of wider networks."""
+def _applying(network: Network, rules: Rules, lengths: Sequence[int]) -> list[BackendRule]:
+    """The rules for the addresses of a network: its own, then those of wider networks."""
     applying = [
-        other
-        for other in rules
-        if other.network.version == rule.network.version and rule.network.subnet_of(other.network)  # type: ignore[arg-type]  # of one version
+        rule
+        for bits in lengths
+        if bits <= network.prefixlen
+        for rule in rules.get(network.supernet(new_prefix=bits), ())
     ]
     if len(applying) > lib.LBL_PORT_RANGES:
         raise ValueError(
-            f"{len(applying)} rules are for {rule.network}; at most {lib.LBL_PORT_RANGES}:"
+            f"{len(applying)} rules are for {network}; at most {lib.LBL_PORT_RANGES}:"
             " use ranges of ports"
         )
     return applying
@@ -55,25 +58,25 @@ def put_networks(fd: int, rules: Sequence[BackendRule], id_of: Callable[[str | N
         BpfError: the kernel refuses.
         ValueError: there are too many rules for the addresses of one network, or in all.
     """
-    ordered = sorted(
-        rules, key=lambda rule: (-rule.network.prefixlen, rule.last_port - rule.first_port)
-    )
-    networks = {rule.network: _applying(rule, ordered) for rule in ordered}
-    if len(networks) > lib.LBL_NETWORKS:
+    by_network: dict[Network, list[BackendRule]] = {}
+    for rule in sorted(rules, key=lambda rule: rule.last_port - rule.first_port):
+        by_network.setdefault(rule.network, []).append(rule)
+    if len(by_network) > lib.LBL_NETWORKS:
         raise ValueError(
-            f"the rules have {len(networks)} networks; at most {lib.LBL_NETWORKS}: use wider ones"
+            f"the rules have {len(by_network)} networks; at most {lib.LBL_NETWORKS}: use wider ones"
         )
-    for applying in networks.values():
+    lengths = sorted({network.prefixlen for network in by_network}, reverse=True)
+    for network in by_network:
         ranges = [
             {"first": each.first_port, "last": each.last_port, "proxy_id": id_of(each.proxy)}
-            for each in applying
+            for each in _applying(network, by_network, lengths)
         ]
         value = {"n": len(ranges), "ranges": ranges}
         check(
             lib.lbl_networks_put(
                 fd,
-                ffi.new("struct lbl_network *", _key(applying[0])),
+                ffi.new("struct lbl_network *", _key(network)),
                 ffi.new("struct lbl_port_ranges *", value),
             ),
-            f"add the rules for {applying[0].network}",
+            f"add the rules for {network}",
         )
