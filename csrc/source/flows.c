@@ -233,8 +233,8 @@ static int follow(struct lbl_flows *flows)
 		if (!is_there(all, flows->attached[i].ifindex))
 			detach(flows, i);
 	for (each = all; each->if_index; each++) {
-		if (!is_wanted(flows, each->if_name) ||
-		    is_attached(flows, (int)each->if_index) || is_ethernet(each->if_name))
+		if (!is_wanted(flows, each->if_name) || is_attached(flows, (int)each->if_index) ||
+		    is_ethernet(each->if_name))
 			continue;
 		err = attach(flows, (int)each->if_index);
 		/* It may have gone meanwhile. */

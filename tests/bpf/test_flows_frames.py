@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.bpf
 
 both = pytest.mark.parametrize("version", [4, 6])
-NOW = {"half_open_s": 0, "closing_s": 0, "idle_s": 0, "udp_idle_s": 0}
+NOW: dict[str, Any] = {"half_open_s": 0, "closing_s": 0, "idle_s": 0, "udp_idle_s": 0}
 
 
 @pytest.fixture
@@ -194,7 +194,8 @@ def test_only_the_state_decides_when_silence_ends_a_connection(answered: bool) -
     }
     for name, begin in states.items():
         short = {name: 0.0} if answered else dict.fromkeys(NOW.keys() - {name}, 0.0)
-        with following(**{**dict.fromkeys(NOW, 1e6), **short}) as followed:
+        limits: dict[str, Any] = {**dict.fromkeys(NOW, 1e6), **short}
+        with following(**limits) as followed:
             begin(followed)
             followed.source.tick()
             if not answered:

@@ -7,7 +7,7 @@ import resource
 import select
 import socket
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,10 +49,10 @@ class Listeners:
         """Listen at both backends."""
         self._all = [topology.listen(address, PORT) for address in BACKENDS[version][:2]]
 
-    def accept(self) -> tuple[socket.socket, object]:
+    def accept(self) -> tuple[socket.socket, Any]:
         """Accept the next connection."""
         ready, _, _ = select.select(self._all, [], [], 10)
-        accepted: tuple[socket.socket, object] = ready[0].accept()
+        accepted: tuple[socket.socket, Any] = ready[0].accept()
         return accepted
 
     def __enter__(self) -> Listeners:
@@ -65,23 +65,42 @@ class Listeners:
             each.close()
 
 
-def _half_closed(timed: Timed, first: socket.socket, last: socket.socket) -> None:
-    timed.shut(first)
-    sent = monotonic_ns()
-    wait_until(lambda: monotonic_ns() - sent > 20_000_000, "a while")
-    last.sendall(b"more")
-    assert first.recv(4) == b"more"
-    timed.shut_last(last)
+def closed_by(which: str) -> Callable[[Timed], None]:
+    """One end closes, then the other."""
+
+    def end(timed: Timed) -> None:
+        first, last = timed.ends(which)
+        timed.shut(first)
+        timed.shut_last(last)
+
+    return end
 
 
-ENDINGS: dict[str, tuple[Callable[[Timed], object], str]] = {
-    "by the client": (lambda t: (t.shut(t.client), t.shut_last(t.server)), "fin"),
-    "by the backend": (lambda t: (t.shut(t.server), t.shut_last(t.client)), "fin"),
-    "half-closed by the client": (lambda t: _half_closed(t, t.client, t.server), "fin"),
-    "half-closed by the backend": (lambda t: _half_closed(t, t.server, t.client), "fin"),
-    "reset by the client": (lambda t: t.reset(t.client), "rst"),
-    "reset by the backend": (lambda t: t.reset(t.server), "rst"),
-}
+def half_closed_by(which: str) -> Callable[[Timed], None]:
+    """One end closes; the other goes on sending for 20 ms, then closes."""
+
+    def end(timed: Timed) -> None:
+        first, last = timed.ends(which)
+        timed.shut(first)
+        until = monotonic_ns() + 20_000_000
+        wait_until(lambda: monotonic_ns() > until, "a while")
+        last.sendall(b"more")
+        assert first.recv(4) == b"more"
+        timed.shut_last(last)
+
+    return end
+
+
+def reset_by(which: str) -> Callable[[Timed], None]:
+    """One end resets."""
+    return lambda timed: timed.reset(timed.ends(which)[0])
+
+
+ENDINGS: list[tuple[Callable[[Timed], None], str]] = [
+    (end(which), reason)
+    for end, reason in ((closed_by, "fin"), (half_closed_by, "fin"), (reset_by, "rst"))
+    for which in ("client", "server")
+]
 
 
 @both
@@ -91,7 +110,7 @@ def test_every_end_agrees_with_both_ends_clocks(
     """Each way to end, ten times: at the right backend, with the right reason and times."""
     ended: list[tuple[Timed, str]] = []
     with Listeners(nat, version) as listeners:
-        for end, reason in [*ENDINGS.values()] * 10:
+        for end, reason in ENDINGS * 10:
             timed = Timed(nat, listeners, (VIP[version], SERVICE))
             timed.ask()
             timed.answer()

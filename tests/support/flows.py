@@ -64,7 +64,7 @@ class Followed:
         """The counters that are not 0."""
         status = self.source.status()
         counts = {name: status[name] for name in ("ignored", "stray")}
-        counts |= self.source.failed_connects() | self.source.lost()
+        counts |= {**self.source.failed_connects(), **self.source.lost()}
         return {name: count for name, count in counts.items() if count}
 
 

@@ -10,7 +10,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.support.rig import wait_until
 
@@ -38,6 +38,13 @@ def _ended(end: socket.socket) -> bool:
     return end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
+class Acceptor(Protocol):
+    """A listener, or several as one."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept the next connection."""
+
+
 class Timed:
     """A TCP connection through the balancer's host.
 
@@ -49,10 +56,8 @@ class Timed:
         end: when it ended, if it has.
     """
 
-    def __init__(
-        self, topology: Topology, listener: socket.socket, address: tuple[str, int]
-    ) -> None:
-        """Connect, and accept at the only listener that it may come to."""
+    def __init__(self, topology: Topology, listener: Acceptor, address: tuple[str, int]) -> None:
+        """Connect, and accept."""
         before = monotonic_ns()
         self.client = topology.connect(*address)
         after = monotonic_ns()
@@ -98,6 +103,11 @@ class Timed:
         wait_until(lambda: _ended(other), "the RST")
         self.end = Span(before, monotonic_ns())
         self.close()
+
+    def ends(self, first: str) -> tuple[socket.socket, socket.socket]:
+        """Both ends, the one that is named first: client or server."""
+        both = (self.client, self.server)
+        return both if first == "client" else both[::-1]
 
     def _other(self, end: socket.socket) -> socket.socket:
         return self.server if end is self.client else self.client
