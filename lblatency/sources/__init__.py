@@ -8,4 +8,4 @@ from .ring import Ring
 
 __all__ = ["BACKEND", "SOURCES", "Flows", "Option", "Ring", "Source"]
 
-SOURCES: tuple[type[Source], ...] = (Ring,)
+SOURCES: tuple[type[Source], ...] = (Ring, Flows)

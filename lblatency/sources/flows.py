@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._ffi import check_loaded, ffi, lib
 from .._rules import BackendRule
+from ..errors import LatencyError
 from ..stats import create_event_stream
-from ._networks import put_networks
+from ._networks import BACKEND, put_networks
 from .base import Option, Source
 
 __all__ = ["Flows"]
@@ -52,6 +54,7 @@ class Flows(Source):
     Raises:
         BpfError: the kernel refuses, or there is no such interface. It needs CAP_BPF, CAP_PERFMON
             and CAP_NET_ADMIN.
+        LatencyError: an interface is no Ethernet device.
         ValueError: a rule is malformed or there is none, or a number is out of range.
     """
 
@@ -59,11 +62,19 @@ class Flows(Source):
         Option(
             "flows",
             "INTERFACE",
-            "follow the packets of an interface that faces the backends; may be given again",
+            "follow the packets of an interface that faces the backends, or of all that match a"
+            " pattern such as 'cali*'; may be given again",
             is_list=True,
+            argument="interfaces",
         ),
+        BACKEND,
     )
     capabilities = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN")
+
+    @classmethod
+    def is_named(cls, *, backends: Sequence[BackendRule] = (), **_arguments: Any) -> bool:
+        """Whether each rule names its proxy."""
+        return all(rule.proxy is not None for rule in backends)
 
     def __init__(
         self,
@@ -120,7 +131,13 @@ class Flows(Source):
     def _watch(self, name: str) -> None:
         if not name or len(os.fsencode(name)) > _LONGEST_NAME or "\0" in name or "/" in name:
             raise ValueError(f"{name!r} is not the name of an interface")
-        check_loaded(lib.lbl_flows_watch(self._flows, os.fsencode(name)), f"attach to {name}")
+        rc = lib.lbl_flows_watch(self._flows, os.fsencode(name))
+        if rc == -errno.EPFNOSUPPORT:
+            raise LatencyError(
+                f"packets of {name} have no Ethernet headers; name the Ethernet device that they"
+                " leave by, where their addresses are those of the backends"
+            )
+        check_loaded(rc, f"attach to {name}")
 
     @property
     def _open(self) -> Any:

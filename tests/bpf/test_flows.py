@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lblatency import LatencyTracker
-from lblatency.errors import BpfError
+from lblatency.errors import BpfError, LatencyError
 from lblatency.sources import Flows
 from tests.support import bpf
 from tests.support.flows import RULES, following
@@ -193,7 +193,7 @@ def test_only_ethernet_devices_can_be_followed() -> None:
     try:
         with netns.inside():
             fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH14x", b"tun0", 0x1001))
-            with pytest.raises(BpfError, match="attach to tun0"):
+            with pytest.raises(LatencyError, match="tun0 have no Ethernet headers"):
                 Flows(["lo", "tun0"], backends=RULES)
             assert programs(netns, "lo") == []
             with Flows(["tu*"], backends=RULES) as source:
