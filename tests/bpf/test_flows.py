@@ -189,7 +189,8 @@ def test_interfaces_that_come_later_are_followed() -> None:
 def test_only_ethernet_devices_can_be_followed() -> None:
     """A device without Ethernet headers is refused by name, and passed over in a pattern."""
     netns = Namespace()
-    tun = os.open("/dev/net/tun", os.O_RDWR)
+    with netns.inside():
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         with netns.inside():
             fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH14x", b"tun0", 0x1001))
