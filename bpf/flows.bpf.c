@@ -187,7 +187,7 @@ static __always_inline struct flows_conn *flows_start(struct lbl_packet *packet,
 	return NULL;
 }
 
-static __always_inline void flows_see(struct __sk_buff *skb, bool reply)
+static __always_inline void flows_see(struct __sk_buff *skb, bool reply, enum lbl_link link)
 {
 	struct lbl_packet packet;
 	struct flows_conn *conn;
@@ -195,7 +195,7 @@ static __always_inline void flows_see(struct __sk_buff *skb, bool reply)
 	__u64 now;
 	int rc;
 
-	rc = lbl_parse_any(skb, &packet, reply);
+	rc = lbl_parse_any(skb, &packet, reply, link);
 	if (rc == LBL_PARSED_IGNORED)
 		FLOWS_COUNT(ignored);
 	if (rc != LBL_PARSED)
@@ -231,17 +231,33 @@ static __always_inline void flows_see(struct __sk_buff *skb, bool reply)
 		FLOWS_COUNT(refused);
 }
 
+/* TC_ACT_UNSPEC: the next program or filter decides. */
+
 SEC("tc")
 int lbl_flows_in(struct __sk_buff *skb)
 {
-	flows_see(skb, true);
-	return TC_ACT_UNSPEC; /* the next program or filter decides */
+	flows_see(skb, true, LBL_LINK_ETHERNET);
+	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
 int lbl_flows_out(struct __sk_buff *skb)
 {
-	flows_see(skb, false);
+	flows_see(skb, false, LBL_LINK_ETHERNET);
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int lbl_flows_in_ip(struct __sk_buff *skb)
+{
+	flows_see(skb, true, LBL_LINK_IP);
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int lbl_flows_out_ip(struct __sk_buff *skb)
+{
+	flows_see(skb, false, LBL_LINK_IP);
 	return TC_ACT_UNSPEC;
 }
 
@@ -253,10 +269,14 @@ static long flows_sweep_one(void *map, struct lbl_ct_key *key, struct flows_conn
 				     &sweep->idle);
 
 	(void)map;
-	if (!ended || !flows_finish(key, conn, ended, last_seen_ns))
+	if (!ended)
 		return 0;
-	sweep->ended++;
-	if (ended == LBL_REASON_CONNECT_FAILED)
+	/* Many may end at once, and no packet is waiting for them to do so. */
+	if (bpf_ringbuf_query(&lbl_events, BPF_RB_AVAIL_DATA) > sweep->ring_bytes / 2) {
+		sweep->is_partial = 1;
+		return 1;
+	}
+	if (flows_finish(key, conn, ended, last_seen_ns) && ended == LBL_REASON_CONNECT_FAILED)
 		FLOWS_COUNT(timed_out);
 	return 0;
 }
@@ -268,8 +288,8 @@ int lbl_flows_sweep(struct flows_sweep *args)
 	struct flows_sweep sweep = *args; /* the verifier allows a callback only stack memory */
 
 	sweep.now_ns = lbl_now();
-	sweep.ended = 0;
+	sweep.is_partial = 0;
 	bpf_for_each_map_elem(&flows_conns, flows_sweep_one, &sweep, 0);
-	args->ended = sweep.ended;
+	args->is_partial = sweep.is_partial;
 	return 0;
 }

@@ -18,11 +18,12 @@ struct lbl_flows_counters {
 };
 /* cdef: end */
 
-/* Input: after how long silent connections end. Output: how many have ended. */
+/* Input: after how long silent connections end, and the size of the ring. */
 struct flows_sweep {
 	struct lbl_idle idle;
+	__u64 ring_bytes;
 	__u64 now_ns; /* used by the program only */
-	__u64 ended;
+	__u64 is_partial; /* output: whether it has stopped, since the ring became half full */
 };
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Parse the headers of a packet: TCP and UDP over IPv4 and IPv6, on Ethernet devices only. Include
- * <linux/{if_ether,in,ip,ipv6,tcp,udp}.h>, <stdbool.h> and libbpf's helpers first.
+ * Parse the headers of a packet: TCP and UDP over IPv4 and IPv6. Include <linux/{if_ether,in,ip,ipv6,
+ * tcp,udp}.h>, <stdbool.h> and libbpf's helpers first.
  *
  * lbl_parse() is for programs that change packets, and takes only those with nothing between the
  * Ethernet, IP and L4 headers. lbl_parse_any() is for programs that only look on: it also steps over
- * VLAN tags and IPv6 extension headers, and takes the first fragment of a datagram.
+ * VLAN tags and IPv6 extension headers, and takes the first fragment of a datagram, and packets of
+ * devices that have no Ethernet headers.
  */
 #ifndef LBL_PACKET_H
 #define LBL_PACKET_H
@@ -38,6 +39,12 @@ struct lbl_packet {
 struct lbl_vlan_tag {
 	__be16 id;
 	__be16 protocol; /* of what follows */
+};
+
+/* What a device's packets begin with. */
+enum lbl_link {
+	LBL_LINK_ETHERNET,
+	LBL_LINK_IP, /* tunnels */
 };
 
 enum lbl_parsed {
@@ -186,65 +193,85 @@ static __always_inline int lbl_parse_ip6(struct __sk_buff *skb, struct lbl_packe
 	return lbl_parse_l4(p, l4, end, reply, total - between);
 }
 
-static __always_inline int lbl_parse_linear(struct __sk_buff *skb, struct lbl_packet *p, bool reply,
-					    bool any)
+/*
+ * Step over the Ethernet header, if there is one, and VLAN tags. `*l3` is then the IP header's offset
+ * and `*protocol` its kind. A tag that the device took off, or will put on, is not in the frame.
+ */
+static __always_inline int lbl_skip_l2(struct __sk_buff *skb, enum lbl_link link, bool any,
+				       __u32 *l3, __be16 *protocol)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
 	struct lbl_vlan_tag *tag;
-	__u32 l3 = ETH_HLEN;
-	__be16 protocol;
 	int i;
 
-	__builtin_memset(p, 0, sizeof(*p));
+	*l3 = 0;
+	*protocol = skb->protocol;
+	if (link == LBL_LINK_IP)
+		return LBL_PARSED;
 	if ((void *)(eth + 1) > end)
 		return LBL_PARSED_SHORT;
-	protocol = eth->h_proto;
-	/* A tag that the device took off, or will put on, is not in the frame. */
+	*l3 = ETH_HLEN;
+	*protocol = eth->h_proto;
 #pragma unroll
 	for (i = 0; any && i < LBL_VLAN_TAGS; i++) {
-		if (protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
-			break;
-		tag = data + l3;
+		if (*protocol != bpf_htons(ETH_P_8021Q) && *protocol != bpf_htons(ETH_P_8021AD))
+			return LBL_PARSED;
+		tag = data + *l3;
 		if ((void *)(tag + 1) > end)
 			return LBL_PARSED_SHORT;
-		protocol = tag->protocol;
-		l3 += sizeof(*tag);
+		*protocol = tag->protocol;
+		*l3 += sizeof(*tag);
 	}
+	if (any && (*protocol == bpf_htons(ETH_P_8021Q) || *protocol == bpf_htons(ETH_P_8021AD)))
+		return LBL_PARSED_IGNORED;
+	return LBL_PARSED;
+}
+
+static __always_inline int lbl_parse_linear(struct __sk_buff *skb, struct lbl_packet *p, bool reply,
+					    enum lbl_link link, bool any)
+{
+	__be16 protocol;
+	__u32 l3;
+	int rc;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	rc = lbl_skip_l2(skb, link, any, &l3, &protocol);
+	if (rc != LBL_PARSED)
+		return rc;
 	if (protocol == bpf_htons(ETH_P_IP))
 		return lbl_parse_ip4(skb, p, l3, reply, any);
 	if (protocol == bpf_htons(ETH_P_IPV6))
 		return lbl_parse_ip6(skb, p, l3, reply, any);
-	if (any && (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD)))
-		return LBL_PARSED_IGNORED;
 	return LBL_PARSED_OTHER;
 }
 
 static __always_inline int lbl_parse_pulled(struct __sk_buff *skb, struct lbl_packet *p, bool reply,
-					    bool any)
+					    enum lbl_link link, bool any)
 {
 	__u32 longest = any ? LBL_LONGEST_ANY : LBL_LONGEST_HEADERS;
 	__u32 want = skb->len < longest ? skb->len : longest;
-	int parsed = lbl_parse_linear(skb, p, reply, any);
+	int parsed = lbl_parse_linear(skb, p, reply, link, any);
 
 	if (parsed != LBL_PARSED_SHORT)
 		return parsed;
 	if (bpf_skb_pull_data(skb, want))
 		return LBL_PARSED_IGNORED;
-	parsed = lbl_parse_linear(skb, p, reply, any);
+	parsed = lbl_parse_linear(skb, p, reply, link, any);
 	return parsed == LBL_PARSED_SHORT ? LBL_PARSED_IGNORED : parsed;
 }
 
 /* Parse a packet. `reply`: it goes to the client. Returns enum lbl_parsed, never SHORT. */
 static __always_inline int lbl_parse(struct __sk_buff *skb, struct lbl_packet *p, bool reply)
 {
-	return lbl_parse_pulled(skb, p, reply, false);
+	return lbl_parse_pulled(skb, p, reply, LBL_LINK_ETHERNET, false);
 }
 
 /* Likewise, with whatever there is between the headers. */
-static __always_inline int lbl_parse_any(struct __sk_buff *skb, struct lbl_packet *p, bool reply)
+static __always_inline int lbl_parse_any(struct __sk_buff *skb, struct lbl_packet *p, bool reply,
+					 enum lbl_link link)
 {
-	return lbl_parse_pulled(skb, p, reply, true);
+	return lbl_parse_pulled(skb, p, reply, link, true);
 }
 
 /* Exchange client and other side: the packet goes the other way. */

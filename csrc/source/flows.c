@@ -22,6 +22,7 @@
 #include "source/flows.h"
 
 enum { IN, OUT, WAYS };
+enum { ETHERNET, IP };
 
 static const enum bpf_tc_attach_point POINTS[WAYS] = {
 	[IN] = BPF_TC_INGRESS,
@@ -122,9 +123,20 @@ static struct lbl_tc_place make_place(int ifindex, int way)
 	};
 }
 
-static int attach_way(const struct lbl_flows *flows, struct attached *to, int way)
+/* Return the program for what the device's packets begin with: ETHERNET or IP. */
+static int program(const struct lbl_flows *flows, int link, int way)
 {
-	int prog_fd = way == IN ? lbl_flows_in_fd(flows) : lbl_flows_out_fd(flows);
+	const struct bpf_program *programs[][WAYS] = {
+		{ flows->skel->progs.lbl_flows_in, flows->skel->progs.lbl_flows_out },
+		{ flows->skel->progs.lbl_flows_in_ip, flows->skel->progs.lbl_flows_out_ip },
+	};
+
+	return bpf_program__fd(programs[link][way]);
+}
+
+static int attach_way(const struct lbl_flows *flows, struct attached *to, int link, int way)
+{
+	int prog_fd = program(flows, link, way);
 	struct lbl_tc_place place = make_place(to->ifindex, way);
 	int fd = lbl_tcx_attach(to->ifindex, POINTS[way], prog_fd);
 
@@ -144,7 +156,7 @@ static void detach_way(const struct attached *from, int way)
 		lbl_tc_detach(&place);
 }
 
-static int attach(struct lbl_flows *flows, int ifindex)
+static int attach(struct lbl_flows *flows, int ifindex, int link)
 {
 	struct attached made = { .ifindex = ifindex };
 	struct attached *grown;
@@ -154,10 +166,10 @@ static int attach(struct lbl_flows *flows, int ifindex)
 	if (!grown)
 		return -ENOMEM;
 	flows->attached = grown;
-	err = attach_way(flows, &made, IN);
+	err = attach_way(flows, &made, link, IN);
 	if (err)
 		return err;
-	err = attach_way(flows, &made, OUT);
+	err = attach_way(flows, &made, link, OUT);
 	if (err) {
 		detach_way(&made, IN);
 		return err;
@@ -202,29 +214,40 @@ static bool is_wanted(const struct lbl_flows *flows, const char *name)
 	return false;
 }
 
-/* Return 0 if the interface's packets have Ethernet headers, or -errno. */
-static int is_ethernet(const char *name)
+/* Return what the device's packets begin with, ETHERNET or IP, or -errno. */
+static int link_of(const char *name)
 {
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
 	struct ifreq request = { 0 };
 
 	if (fd < 0)
 		return -errno;
 	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
-	if (ioctl(fd, SIOCGIFHWADDR, &request))
-		err = -errno;
-	else if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER &&
-		 request.ifr_hwaddr.sa_family != ARPHRD_LOOPBACK)
-		err = -EPFNOSUPPORT;
+	rc = ioctl(fd, SIOCGIFHWADDR, &request) ? -errno : 0;
 	close(fd);
-	return err;
+	if (rc)
+		return rc;
+	switch (request.ifr_hwaddr.sa_family) {
+	case ARPHRD_ETHER:
+	case ARPHRD_LOOPBACK:
+		return ETHERNET;
+	case ARPHRD_NONE:
+	case ARPHRD_PPP:
+	case ARPHRD_RAWIP:
+	case ARPHRD_TUNNEL:
+	case ARPHRD_TUNNEL6:
+	case ARPHRD_SIT:
+		return IP;
+	default:
+		return -EPFNOSUPPORT;
+	}
 }
 
 /* Forget the interfaces that have gone, and attach to those that have come. */
 static int follow(struct lbl_flows *flows)
 {
 	struct if_nameindex *all = if_nameindex(), *each;
-	int first = 0, err;
+	int first = 0, link, err;
 	size_t i;
 
 	if (!all)
@@ -233,10 +256,12 @@ static int follow(struct lbl_flows *flows)
 		if (!is_there(all, flows->attached[i].ifindex))
 			detach(flows, i);
 	for (each = all; each->if_index; each++) {
-		if (!is_wanted(flows, each->if_name) || is_attached(flows, (int)each->if_index) ||
-		    is_ethernet(each->if_name))
+		if (!is_wanted(flows, each->if_name) || is_attached(flows, (int)each->if_index))
 			continue;
-		err = attach(flows, (int)each->if_index);
+		link = link_of(each->if_name);
+		if (link < 0)
+			continue; /* of a pattern; or it has gone */
+		err = attach(flows, (int)each->if_index, link);
 		/* It may have gone meanwhile. */
 		if (err && err != -ENODEV && !first)
 			first = err;
@@ -268,9 +293,9 @@ static int check_name(const struct lbl_flows *flows, const char *pattern)
 	home = lbl_netns_enter(flows->netns);
 	if (home < 0)
 		return home;
-	err = is_ethernet(pattern);
+	err = link_of(pattern);
 	lbl_netns_leave(home);
-	return err;
+	return err < 0 ? err : 0;
 }
 
 int lbl_flows_watch(struct lbl_flows *flows, const char *pattern)
@@ -331,13 +356,16 @@ void lbl_flows_free(struct lbl_flows *flows)
 
 int lbl_flows_sweep(struct lbl_flows *flows, const struct lbl_idle *idle)
 {
-	struct flows_sweep sweep = { .idle = *idle };
+	struct flows_sweep sweep = {
+		.idle = *idle,
+		.ring_bytes = bpf_map__max_entries(flows->skel->maps.lbl_events),
+	};
 	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &sweep, .ctx_size_in = sizeof(sweep));
 
 	lbl_log_block();
 	if (bpf_prog_test_run_opts(bpf_program__fd(flows->skel->progs.lbl_flows_sweep), &run))
 		return -errno;
-	return (int)sweep.ended;
+	return (int)sweep.is_partial;
 }
 
 int lbl_flows_counters(const struct lbl_flows *flows, struct lbl_flows_counters *ret)

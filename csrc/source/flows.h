@@ -35,10 +35,11 @@ int lbl_flows_in_fd(const struct lbl_flows *flows);
 int lbl_flows_out_fd(const struct lbl_flows *flows);
 
 /*
- * Attach to the interfaces that a shell pattern names and that are Ethernet devices, and from then
- * on, at each lbl_flows_follow(), to those that have come since. -ENODEV if no interface has the
- * name and it has no wildcard; -EPFNOSUPPORT if it has no Ethernet headers. Aborts the process if
- * the thread cannot return to its own namespace.
+ * Attach to the interfaces that a shell pattern names, and from then on, at each lbl_flows_follow(),
+ * to those that have come since. Devices whose packets begin neither with Ethernet headers nor with
+ * those of IP are left out. Without a wildcard, -ENODEV if there is no such interface, and
+ * -EPFNOSUPPORT for such a device. Aborts the process if the thread cannot return to its own
+ * namespace.
  */
 int lbl_flows_watch(struct lbl_flows *flows, const char *pattern);
 
@@ -48,7 +49,10 @@ int lbl_flows_follow(struct lbl_flows *flows);
 /* Return the number of interfaces that the programs are attached to. */
 uint32_t lbl_flows_followed(const struct lbl_flows *flows);
 
-/* End connections that have been silent for too long. Returns their number. */
+/*
+ * End connections that have been silent for too long. Returns 0, or 1 if some are left because the
+ * ring is half full: drain it and call again.
+ */
 int lbl_flows_sweep(struct lbl_flows *flows, const struct lbl_idle *idle);
 
 /* Read the counters, summed over all CPUs. */

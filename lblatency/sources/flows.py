@@ -17,6 +17,7 @@ from .base import Option, Source
 __all__ = ["Flows"]
 
 _RING_BYTES = 1 << 22  # 65,536 events
+_MOST_SWEEPS = 64  # of a tick; each ends up to half a ring's events
 _CAUSES = ("refused", "timed_out", "given_up")
 _MOST_SECONDS = 3e9  # a century, which does not overflow in ns
 _LONGEST_NAME = 15  # of an interface
@@ -36,10 +37,10 @@ class Flows(Source):
     killed process leaves them behind, and the next source on the interface replaces them.
 
     Args:
-        interfaces: Ethernet devices of this thread's network namespace: those that face the
-            backends, where packets have the backends' addresses. With wildcards, also those that
-            come later, from the next `tick()` on. Connections are seen once, however many of
-            their packets pass.
+        interfaces: Ethernet devices and IP tunnels of this thread's network namespace: those that
+            face the backends, where packets have the backends' addresses. With wildcards, also
+            those that come later, from the next `tick()` on. A connection counts once, however
+            many interfaces it passes.
         backends: rules, or texts as `BackendRule.parse()` takes them: what is sent to their
             addresses and ports comes from clients. Of several that match, the one with the longest
             prefix counts, then the one with the fewest ports.
@@ -54,7 +55,7 @@ class Flows(Source):
     Raises:
         BpfError: the kernel refuses, or there is no such interface. It needs CAP_BPF, CAP_PERFMON
             and CAP_NET_ADMIN.
-        LatencyError: an interface is no Ethernet device.
+        LatencyError: an interface is neither an Ethernet device nor an IP tunnel.
         ValueError: a rule is malformed or there is none, or a number is out of range.
     """
 
@@ -134,8 +135,8 @@ class Flows(Source):
         rc = lib.lbl_flows_watch(self._flows, os.fsencode(name))
         if rc == -errno.EPFNOSUPPORT:
             raise LatencyError(
-                f"packets of {name} have no Ethernet headers; name the Ethernet device that they"
-                " leave by, where their addresses are those of the backends"
+                f"{name} is neither an Ethernet device nor an IP tunnel, so its packets cannot be"
+                " read; name another interface that they pass"
             )
         check_loaded(rc, f"attach to {name}")
 
@@ -156,7 +157,10 @@ class Flows(Source):
         Raises:
             BpfError: the kernel refuses.
         """
-        check_loaded(lib.lbl_flows_sweep(self._open, self._idle), "end silent connections")
+        for _ in range(_MOST_SWEEPS):
+            if not check_loaded(lib.lbl_flows_sweep(self._open, self._idle), "end what is silent"):
+                break
+            self.stream.drain()
         check_loaded(lib.lbl_flows_follow(self._open), "attach to interfaces")
 
     def _counters(self) -> Any:

@@ -18,7 +18,7 @@ from lblatency.errors import BpfError, LatencyError
 from lblatency.sources import Flows
 from tests.support import bpf
 from tests.support.flows import RULES, following
-from tests.support.netns import BACKENDS, VIP, Namespace, Topology
+from tests.support.netns import BACKENDS, FAMILY, VIP, Namespace, Topology
 from tests.support.packets import ACK, RST, SYN, frame
 from tests.support.rig import wait_until
 from tests.support.seccomp import deny_bpf
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.bpf
 
 OURS = ["lbl_flows_in", "lbl_flows_out"]
 LINK_CREATE = 28
+TUNSETIFF, TUNSETLINK, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x400454CD, 1, 0x1000
+ARPHRD_IEEE80211 = 801
 
 
 def programs(netns: Namespace, device: str) -> list[str]:
@@ -186,21 +188,52 @@ def test_interfaces_that_come_later_are_followed() -> None:
         netns.close()
 
 
-def test_only_ethernet_devices_can_be_followed() -> None:
-    """A device without Ethernet headers is refused by name, and passed over in a pattern."""
-    netns = Namespace()
+@contextlib.contextmanager
+def tunnel(netns: Namespace, kind: int | None = None) -> Iterator[int]:
+    """The descriptor of the far end of tun0; `kind` is what the device claims to be."""
     with netns.inside():
         tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
-        with netns.inside():
-            fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH14x", b"tun0", 0x1001))
-            with pytest.raises(LatencyError, match="tun0 have no Ethernet headers"):
+        fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH14x", b"tun0", IFF_TUN | IFF_NO_PI))
+        if kind is not None:
+            fcntl.ioctl(tun, TUNSETLINK, kind)
+        netns.run("ip link set tun0 up")
+        yield tun
+    finally:
+        os.close(tun)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_of_a_tunnel_begin_with_ip(version: int) -> None:
+    """A connection is seen in a device without Ethernet headers, both ways."""
+    netns = Namespace()
+    web, address = BACKENDS[version][0], "10.2.0.1/24" if version == 4 else "fd02::1/64 nodad"
+    try:
+        with tunnel(netns) as tun, following("tun0", netns=netns) as followed:
+            netns.run(f"ip addr add {address} dev tun0")
+            with netns.socket(FAMILY[version], socket.SOCK_STREAM) as out:
+                out.setblocking(False)
+                out.connect_ex((web, 8080))
+                wait_until(followed.opened, "the SYN")
+                client = out.getsockname()[:2]
+                os.write(tun, frame((web, 8080), client, flags=RST | ACK, ack=1)[14:])
+                assert followed.only().reason == "connect_failed"
+            assert followed.counts() == {"refused": 1}
+    finally:
+        netns.close()
+
+
+def test_other_devices_are_refused() -> None:
+    """A device whose packets begin otherwise is refused by name, and left out of a pattern."""
+    netns = Namespace()
+    try:
+        with tunnel(netns, kind=ARPHRD_IEEE80211), netns.inside():
+            with pytest.raises(LatencyError, match="tun0 is neither"):
                 Flows(["lo", "tun0"], backends=RULES)
             assert programs(netns, "lo") == []
             with Flows(["tu*"], backends=RULES) as source:
                 assert source.status()["followed"] == 0
     finally:
-        os.close(tun)
         netns.close()
 
 
@@ -250,6 +283,33 @@ def test_a_closed_source_says_so(topology: Topology) -> None:
     for use in (source.tick, source.lost, source.status, source.failed_connects):
         with pytest.raises(ValueError, match="closed"):
             use()
+
+
+def test_more_than_a_ring_may_be_open_and_end_at_once() -> None:
+    """70,000 are open, none ends early; all end in one tick, and none of the events is dropped."""
+    count = 70_000
+    netns = Namespace()
+    sent = bytearray(frame(("10.0.0.0", 0), (BACKENDS[4][0], 8080)))
+    try:
+        with (
+            following("lo", netns=netns, udp_idle_s=1e6) as patient,
+            following("lo", netns=netns, udp_idle_s=0) as hasty,
+            netns.inside(),
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out,
+        ):
+            out.bind(("lo", 0))
+            for number in range(count):
+                sent[28:30] = struct.pack("!H", number // 50_000)
+                sent[34:36] = struct.pack("!H", number % 50_000 + 1)
+                out.send(sent)
+            for followed in (patient, hasty):
+                followed.source.tick()
+                followed.poll()
+            assert len(patient.events) == count
+            assert len(hasty.closed(count)) == len(hasty.opened()) == count
+            assert patient.counts() == hasty.counts() == {}
+    finally:
+        netns.close()
 
 
 def test_a_tracker_has_latencies_under_the_rules_names(topology: Topology) -> None:

@@ -81,7 +81,7 @@ def following(
     """Open a source, by default on an interface without traffic. Every event is accounted for."""
     with (netns or _quiet()).inside():
         source = Flows(interfaces or ["lo"], **{"backends": RULES, **options})
-    with source, source.stream.subscribe(maxsize=100_000) as events:
+    with source, source.stream.subscribe(maxsize=200_000) as events:
         followed = Followed(source, events)
         yield followed
         followed.poll()
