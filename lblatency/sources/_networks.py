@@ -7,18 +7,8 @@ from typing import Any
 
 from .._ffi import check, ffi, lib
 from .._rules import BackendRule, Network
-from .base import Option
 
-__all__ = ["BACKEND", "put_networks"]
-
-BACKEND = Option(
-    "backend",
-    "ADDR[/LEN]:PORT[-PORT][=PROXY]",
-    "take connections to these backends, and name their proxy; may be given again",
-    is_list=True,
-    argument="backends",
-    parse=BackendRule.parse,
-)
+__all__ = ["put_networks"]
 
 Rules = Mapping[Network, Sequence[BackendRule]]
 

@@ -11,12 +11,13 @@ from .._ffi import check_loaded, ffi, lib
 from .._rules import BackendRule
 from ..errors import LatencyError
 from ..stats import create_event_stream
-from ._networks import BACKEND, put_networks
-from .base import Option, Source
+from ._networks import put_networks
+from .base import BACKEND, Option, Source
 
 __all__ = ["Flows"]
 
 _RING_BYTES = 1 << 22  # 65,536 events
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST_SWEEPS = 64  # of a tick; each ends up to half a ring's events
 _CAUSES = ("refused", "timed_out", "given_up")
 _MOST_SECONDS = 3e9  # a century, which does not overflow in ns
@@ -27,6 +28,13 @@ def _ns(name: str, seconds: float) -> int:
     if not 0 <= seconds < _MOST_SECONDS:  # false for NaN, too
         raise ValueError(f"{name} {seconds} is not between 0 and {_MOST_SECONDS:.0f} seconds")
     return int(seconds * 1e9)
+
+
+def _load(ring_bytes: int, max_connections: int) -> Any:
+    """The programs, loaded; they are to be released."""
+    ret = ffi.new("struct lbl_flows **")
+    check_loaded(lib.lbl_flows_open(ring_bytes, max_connections, ret), "load the programs")
+    return ffi.gc(ret[0], lib.lbl_flows_free)
 
 
 class Flows(Source):
@@ -77,6 +85,11 @@ class Flows(Source):
         """Whether each rule names its proxy."""
         return all(rule.proxy is not None for rule in backends)
 
+    @classmethod
+    def try_out(cls) -> None:
+        """Load the programs, and attach them to nothing."""
+        ffi.release(_load(_PAGE, 1))
+
     def __init__(
         self,
         interfaces: Sequence[str],
@@ -109,9 +122,7 @@ class Flows(Source):
                 "udp_idle_ns": _ns("udp_idle_s", udp_idle_s),
             },
         )
-        ret = ffi.new("struct lbl_flows **")
-        check_loaded(lib.lbl_flows_open(_RING_BYTES, max_connections, ret), "load the programs")
-        self._flows = ffi.gc(ret[0], lib.lbl_flows_free)
+        self._flows = _load(_RING_BYTES, max_connections)
         proxies: dict[str, int] = {}
         put_networks(
             lib.lbl_flows_networks_fd(self._flows),
