@@ -360,17 +360,17 @@ def ip6_fragment(data: bytes, bits: int) -> bytes:
 
 @both
 @pytest.mark.parametrize("tcp", [True, False])
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("at", [0, 1, 185, 0x1FFE])
 def test_a_datagram_in_fragments_is_seen_by_its_first(
-    hasty: Followed, first: bool, tcp: bool, version: int
+    hasty: Followed, at: int, tcp: bool, version: int
 ) -> None:
-    """Later fragments, and TCP in fragments, are counted instead."""
-    bits = {4: 0x2000 if first else 0x00B9, 6: 0x0001 if first else 0x05C8}[version]
+    """Later fragments, and TCP in fragments, are counted instead; `at` is in units of 8 bytes."""
+    bits = 0x2000 | at if version == 4 else at << 3 | 1
     change = fragment if version == 4 else ip6_fragment
     wire = Wire(hasty, version, tcp=tcp, change=lambda data: change(data, bits))
     wire.sends(SYN if tcp else None, payload=b"x" * 64)
     hasty.source.tick()
-    if first and not tcp:
+    if not at and not tcp:
         assert hasty.only().protocol == 17
         assert hasty.counts() == {}
     else:
