@@ -177,6 +177,17 @@ LIMITS = [
         tuple(_figure("nat_lb", "hot", f"TCP, IPv4, {way}", "own_ns") for way in ("in", "out")),
     ),
     Limit(
+        "flows, packet of real traffic, ns: ping-pong in / out / flood", "≤", (350, 350, 350),
+        tuple(
+            _figure("flows", "live, TCP or UDP, IPv4", name, "own_ns")
+            for name in ("ping_pong, in", "ping_pong, out", "flood, out")
+        ),
+    ),
+    Limit(
+        "flows, bulk throughput, times that without", "≥", (0.95,),
+        (_figure("flows", "bulk, ns per byte", "followed", "throughput"),),
+    ),
+    Limit(
         "import lblatency, ms over bare python", "≤", (60,),
         (_figure("import", "an interpreter's life", "import lblatency", "ms_over_bare"),),
     ),

@@ -333,24 +333,13 @@ int nat_lb_egress(struct __sk_buff *skb)
 static long nat_sweep_one(void *map, struct lbl_ct_key *key, struct nat_conn *conn,
 			  struct nat_sweep *sweep)
 {
-	bool udp = key->protocol == IPPROTO_UDP;
-	bool half_open = !udp && !(conn->track.state & LBL_TRACK_ESTABLISHED);
 	__u64 last_seen_ns = conn->ct.last_seen_ns;
-	__u64 limit = sweep->idle_ns;
+	__u32 ended = lbl_track_idle(&conn->track, key->protocol, last_seen_ns, sweep->now_ns,
+				     &sweep->idle);
 
 	(void)map;
-	if (udp)
-		limit = sweep->udp_idle_ns;
-	else if (half_open)
-		limit = sweep->half_open_ns;
-	else if (conn->track.closing_ns)
-		limit = sweep->closing_ns;
-	/* Signed: another CPU may have recorded a packet after this sweep read the clock. */
-	if ((__s64)(sweep->now_ns - last_seen_ns) < (__s64)limit)
-		return 0;
-	sweep->closed += nat_finish(key, conn,
-				    half_open ? LBL_REASON_CONNECT_FAILED : LBL_REASON_TIMEOUT,
-				    last_seen_ns);
+	if (ended)
+		sweep->closed += nat_finish(key, conn, ended, last_seen_ns);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #define NAT_LB_H
 
 #include "lbl_abi.h"
+#include "lib/idle.h"
 
 enum {
 	NAT_LISTENERS = 64,
@@ -52,10 +53,7 @@ struct nat_counters {
 
 /* Input: the timeouts of connections by state. Output: the number of closed connections. */
 struct nat_sweep {
-	__u64 half_open_ns;
-	__u64 closing_ns;
-	__u64 idle_ns;
-	__u64 udp_idle_ns;
+	struct lbl_idle idle;
 	__u64 now_ns; /* used by the program only */
 	__u64 closed;
 };

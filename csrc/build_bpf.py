@@ -37,8 +37,8 @@ def build(bpf: Path, csrc: Path) -> None:
     newest_header = max(header.stat().st_mtime for header in bpf.glob("**/*.h"))
     for source in sorted(bpf.glob("*.bpf.c")):
         name = source.name.removesuffix(".bpf.c")
-        (loader,) = csrc.glob(f"*/{name}.c")
-        skeleton = loader.with_suffix(".skel.h")
+        loader = next(csrc.glob(f"*/{name}.c"), csrc / name)  # the benchmarks' has another name
+        skeleton = loader.with_name(f"{name}.skel.h")
         if skeleton.exists() and skeleton.stat().st_mtime > max(
             source.stat().st_mtime, newest_header
         ):

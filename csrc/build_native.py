@@ -10,6 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # The whole C interface that Python sees, from the ground floor up.
 HEADERS = [
     "bpf/include/lbl_abi.h",
+    "bpf/lib/idle.h",
+    "bpf/lib/networks.h",
+    "bpf/flows.h",
     "bpf/sockets.h",
     "csrc/kernel/maps.h",
     "csrc/kernel/users.h",
@@ -28,6 +31,8 @@ HEADERS = [
     "csrc/record/shard.h",
     "csrc/source/entries.h",
     "csrc/source/conntrack.h",
+    "csrc/source/networks.h",
+    "csrc/source/flows.h",
     "csrc/source/sockets.h",
     "csrc/track/tracker.h",
     "csrc/track/removal.h",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Load = Callable[[Topology, int], None]
 
 REPEAT, ROUNDS = 100_000, 9
+CONNECTIONS = {"TCP, IPv4": (4, True), "TCP, IPv6": (6, True), "UDP, IPv4": (4, False)}
+WAYS = ["in", "out"]
 
 
 @contextlib.contextmanager
@@ -56,6 +58,14 @@ def empty_program() -> int:
     license_ = ctypes.create_string_buffer(b"GPL")
     places = ctypes.addressof(code), ctypes.addressof(license_)
     return bpf.call(bpf.PROG_LOAD, struct.pack("=IIQQ", 3, 2, *places) + bytes(100))
+
+
+def empty_ns() -> float:
+    """Ns that a program takes that does nothing."""
+    fd = empty_program()
+    runs = [bpf.run_on_frame(fd, bytes(100), REPEAT).ns for _ in range(ROUNDS)]
+    os.close(fd)
+    return statistics.median(runs)
 
 
 @contextlib.contextmanager
@@ -129,15 +139,22 @@ def flood(topology: Topology, version: int) -> None:
                 send(b"request")
 
 
-def live(topology: Topology, version: int, load: Load) -> list[float]:
-    """Ns per packet, in and out; 0 if the load sends none."""
+@contextlib.contextmanager
+def attached(topology: Topology, version: int) -> Iterator[NatBalancer]:
+    """A balancer of one backend for TCP and UDP, facing the clients."""
     where = BACKENDS[version][0]
     where = f"[{where}]:8080" if version == 6 else f"{where}:8080"
-    empty = empty_program()
-    with NatBalancer() as balancer, attached_beside(topology, empty):
+    with NatBalancer() as balancer:
         for protocol in ("tcp", "udp"):
             balancer.add_listener(1, VIP[version], 80, protocol, [(1, where, 1)])
         balancer.attach("c1", topology.balancer.fd)
+        yield balancer
+
+
+def live(topology: Topology, version: int, load: Load) -> list[float]:
+    """Ns per packet, in and out; 0 if the load sends none."""
+    empty = empty_program()
+    with attached(topology, version) as balancer, attached_beside(topology, empty):
         fds = balancer.ingress_fd, balancer.egress_fd, empty
         with statistics_on():
             load(topology, version)
@@ -147,3 +164,6 @@ def live(topology: Topology, version: int, load: Load) -> list[float]:
     cost = ns / runs
     # A handful of runs comes from other packets, not from the load.
     return [ns / runs - cost if runs > 100 else 0 for ns, runs in programs]
+
+
+LOADS: dict[str, Load] = {"ping_pong": ping_pong, "flood": flood}

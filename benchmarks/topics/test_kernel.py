@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from statistics import median
 
 import pytest
 
-from tests.support import bpf
 from tests.support.netns import Topology
 
 from ..contenders import balancer
@@ -26,9 +24,6 @@ PROGRAMS = {
     CLOSED: lib.BENCH_PACKET_CLOSED,
     STAMPED: lib.BENCH_PACKET_CLOSED_STAMPED,
 }
-FLOWS = {"TCP, IPv4": (4, True), "TCP, IPv6": (6, True), "UDP, IPv4": (4, False)}
-LOADS = {"ping_pong": balancer.ping_pong, "flood": balancer.flood}
-WAYS = ["in", "out"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,27 +58,20 @@ def test_producer(name: str, producing: Mapping[str, list[float]], publish: Publ
 # ---- the balancer ----
 
 
-def _empty_ns() -> float:
-    fd = balancer.empty_program()
-    runs = [bpf.run_on_frame(fd, bytes(100), balancer.REPEAT).ns for _ in range(balancer.ROUNDS)]
-    os.close(fd)
-    return median(runs)
-
-
 @pytest.fixture(scope="module")
 def hot(smoke: bool) -> Mapping[str, float]:
     """Ns per packet, by flow and direction; "empty" is a program that does nothing."""
-    found = {"empty": _empty_ns()}
-    for flow, which in FLOWS.items():
+    found = {"empty": balancer.empty_ns()}
+    for flow, which in balancer.CONNECTIONS.items():
         if smoke and flow != "TCP, IPv4":
             continue
-        for way, ns in zip(WAYS, balancer.hot(*which), strict=True):
+        for way, ns in zip(balancer.WAYS, balancer.hot(*which), strict=True):
             found[f"{flow}, {way}"] = ns
     return found
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("way", balancer.WAYS)
+@pytest.mark.parametrize("flow", balancer.CONNECTIONS)
 def test_balancer_hot(flow: str, way: str, hot: Mapping[str, float], publish: Publish) -> None:
     """The same packet of an established flow, repeated, with warm caches."""
     name = f"{flow}, {way}"
@@ -101,13 +89,13 @@ def live(smoke: bool) -> Iterator[Mapping[str, float]]:
     with Topology() as topology:
         yield {
             f"{load}, {way}": ns
-            for load, run in LOADS.items()
-            for way, ns in zip(WAYS, balancer.live(topology, 4, run), strict=True)
+            for load, run in balancer.LOADS.items()
+            for way, ns in zip(balancer.WAYS, balancer.live(topology, 4, run), strict=True)
         }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("way", balancer.WAYS)
+@pytest.mark.parametrize("load", balancer.LOADS)
 def test_balancer_live(load: str, way: str, live: Mapping[str, float], publish: Publish) -> None:
     """Real packets between namespaces; the rest of the kernel runs between them."""
     name = f"{load}, {way}"

@@ -7,6 +7,7 @@
 #ifndef LBL_TCP_TRACK_H
 #define LBL_TCP_TRACK_H
 
+#include "idle.h"
 #include "packet.h"
 
 enum lbl_track_state {
@@ -129,6 +130,10 @@ static __always_inline __u32 lbl_track_tcp(struct lbl_track *track, const struct
 static __always_inline __u32 lbl_track_packet(struct lbl_track *track, const struct lbl_packet *p,
 					      __u64 created_ns, __u64 now, bool reply)
 {
+	/* Anything else before the SYN-ACK is of an earlier connection of this tuple. */
+	if (p->key.protocol == IPPROTO_TCP && !(track->state & LBL_TRACK_SYNACK) &&
+	    !(p->flags & (LBL_TCP_SYN | LBL_TCP_RST)))
+		return 0;
 	if (lbl_track_first_data(track, p, reply)) {
 		if (reply)
 			track->first_byte_us = lbl_span_us(now - created_ns);
@@ -137,6 +142,35 @@ static __always_inline __u32 lbl_track_packet(struct lbl_track *track, const str
 	if (p->key.protocol == IPPROTO_UDP)
 		return 0;
 	return lbl_track_tcp(track, p, created_ns, now, reply);
+}
+
+/* Return whether the handshake is incomplete. */
+static __always_inline bool lbl_track_half_open(const struct lbl_track *track, __u8 protocol)
+{
+	return protocol != IPPROTO_UDP && !(track->state & LBL_TRACK_ESTABLISHED);
+}
+
+/*
+ * Return why a connection that had its last packet at `last_seen_ns` has ended by `now_ns`: enum
+ * lbl_reason, or 0 if it goes on.
+ */
+static __always_inline __u32 lbl_track_idle(const struct lbl_track *track, __u8 protocol,
+					    __u64 last_seen_ns, __u64 now_ns,
+					    const struct lbl_idle *idle)
+{
+	bool half_open = lbl_track_half_open(track, protocol);
+	__u64 limit = idle->idle_ns;
+
+	if (protocol == IPPROTO_UDP)
+		limit = idle->udp_idle_ns;
+	else if (half_open)
+		limit = idle->half_open_ns;
+	else if (track->closing_ns)
+		limit = idle->closing_ns;
+	/* Signed: another CPU may have recorded a packet after this one read the clock. */
+	if ((__s64)(now_ns - last_seen_ns) < (__s64)limit)
+		return 0;
+	return half_open ? LBL_REASON_CONNECT_FAILED : LBL_REASON_TIMEOUT;
 }
 
 /*

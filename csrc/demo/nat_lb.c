@@ -311,10 +311,10 @@ int lbl_nat_lb_sweep(struct lbl_nat_lb *lb, const struct lbl_nat_lb_timeouts *ti
 	if (!is_timeout(timeouts->half_open) || !is_timeout(timeouts->closing) ||
 	    !is_timeout(timeouts->idle) || !is_timeout(timeouts->udp_idle))
 		return -EINVAL;
-	sweep.half_open_ns = (uint64_t)(timeouts->half_open * 1e9);
-	sweep.closing_ns = (uint64_t)(timeouts->closing * 1e9);
-	sweep.idle_ns = (uint64_t)(timeouts->idle * 1e9);
-	sweep.udp_idle_ns = (uint64_t)(timeouts->udp_idle * 1e9);
+	sweep.idle.half_open_ns = (uint64_t)(timeouts->half_open * 1e9);
+	sweep.idle.closing_ns = (uint64_t)(timeouts->closing * 1e9);
+	sweep.idle.idle_ns = (uint64_t)(timeouts->idle * 1e9);
+	sweep.idle.udp_idle_ns = (uint64_t)(timeouts->udp_idle * 1e9);
 	if (bpf_prog_test_run_opts(bpf_program__fd(lb->skel->progs.nat_lb_sweep), &run))
 		return -errno;
 	return (int)sweep.closed;

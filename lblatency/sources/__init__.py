@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .base import BACKEND, Option, Source
+from .flows import Flows
 from .ring import Ring
 from .sockets import Sockets
 
-__all__ = ["BACKEND", "SOURCES", "Option", "Ring", "Sockets", "Source"]
+__all__ = ["BACKEND", "SOURCES", "Flows", "Option", "Ring", "Sockets", "Source"]
 
-SOURCES: tuple[type[Source], ...] = (Ring, Sockets)
+SOURCES: tuple[type[Source], ...] = (Ring, Sockets, Flows)

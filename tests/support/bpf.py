@@ -23,7 +23,8 @@ VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(6)
 OBJ_PIN, OBJ_GET, PROG_RUN, OBJ_INFO, ENABLE_STATS = 6, 7, 10, 15, 32
-PROG_BY_ID, MAP_BY_ID, LINK_BY_ID = 13, 14, 30
+PROG_BY_ID, MAP_BY_ID, LINK_BY_ID, PROG_QUERY = 13, 14, 30, 16
+TCX_INGRESS, TCX_EGRESS = 46, 47
 
 BPF_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
@@ -197,6 +198,23 @@ def run(prog: int, context: bytes) -> None:
     """Run a program of type syscall once."""
     given = _copy(context)
     call(PROG_RUN, struct.pack("=I36xIIQQ", prog, len(context), 0, ctypes.addressof(given), 0))
+
+
+def programs_at(ifindex: int, attach_type: int) -> list[str]:
+    """The names of the programs that links have put at a hook of this thread's namespace."""
+    ids = ctypes.create_string_buffer(4 * 64)
+    query = struct.pack("=IIIIQI", ifindex, attach_type, 0, 0, ctypes.addressof(ids), 64)
+    attr = ctypes.create_string_buffer(query, _ATTR_BYTES)
+    call(PROG_QUERY, attr)
+    (count,) = struct.unpack_from("=I", attr, 24)
+    names = []
+    for number in struct.unpack_from(f"={count}I", ids):
+        fd = open_id(PROG_BY_ID, number)
+        info = ctypes.create_string_buffer(256)
+        call(OBJ_INFO, struct.pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+        os.close(fd)
+        names.append(info.raw[64:80].rstrip(b"\0").decode())
+    return names
 
 
 class Run(NamedTuple):
