@@ -37,6 +37,7 @@ PYTHON_FLOORS = (
         "_closing",
         "_numbers",
         "_room",
+        "_rules",
         "_signals",
         "errors",
     },
