@@ -42,7 +42,7 @@ PYTHON_FLOORS = (
         "errors",
     },
     {"_ffi"},
-    {"_maps", "_plot", "_proxies"},
+    {"_layout", "_maps", "_plot", "_proxies"},
     {"event", "buckets"},
     {"_portable"},
     {"histogram"},
