@@ -54,7 +54,7 @@ MISTAKES = [
     (
         ["serve", "--proxy", "p"],
         2,
-        "say where events come from: --haproxy or --nginx or --envoy or --ring",
+        "say where events come from: --haproxy or --nginx or --envoy or --ring or",
     ),
     ([*SERVE, "x", "--proxy-id", "x"], 2, "ID=NAME"),
     (["demo", "--duration", "-1"], 2, "number of seconds"),
@@ -77,11 +77,11 @@ MISTAKES = [
     (["serve", "--sockets", "--counters", "x"], 2, "--counters does nothing without --ring"),
     ([*SERVE, "x", "--comm", "a=b"], 2, "--comm does nothing without --sockets"),
     ([*SERVE, "x", "--backend", "10.0.0.1:80=a"], 2, "--backend does nothing without --sockets"),
-    (["tail"], 2, "say where events come from: --haproxy or --nginx or --envoy or --ring"),
+    (["tail"], 2, "say where events come from: --haproxy or --nginx or --envoy or --ring or"),
     (
         ["tail", "--backend", "10.0.0.1:80"],
         2,
-        "say where events come from: --haproxy or --nginx or --envoy or --ring",
+        "say where events come from: --haproxy or --nginx or --envoy or --ring or",
     ),
     (["tail", "--ring", "x", "--backend", "10.0.0.1"], 2, "is not of the form ADDR[/LEN]:PORT"),
     (["tail", "--ring", "x", "--backend", "10.0.0.5/24:1"], 2, "the network is 10.0.0.0/24"),
@@ -99,7 +99,7 @@ MISTAKES = [
     (
         ["serve", "--counters", "x", "--proxy", "p"],
         2,
-        "say where events come from: --haproxy or --nginx or --envoy or --ring",
+        "say where events come from: --haproxy or --nginx or --envoy or --ring or",
     ),
     ([*SERVE, "x", "--max-backends", "many"], 2, "'many' is not a whole number"),
     ([*SERVE, "x", "--max-backends", "0"], 1, "max_backends must be 1 to"),
