@@ -9,7 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/pip install -q --disable-pip-version-check
 APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-dev python3-venv
 APT_TEST := prometheus nftables iptables clang-19 haproxy nginx libnginx-mod-stream
 APT_LINT := clang-format
-APT_BENCH := g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
+APT_BENCH := haproxy g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
 	golang-github-prometheus-client-golang-dev
 C_FILES := $(wildcard csrc/*/*.[ch] bpf/*.[ch] bpf/*/*.h tests/bpf/*.c)
 OURS := $(filter-out %.skel.h,$(C_FILES))

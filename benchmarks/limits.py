@@ -195,6 +195,22 @@ LIMITS = [
         ),
     ),
     Limit(
+        "socket source: connections per second through HAProxy / of the loopback, times those"
+        " without it", "≥", (0.98, 1 / 1.05),
+        tuple(
+            _ratio("sockets", case, "no source", "taken by the source")
+            for case in ("connection through HAProxy", "loopback connection")
+        ),
+    ),
+    Limit(
+        "socket source, a hit of other traffic, ns: state / second program / data", "≤",
+        (120, 120, 120),
+        tuple(
+            _ns("sockets", "hit of a connection left alone by the source", program)
+            for program in ("change of state", "change of state, second program", "data")
+        ),
+    ),
+    Limit(
         "import lblatency, ms over bare python", "≤", (60,),
         (_figure("import", "an interpreter's life", "import lblatency", "ms_over_bare"),),
     ),
