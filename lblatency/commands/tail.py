@@ -35,8 +35,17 @@ _TICK_S = 1.0
 _QUEUE = 1 << 17  # events that may wait, while the reader of our lines does not read
 _TURN = 10_000  # events of a source, then it is another's turn
 _TERMINATED = 128 + signal.SIGTERM
-_FORMAT = "{:<12}  {:<12}  {:<21}  {:>12}  {:>10}  {:>10}  {:<14}  {}"
-_TITLES = ("TIME", "PROXY", "BACKEND", "LIFETIME ms", "CONNECT", "1ST BYTE", "REASON", "SERVER")
+_FORMAT = "{:<12}  {:<12}  {:<21}  {:>11}  {:>10}  {:>11}  {:<14}  {}"
+_TITLES = (
+    "TIME",
+    "PROXY",
+    "BACKEND",
+    "LIFETIME ms",
+    "CONNECT ms",
+    "1ST BYTE ms",
+    "REASON",
+    "SERVER",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
