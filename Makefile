@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # An editable install is what we want, so no warning of it.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip install -q --disable-pip-version-check
 APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-dev python3-venv
-APT_TEST := prometheus nftables clang-19
+APT_TEST := prometheus nftables clang-19 haproxy nginx libnginx-mod-stream
 APT_LINT := clang-format
 APT_BENCH := g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
 	golang-github-prometheus-client-golang-dev

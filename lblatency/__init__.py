@@ -31,6 +31,7 @@ __all__ = [
     "get_histograms_for_metrics",
     "get_percentiles",
     "get_status",
+    "names",
     "record_latency",
     "record_many",
     "reset_histograms",
@@ -46,7 +47,7 @@ __all__ = [
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import conntrack, sources, stats
+    from . import conntrack, names, sources, stats
     from .backend import Backend
     from .buckets import DEFAULT_BUCKETS, REFERENCE_BUCKETS, SHORT_BUCKETS
     from .collector import LatencyCollector
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     to_json = default_tracker.to_json
     reset_histograms = default_tracker.reset_histograms
 
-_MODULES = ("conntrack", "sources", "stats")
+_MODULES = ("conntrack", "names", "sources", "stats")
 _HOMES = {
     "Backend": "backend",
     "BpfError": "errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from .backend import BackendRow
 from .buckets import LIFETIME
 from .families import FAMILIES, Family
 from .histogram import HistogramSnapshot
+from .names import Name, Names
 from .tracker import LatencyTracker
 
 __all__ = ["LatencyCollector"]
@@ -30,6 +32,7 @@ _CLASSES = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
+    "info": InfoMetricFamily,
 }
 _SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created")
 _LIFETIME = next(each for each in FAMILIES if each.type == "histogram" and each.metric == LIFETIME)
@@ -54,6 +57,10 @@ class LatencyCollector(Collector):
         backend_names: what to call the backends, by target (`ip:port`), as the label
             `backend_name`: a mapping, or a function that is called in each scrape. A backend
             without a name, or with None, has the label with no text, which is as if it had none.
+            This puts a name of the caller's own on every series; `names` is for a join.
+        names: what the servers are called. It exports `lb_backend_info`, with the labels `backend`
+            and `server`, for each backend that has a name, and leaves all other series alone; and
+            how old the names are.
 
     Raises:
         TypeError: an argument is of another type.
@@ -68,19 +75,23 @@ class LatencyCollector(Collector):
         labels: Mapping[str, str] | None = None,
         const_labels: Mapping[str, object] | None = None,
         backend_names: Mapping[str, str] | Callable[[str], str | None] | None = None,
+        names: Names | None = None,
     ) -> None:
         self._name = _LIFETIME.name if name is None else name
         self._name_of = backend_names.get if isinstance(backend_names, Mapping) else backend_names
         if not (self._name_of is None or callable(self._name_of)):
             raise TypeError("backend_names must be a mapping from 'ip:port' to name, or a function")
+        if not (names is None or isinstance(names, Names)):
+            raise TypeError("names must be a lblatency.names.Names or None")
+        self._servers = names
         self._const = {label: str(value) for label, value in (const_labels or {}).items()}
         values = tuple(self._const.values())
         self._trackers = [((*own, *values), each) for own, each in _by_labels(tracker)]
         at_backend = (*_LIFETIME.labels, *([_NAME] if self._name_of else []))
         at_end = () if isinstance(tracker, LatencyTracker) else (_TRACKER,)
-        names = _renamed((*at_backend, *at_end), labels or {})
-        self._backend_labels = names[: len(at_backend)]
-        self._last_labels = (*names[len(at_backend) :], *self._const)
+        renamed = _renamed((*at_backend, *at_end), labels or {})
+        self._backend_labels = renamed[: len(at_backend)]
+        self._last_labels = (*renamed[len(at_backend) :], *self._const)
         self._check_names()
 
     def describe(self) -> list[Metric]:
@@ -92,20 +103,31 @@ class LatencyCollector(Collector):
         metrics = [(family, self._new(family)) for family in self._families()]
         for last, tracker in self._trackers:
             self._add_tracker(metrics, tracker, last)
-        for _, metric in metrics:
+        for family, metric in metrics:
+            if self._servers and family.is_of_names and not family.is_per_backend:
+                for reader in self._servers.status():
+                    labels = (reader["from"], reader["place"], *self._const.values())
+                    metric.add_metric(
+                        labels, math.inf if reader["age_s"] is None else reader["age_s"]
+                    )
             yield metric
         yield self._build()
 
     def _families(self) -> Iterator[Family]:
         """All families, except histograms of latencies that no tracker records."""
         recorded = {metric for _, tracker in self._trackers for metric in tracker.metrics}
-        for family in FAMILIES:
+        for family in self._possible():
             if family.type != "histogram" or family.metric in recorded:
                 yield family
 
+    def _possible(self) -> Iterator[Family]:
+        """All families, except those of names if there are none."""
+        return (family for family in FAMILIES if self._servers or not family.is_of_names)
+
     def _labels(self, family: Family) -> tuple[str, ...]:
         if not family.is_per_backend:
-            return (*family.labels, *self._last_labels)
+            last = self._const if family.is_of_names else self._last_labels
+            return (*family.labels, *last)
         own = family.labels[len(_LIFETIME.labels) :]
         return (*self._backend_labels, *own, *self._last_labels)
 
@@ -115,12 +137,12 @@ class LatencyCollector(Collector):
 
     def _check_names(self) -> None:
         of_build = (*self._const, "version", "libbpf")
-        for labels in (*map(self._labels, FAMILIES), of_build):
+        for labels in (*map(self._labels, self._possible()), of_build):
             for label in labels:
                 _check_name(self._name, label)
                 if labels.count(label) > 1:
                     raise ValueError(f"label {label!r} would come twice, as in {labels}")
-        others = [each.name for each in FAMILIES if each is not _LIFETIME] + [_BUILD]
+        others = [each.name for each in self._possible() if each is not _LIFETIME] + [_BUILD]
         taken = {other + suffix for other in others for suffix in _SUFFIXES}
         if taken & {self._name + suffix for suffix in _SUFFIXES}:
             raise ValueError(f"name {self._name!r} clashes with another metric of this collector")
@@ -137,6 +159,8 @@ class LatencyCollector(Collector):
                     found = self._name_of(row.target)
                     labels += ("" if found is None else str(found),)
                 _add_backend(metrics, name, row, raw, labels, last)
+                if self._servers and name == LIFETIME:
+                    _add_name(metrics, self._servers.find(row.ip, row.port), labels, last)
         for family, metric in metrics:
             if not family.is_per_backend:
                 _add_samples(metric, family, (), last, stats, is_counted=stats.events.counted)
@@ -202,6 +226,17 @@ def _add_backend(
                 metric.add_metric(values, _buckets(row.histogram), row.histogram["sum"])
         elif family.is_per_backend and name == LIFETIME:
             _add_samples(metric, family, labels, last, raw, is_counted=True)
+
+
+def _add_name(
+    metrics: list[tuple[Family, Any]],
+    name: Name | None,
+    labels: tuple[str, ...],
+    last: tuple[str, ...],
+) -> None:
+    for family, metric in metrics:
+        if name and family.is_of_names and family.is_per_backend:
+            metric.add_metric((*labels, *name, *last), {})
 
 
 def _add_samples(

@@ -14,6 +14,7 @@ _TYPES = {
     lib.LBL_COUNTER: "counter",
     lib.LBL_GAUGE: "gauge",
     lib.LBL_HISTOGRAM: "histogram",
+    lib.LBL_INFO: "info",
 }
 
 
@@ -40,15 +41,16 @@ class Family:
     """A metric family.
 
     Attributes:
-        name: without `_total`.
+        name: without `_total` and `_info`.
         help: one sentence.
-        type: "counter", "gauge" or "histogram".
+        type: "counter", "gauge", "histogram" or "info".
         metric: of a histogram, the latency.
         is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
+        is_of_names: whether the samples come from the names of servers, not from a tracker.
         labels: all label names.
         is_sparse: whether samples that are 0 are left out.
         in_copy: whether a tracker that a child of `fork()` copied has these samples, too.
-        samples: empty for a histogram.
+        samples: empty for a histogram, and if it is of names.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Family:
     type: str
     metric: str
     is_per_backend: bool
+    is_of_names: bool
     labels: tuple[str, ...]
     is_sparse: bool
     in_copy: bool
@@ -82,7 +85,8 @@ def _family(raw: Any) -> Family:
         help=_text(raw.help),
         type=_TYPES[raw.type],
         metric=METRICS[raw.metric],
-        is_per_backend=raw.scope == lib.LBL_PER_BACKEND,
+        is_per_backend=raw.scope in (lib.LBL_PER_BACKEND, lib.LBL_PER_NAME),
+        is_of_names=raw.scope in (lib.LBL_PER_NAME, lib.LBL_PER_READER),
         labels=_scope_labels(raw.scope) + ((own,) if own else ()),
         is_sparse=raw.is_sparse,
         in_copy=raw.in_copy,

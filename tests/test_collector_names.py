@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lblatency import LatencyCollector, LatencyTracker
 from lblatency.buckets import METRICS
 from lblatency.families import FAMILIES
+from lblatency.names import FileSd, Names
 from tests.support.rig import SECOND, TARGET, Rig, closed
 from tests.test_collector import HOSTILE, LATENCY, busy, samples
 
@@ -147,9 +151,131 @@ def test_backends_have_names(names: Any) -> None:
     assert found == {"10.0.0.1": "blue", "2001:db8::1": "green", "9.9.9.9": ""}
 
 
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[Names]:
+    """The name of TARGET, which is hostile, and one of a server that no backend is."""
+    file = tmp_path / "names.json"
+    labels = {"backend": HOSTILE[0], "server": HOSTILE[1] + HOSTILE[2] + HOSTILE[4]}
+    group = {"targets": [TARGET, "10.0.0.7:80"], "labels": labels}
+    file.write_text(json.dumps([group]))
+    with Names([FileSd(str(file))]) as names:
+        names.refresh()
+        yield names
+
+
+@pytest.mark.parametrize("accept", FORMATS)
+def test_servers_have_names(names: Names, accept: str) -> None:
+    """A backend whose server has a name has one more sample, in every format; nothing else changes.
+
+    The row of backends that are too many is no server.
+    """
+    tracker = LatencyTracker(max_backends=2)
+    for target in (TARGET, "9.9.9.9:9", "9.9.9.9:10"):
+        tracker.record_latency("web", target, 1)
+    found = parsed(registry_of(tracker, names=names), accept)
+    labels = {
+        "proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80",
+        "backend": 'q"uote', "server": "back\\slashnew\ufffdline\N{SNOWMAN}\U0001f600",
+    }  # fmt: skip
+    (age,) = [each for each in found if each[0][0] == "lblatency_names_age_seconds"]
+    assert 0 <= age[1] < 60
+    info = (("lb_backend_info", tuple(sorted(labels.items()))), 1)
+    assert info in found
+    without = dict(parsed(registry_of(tracker), accept))
+    assert dict(found) == without | dict([info, age])
+
+
+def test_names_of_servers_beside_all_other_options(names: Names) -> None:
+    """Its labels are called as those of the other series are, so that they join."""
+    registry = registry_of(
+        {"a": recorded(TARGET)},
+        labels={"target_ip": "ip", "tracker": "zone"},
+        const_labels={"pid": 42},
+        backend_names={TARGET: "blue"},
+        names=names,
+    )
+    (info,) = (
+        dict(of) for (name, of), _ in samples(registry.collect()) if name == "lb_backend_info"
+    )
+    assert info.items() >= {"ip": "10.0.0.1", "zone": "a", "pid": "42"}.items()
+    assert (info["backend_name"], info["backend"]) == ("blue", 'q"uote')
+
+
+def test_the_age_of_names(tmp_path: Path) -> None:
+    """One sample per place, of all trackers; an age that nobody knows is above every limit."""
+    (tmp_path / "names.json").write_text("[]")
+    places = [FileSd(str(tmp_path / name)) for name in ("names.json", HOSTILE[0])]
+    with Names(places) as both:
+        both.refresh()
+        trackers = {"a": recorded(TARGET), "b": recorded(TARGET)}
+        registry = registry_of(trackers, const_labels={"pid": 42}, names=both)
+        value = registry.get_sample_value
+
+        def age(place: Path) -> float | None:
+            labels = {"from": "names", "place": str(place), "pid": "42"}
+            return value("lblatency_names_age_seconds", labels)
+
+        assert 0 <= (age(tmp_path / "names.json") or 0) < 60
+        assert age(tmp_path / HOSTILE[0]) == math.inf
+
+
+def test_labels_of_names_are_taken_if_there_are_names(names: Names) -> None:
+    """`server` may be a label of all series only without them."""
+    options: dict[str, Any] = {"const_labels": {"server": "x"}}
+    registry_of(LatencyTracker(), **options)
+    with pytest.raises(ValueError, match="label 'server' would come twice"):
+        LatencyCollector(LatencyTracker(), names=names, **options)
+
+
+JOIN = (
+    "sum by (backend, server) (rate(lb_backend_latency_seconds_count[5m])"
+    " * on (instance, proxy_name, target_ip, target_port) group_left (backend, server)"
+    " lb_backend_info)"
+)
+
+
+def test_prometheus_joins_names_to_latencies(tmp_path: Path) -> None:
+    """The documented query: two exporters see one server, and another server takes an address."""
+    key = '{proxy_name="web",target_ip="10.0.0.1",target_port="80",instance="%s"%s}'
+
+    def series(name: str, instance: str, labels: str, values: str) -> dict[str, str]:
+        return {"series": name + key % (instance, labels), "values": values}
+
+    count, info = "lb_backend_latency_seconds_count", "lb_backend_info"
+    one, two = ',backend="a",server="s1"', ',backend="a",server="s2"'
+    test = {
+        "interval": "1m",
+        "input_series": [
+            series(count, "x", "", "0+60x20"),
+            series(count, "y", "", "0+120x20"),
+            series(info, "x", one, "1x20"),
+            series(info, "y", one, "1x9 stale"),
+            series(info, "y", two, "_x10 1x10"),
+        ],
+        "promql_expr_test": [
+            {
+                "expr": JOIN,
+                "eval_time": at,
+                "exp_samples": [
+                    {"labels": f'{{backend="a", server="{server}"}}', "value": value}
+                    for server, value in values.items()
+                ],
+            }
+            for at, values in (("8m", {"s1": 3}), ("15m", {"s1": 1, "s2": 2}))
+        ],
+    }
+    file = tmp_path / "test.yml"  # JSON is YAML
+    file.write_text(json.dumps({"rule_files": [], "evaluation_interval": "1m", "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_without_options_nothing_has_changed() -> None:
     """The documented names and labels are those of the table of families."""
-    for family in LatencyCollector(LatencyTracker(metrics=METRICS)).describe()[:-1]:
+    described = LatencyCollector(LatencyTracker(metrics=METRICS)).describe()
+    assert not any("name" in family.name for family in described)
+    assert "lb_backend" not in {family.name for family in described}
+    for family in described[:-1]:
         (known,) = (each for each in FAMILIES if each.name == family.name)
         assert family._labelnames == known.labels  # type: ignore[attr-defined]
 
@@ -169,6 +295,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "taken": ({"name": "lb_backend_connect_seconds"}, ValueError, "clashes with another metric"),
     "taken with suffix": ({"name": "lblatency_events_total"}, ValueError, "clashes with another"),
     "no text": ({"labels": {"target_ip": "\ud800"}}, ValueError, "is not allowed"),
+    "names of another type": ({"names": {}}, TypeError, "must be a lblatency.names.Names or None"),
     "names of backends": ({"backend_names": "blue"}, TypeError, "must be a mapping from"),
 }
 

@@ -41,7 +41,7 @@ PYTHON_FLOORS = (
         "errors",
     },
     {"_ffi"},
-    {"_maps", "_plot", "_proxies"},
+    {"_maps", "_plot", "_proxies", "names"},
     {"event", "buckets"},
     {"_portable"},
     {"histogram"},

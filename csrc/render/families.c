@@ -82,6 +82,11 @@ static const struct lbl_family families[] = {
 	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, .in_copy = true, SAMPLES(closed) },
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
+	{ "lb_backend", "Name of the server at a backend's address", LBL_INFO, LBL_PER_NAME,
+	  .in_copy = true },
+	{ "lblatency_names_age_seconds",
+	  "How long ago the names of servers were last read from a place, +Inf if never", LBL_GAUGE,
+	  LBL_PER_READER, .in_copy = true },
 	{ "lblatency_connections_open_error",
 	  "By how many open connections may be off: events were lost, or backends removed with "
 	  "open ones",
@@ -139,7 +144,23 @@ uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of)
 size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 {
 	static const char *const backend[] = { "proxy_name", "target_ip", "target_port" };
+	static const char *const name[] = { "proxy_name", "target_ip", "target_port", "backend",
+					    "server" };
+	static const char *const reader[] = { "from", "place" };
 
-	*ret = backend;
-	return scope == LBL_PER_BACKEND ? COUNT_OF(backend) : 0;
+	switch (scope) {
+	case LBL_PER_BACKEND:
+		*ret = backend;
+		return COUNT_OF(backend);
+	case LBL_PER_NAME:
+		*ret = name;
+		return COUNT_OF(name);
+	case LBL_PER_READER:
+		*ret = reader;
+		return COUNT_OF(reader);
+	case LBL_PER_TRACKER:
+		break;
+	}
+	*ret = NULL;
+	return 0;
 }

@@ -10,12 +10,15 @@
 #include "track/snapshot.h"
 
 /* cdef: begin */
-enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM };
+enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM, LBL_INFO };
 
 /* What a sample describes: the struct that contains the values, and the first labels. */
 enum lbl_family_scope {
 	LBL_PER_BACKEND, /* struct lbl_backend_snapshot; proxy_name, target_ip, target_port */
 	LBL_PER_TRACKER, /* struct lbl_tracker_stats; no labels */
+	/* No structs: user space knows the names of servers. */
+	LBL_PER_NAME, /* a backend's labels, backend, server */
+	LBL_PER_READER, /* from, place */
 };
 
 /* A value: a uint64_t field of the scope's struct. */
@@ -26,7 +29,7 @@ struct lbl_sample {
 };
 
 struct lbl_family {
-	const char *name; /* without _total */
+	const char *name; /* without _total and _info */
 	const char *help;
 	enum lbl_family_type type;
 	enum lbl_family_scope scope;
@@ -34,7 +37,7 @@ struct lbl_family {
 	const char *label; /* distinguishes samples of one backend or tracker; may be NULL */
 	bool is_sparse; /* omit samples that are 0 */
 	bool in_copy; /* also of a tracker that is a copy; others are about the parent's rings */
-	const struct lbl_sample *samples; /* NULL for a histogram */
+	const struct lbl_sample *samples; /* NULL for a histogram and an info, whose value is 1 */
 	size_t n_samples;
 };
 
