@@ -177,6 +177,13 @@ LIMITS = [
         tuple(_figure("nat_lb", "hot", f"TCP, IPv4, {way}", "own_ns") for way in ("in", "out")),
     ),
     Limit(
+        "scan of 100,000 entries, ms of CPU: hash / per-CPU, 40-byte keys", "≤", (60, 60),
+        tuple(
+            _figure("scan", "100000 entries", f"{kind}, keys of 40 bytes", "cpu_ms")
+            for kind in ("hash", "per-CPU hash")
+        ),
+    ),
+    Limit(
         "import lblatency, ms over bare python", "≤", (60,),
         (_figure("import", "an interpreter's life", "import lblatency", "ms_over_bare"),),
     ),

@@ -77,7 +77,7 @@ class ConntrackMap(Closing):
     def __init__(self, spec: MapSpec) -> None:
         out = ffi.new("struct lbl_conntrack **")
         with map_fd(spec) as fd:
-            rc = lib.lbl_conntrack_open(fd, out)
+            rc = lib.lbl_conntrack_open(fd, ffi.NULL, out)
         if rc == -errno.EINVAL:
             raise LatencyError(
                 f"map {spec} is no conntrack map: it must be a hash, plain or per-CPU, with keys of"

@@ -9,6 +9,7 @@
 enum lbl_fork_rank {
 	LBL_FORK_TRACKER,
 	LBL_FORK_LEDGER,
+	LBL_FORK_SENDER, /* a source whose thread sends events */
 	LBL_FORK_STREAM,
 	LBL_FORK_COUNTED,
 	LBL_FORK_SINK,

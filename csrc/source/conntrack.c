@@ -13,8 +13,10 @@ static const uint64_t INTERVAL_NS = 1000000000;
 
 enum {
 	SCAN_SHARE = 20, /* a scan's CPU time is at most this part of the time between scans: 5 % */
-	ADDED_PER_LOCK = 64,
+	ADDED_PER_LOCK = 64, /* each may be the end of one connection and the begin of another */
 };
+
+_Static_assert(2 * ADDED_PER_LOCK <= LBL_SEEN_SWEPT, "a watch is told of so many changes");
 
 /*
  * `control` serializes begin and end. `lock`, nested in it and in sinks' locks, guards what follows
@@ -29,6 +31,8 @@ struct lbl_conntrack {
 	uint32_t forks; /* how many processes this is away from the one that opened the map */
 	pthread_t thread;
 	bool threaded;
+	struct lbl_conntrack_watch watch; /* all 0 if nobody watches */
+	uint64_t interval_ns;
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a scan has ended, or the thread is to stop */
 	bool stopping;
@@ -68,14 +72,15 @@ static void handle_fork(struct lbl_fork_entry *entry, enum lbl_fork_phase phase)
 	pthread_mutex_unlock(&conntrack->control);
 }
 
-int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
+static int open_ranked(int fd, const struct lbl_layout *layout, enum lbl_fork_rank rank,
+		       struct lbl_conntrack **ret)
 {
 	struct lbl_conntrack *conntrack = calloc(1, sizeof(*conntrack));
 	int err;
 
 	if (!conntrack)
 		return -ENOMEM;
-	err = lbl_entries_open(fd, &conntrack->entries);
+	err = lbl_entries_open(fd, layout, &conntrack->entries);
 	if (err) {
 		free(conntrack);
 		return err;
@@ -87,13 +92,34 @@ int lbl_conntrack_open(int fd, struct lbl_conntrack **ret)
 		return err;
 	}
 	conntrack->refs = 1;
+	conntrack->interval_ns = INTERVAL_NS;
 	pthread_mutex_init(&conntrack->control, NULL);
 	pthread_mutex_init(&conntrack->lock, NULL);
 	lbl_cond_init(&conntrack->changed);
-	conntrack->fork.rank = LBL_FORK_SOURCE;
+	conntrack->fork.rank = rank;
 	conntrack->fork.handle = handle_fork;
 	lbl_fork_register(&conntrack->fork);
 	*ret = conntrack;
+	return 0;
+}
+
+int lbl_conntrack_open(int fd, const struct lbl_layout *layout, struct lbl_conntrack **ret)
+{
+	return open_ranked(fd, layout, LBL_FORK_SOURCE, ret);
+}
+
+/* The thread sends events, so it takes a stream's locks while who ends it holds `control`. */
+int lbl_conntrack_open_watched(int fd, const struct lbl_layout *layout,
+			       const struct lbl_conntrack_watch *watch, uint64_t interval_ns,
+			       struct lbl_conntrack **ret)
+{
+	int err = open_ranked(fd, layout, LBL_FORK_SENDER, ret);
+
+	if (err)
+		return err;
+	(*ret)->watch = *watch;
+	(*ret)->interval_ns = interval_ns;
+	lbl_seen_set_watch(&(*ret)->seen, &watch->of_seen);
 	return 0;
 }
 
@@ -166,23 +192,38 @@ struct scan {
 	int64_t n;
 };
 
+static bool is_wanted(const struct lbl_conntrack *conntrack, const struct lbl_connection *found)
+{
+	const struct lbl_conntrack_watch *watch = &conntrack->watch;
+
+	return !watch->wants || watch->wants(watch->of_seen.ctx, found);
+}
+
+/* The scan has let go of the lock. */
+static void tell_unlocked(const struct lbl_conntrack *conntrack)
+{
+	if (conntrack->watch.unlocked)
+		conntrack->watch.unlocked(conntrack->watch.of_seen.ctx);
+}
+
 static int remember(void *ctx, const struct lbl_connection *found, size_t n)
 {
 	struct scan *scan = ctx;
 	struct lbl_conntrack *conntrack = scan->conntrack;
 	bool stopping = false;
-	size_t i;
+	size_t i, end;
 
-	pthread_mutex_lock(&conntrack->lock);
-	for (i = 0; i < n && !stopping; i++) {
-		lbl_seen_add(&conntrack->seen, &found[i]);
-		if (i % ADDED_PER_LOCK == 0) {
-			pthread_mutex_unlock(&conntrack->lock);
-			pthread_mutex_lock(&conntrack->lock);
+	for (i = 0; i < n && !stopping; i = end) {
+		end = n - i > ADDED_PER_LOCK ? i + ADDED_PER_LOCK : n;
+		pthread_mutex_lock(&conntrack->lock);
+		for (; i < end; i++) {
+			if (is_wanted(conntrack, &found[i]))
+				lbl_seen_add(&conntrack->seen, &found[i]);
 		}
 		stopping = scan->by_thread && conntrack->stopping;
+		pthread_mutex_unlock(&conntrack->lock);
+		tell_unlocked(conntrack);
 	}
-	pthread_mutex_unlock(&conntrack->lock);
 	scan->n += (int64_t)n;
 	return stopping ? -ECANCELED : 0;
 }
@@ -196,6 +237,7 @@ static void sweep(struct lbl_conntrack *conntrack)
 		pthread_mutex_lock(&conntrack->lock);
 		more = lbl_seen_sweep(&conntrack->seen, &swept);
 		pthread_mutex_unlock(&conntrack->lock);
+		tell_unlocked(conntrack);
 	} while (more);
 }
 
@@ -240,12 +282,26 @@ int64_t lbl_conntrack_scan(struct lbl_conntrack *conntrack)
 	return run_scan(conntrack, false);
 }
 
+void lbl_conntrack_visit(struct lbl_conntrack *conntrack, const struct lbl_seen_watch *visitor)
+{
+	uint32_t visited = 0;
+	bool more;
+
+	do {
+		pthread_mutex_lock(&conntrack->lock);
+		more = lbl_seen_visit(&conntrack->seen, &visited, visitor);
+		pthread_mutex_unlock(&conntrack->lock);
+	} while (more);
+}
+
 void lbl_conntrack_stats(struct lbl_conntrack *conntrack, struct lbl_conntrack_stats *ret)
 {
 	pthread_mutex_lock(&conntrack->lock);
 	*ret = conntrack->stats;
+	ret->span_ns = conntrack->seen.span_ns;
 	ret->remembered = conntrack->seen.n;
 	ret->forgotten = conntrack->seen.forgotten;
+	ret->doubled = conntrack->seen.doubled;
 	ret->stayed = conntrack->seen.stayed;
 	ret->moved = conntrack->seen.moved;
 	pthread_mutex_unlock(&conntrack->lock);
@@ -254,17 +310,18 @@ void lbl_conntrack_stats(struct lbl_conntrack *conntrack, struct lbl_conntrack_s
 /* ---- the thread ---- */
 
 /* Wait until the next scan is due. Returns false if the thread is to stop. */
-static bool wait_for_turn(struct lbl_conntrack *conntrack, uint64_t cost_ns)
+static bool wait_for_turn(struct lbl_conntrack *conntrack, uint64_t began_ns, uint64_t cost_ns)
 {
-	uint64_t interval = SCAN_SHARE * cost_ns > INTERVAL_NS ? SCAN_SHARE * cost_ns : INTERVAL_NS;
-	uint64_t until_ns = lbl_now_ns() + interval;
+	uint64_t interval = conntrack->interval_ns;
 	bool go_on;
 	int err = 0;
 
+	if (interval < SCAN_SHARE * cost_ns)
+		interval = SCAN_SHARE * cost_ns;
 	pthread_mutex_lock(&conntrack->lock);
 	conntrack->stats.interval_ns = interval;
 	while (!conntrack->stopping && err != ETIMEDOUT)
-		err = lbl_cond_wait(&conntrack->changed, &conntrack->lock, until_ns);
+		err = lbl_cond_wait(&conntrack->changed, &conntrack->lock, began_ns + interval);
 	go_on = !conntrack->stopping;
 	pthread_mutex_unlock(&conntrack->lock);
 	return go_on;
@@ -274,12 +331,13 @@ static bool wait_for_turn(struct lbl_conntrack *conntrack, uint64_t cost_ns)
 static void *scan_thread(void *arg)
 {
 	struct lbl_conntrack *conntrack = arg;
-	uint64_t cost_ns = 0;
+	uint64_t began_ns = lbl_now_ns(), cost_ns = 0;
 
 	pthread_setname_np(pthread_self(), "lbl-scan");
-	while (wait_for_turn(conntrack, cost_ns)) {
+	while (wait_for_turn(conntrack, began_ns, cost_ns)) {
 		uint64_t before = cpu_time_ns();
 
+		began_ns = lbl_now_ns();
 		run_scan(conntrack, true);
 		cost_ns = cpu_time_ns() - before;
 	}
@@ -347,6 +405,16 @@ void lbl_conntrack_end(const struct lbl_conntrack_use *use)
 	}
 	pthread_mutex_unlock(&conntrack->control);
 	lbl_conntrack_free(conntrack);
+}
+
+void lbl_conntrack_drop(struct lbl_conntrack *conntrack)
+{
+	pthread_mutex_lock(&conntrack->control);
+	stop_thread(conntrack);
+	pthread_mutex_unlock(&conntrack->control);
+	begin_scan(conntrack);
+	sweep(conntrack);
+	end_scan(conntrack, -ECANCELED);
 }
 
 /* ---- births ---- */

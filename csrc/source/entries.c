@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-/* Two key formats, in plain or per-CPU hash maps. */
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <fcntl.h>
@@ -13,27 +12,21 @@
 #include "kernel/maps.h"
 #include "source/entries.h"
 
-enum { VALUE_BYTES_MAX = 4096 };
+enum { KEY_BYTES_MAX = 512, VALUE_BYTES_MAX = 4096 }; /* of a key, the kernel allows no more */
 
 static bool is_per_cpu(uint32_t type)
 {
 	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
 }
 
-static bool is_conntrack(const struct bpf_map_info *info)
+static bool is_hash(const struct bpf_map_info *info)
 {
-	if (info->type != BPF_MAP_TYPE_HASH && info->type != BPF_MAP_TYPE_LRU_HASH &&
-	    !is_per_cpu(info->type))
-		return false;
-	if (info->value_size > VALUE_BYTES_MAX)
-		return false;
-	return (info->key_size == sizeof(struct lbl_ct_key) &&
-		info->value_size >= sizeof(struct lbl_ct_value)) ||
-	       (info->key_size == sizeof(struct lbl_ct_key4) &&
-		info->value_size >= sizeof(struct lbl_ct_value4));
+	return (info->type == BPF_MAP_TYPE_HASH || info->type == BPF_MAP_TYPE_LRU_HASH ||
+		is_per_cpu(info->type)) &&
+	       info->key_size <= KEY_BYTES_MAX && info->value_size <= VALUE_BYTES_MAX;
 }
 
-int lbl_entries_open(int fd, struct lbl_entries *ret)
+int lbl_entries_open(int fd, const struct lbl_layout *layout, struct lbl_entries *ret)
 {
 	struct bpf_map_info info;
 	int cpus = 1, err;
@@ -41,15 +34,20 @@ int lbl_entries_open(int fd, struct lbl_entries *ret)
 	err = lbl_map_info(fd, &info);
 	if (err)
 		return err;
-	if (!is_conntrack(&info))
+	ret->documented = !layout;
+	if (!layout)
+		layout = lbl_layout_documented(info.key_size, info.value_size);
+	if (!is_hash(&info) || !layout ||
+	    lbl_layout_misfit(layout, info.key_size, info.value_size) != LBL_LAYOUT_FIELDS)
 		return -EINVAL;
 	if (is_per_cpu(info.type)) {
 		cpus = lbl_cpus_most();
 		if (cpus < 0)
 			return cpus;
 	}
-	*ret = (struct lbl_entries){ .unified = info.key_size == sizeof(struct lbl_ct_key),
-				     .per_cpu = is_per_cpu(info.type),
+	*ret = (struct lbl_entries){ .per_cpu = is_per_cpu(info.type),
+				     .documented = ret->documented,
+				     .layout = *layout,
 				     .key_bytes = info.key_size,
 				     .value_bytes = info.value_size,
 				     .max_entries = info.max_entries,
@@ -72,28 +70,11 @@ union key {
 	struct lbl_ct_key unified;
 };
 
-static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
-
 static void to_unified(uint8_t *to, const uint8_t *addr)
 {
 	memcpy(to, addr, 16);
 	if (lbl_is_ipv4(addr))
-		memset(to, 0, sizeof(mapped_prefix));
-}
-
-static void from_unified(uint8_t *addr, const uint8_t *from)
-{
-	static const uint8_t zeros[12];
-
-	memcpy(addr, from, 16);
-	if (!memcmp(from, zeros, sizeof(zeros)))
-		memcpy(addr, mapped_prefix, sizeof(mapped_prefix));
-}
-
-static void from_ipv4(uint8_t *addr, uint32_t network_order)
-{
-	memcpy(addr, mapped_prefix, sizeof(mapped_prefix));
-	memcpy(addr + 12, &network_order, sizeof(network_order));
+		memset(to, 0, 12);
 }
 
 /* Returns false if the map cannot contain the connection: IPv6 in an IPv4 map. */
@@ -101,7 +82,7 @@ static bool make_key(const struct lbl_entries *entries, const struct lbl_connect
 		     union key *key)
 {
 	memset(key, 0, sizeof(*key));
-	if (entries->unified) {
+	if (entries->key_bytes == sizeof(key->unified)) {
 		to_unified(key->unified.src, of->client_addr);
 		to_unified(key->unified.dst, of->backend_addr);
 		key->unified.sport = htons(of->client_port);
@@ -117,72 +98,13 @@ static bool make_key(const struct lbl_entries *entries, const struct lbl_connect
 	return lbl_is_ipv4(of->client_addr) && lbl_is_ipv4(of->backend_addr);
 }
 
-static void read_key(const struct lbl_entries *entries, const uint8_t *key,
-		     struct lbl_connection *ret)
-{
-	struct lbl_ct_key unified;
-	struct lbl_ct_key4 v4;
-
-	if (entries->unified) {
-		memcpy(&unified, key, sizeof(unified));
-		from_unified(ret->client_addr, unified.src);
-		from_unified(ret->backend_addr, unified.dst);
-		ret->client_port = ntohs(unified.sport);
-		ret->backend_port = ntohs(unified.dport);
-		ret->protocol = unified.protocol;
-		return;
-	}
-	memcpy(&v4, key, sizeof(v4));
-	from_ipv4(ret->client_addr, v4.src);
-	from_ipv4(ret->backend_addr, v4.dst);
-	ret->client_port = ntohs(v4.sport);
-	ret->backend_port = ntohs(v4.dport);
-	ret->protocol = v4.protocol;
-}
-
 /* ---- values ---- */
-
-/* The six numbers are contiguous in both formats. */
-struct numbers {
-	uint64_t created_ns, last_seen_ns;
-	uint64_t packets_fwd, packets_rev, bytes_fwd, bytes_rev;
-};
-
-_Static_assert(offsetof(struct lbl_ct_value, bytes_rev) -
-			       offsetof(struct lbl_ct_value, created_ns) ==
-		       offsetof(struct numbers, bytes_rev),
-	       "lbl_ct_value has the numbers in this order");
-_Static_assert(offsetof(struct lbl_ct_value4, bytes_rev) -
-			       offsetof(struct lbl_ct_value4, created_ns) ==
-		       offsetof(struct numbers, bytes_rev),
-	       "lbl_ct_value4 has the numbers in this order");
 
 static bool is_zero(const uint8_t *addr)
 {
 	static const uint8_t zeros[16];
 
 	return !memcmp(addr, zeros, sizeof(zeros));
-}
-
-/* Both formats begin with the original destination. */
-static void read_vip(const struct lbl_entries *entries, const uint8_t *value,
-		     struct lbl_connection *ret)
-{
-	struct lbl_ct_value4 v4;
-	struct lbl_ct_value unified;
-
-	memset(ret->vip_addr, 0, sizeof(ret->vip_addr));
-	if (entries->unified) {
-		memcpy(&unified, value, sizeof(unified));
-		if (!is_zero(unified.orig_addr))
-			from_unified(ret->vip_addr, unified.orig_addr);
-		ret->vip_port = ntohs(unified.orig_port);
-		return;
-	}
-	memcpy(&v4, value, sizeof(v4));
-	if (v4.orig_addr)
-		from_ipv4(ret->vip_addr, v4.orig_addr);
-	ret->vip_port = ntohs(v4.orig_port);
 }
 
 bool lbl_same_vip(const struct lbl_connection *a, const struct lbl_connection *b)
@@ -193,46 +115,49 @@ bool lbl_same_vip(const struct lbl_connection *a, const struct lbl_connection *b
 	       !memcmp(a->vip_addr, b->vip_addr, sizeof(a->vip_addr));
 }
 
-/* Merge the value of one CPU. Returns false if it is zero: the CPU never saw the connection. */
-static bool add_value(struct lbl_connection *ret, const uint8_t *value, size_t offset)
+static void take_address(uint8_t *ret, const uint8_t *from)
 {
-	static const struct numbers none;
-	struct numbers from;
-
-	memcpy(&from, value + offset, sizeof(from));
-	if (from.created_ns && (!ret->created_ns || from.created_ns < ret->created_ns))
-		ret->created_ns = from.created_ns;
-	if (from.last_seen_ns > ret->last_seen_ns)
-		ret->last_seen_ns = from.last_seen_ns;
-	ret->packets_fwd += from.packets_fwd;
-	ret->packets_rev += from.packets_rev;
-	ret->bytes_fwd += from.bytes_fwd;
-	ret->bytes_rev += from.bytes_rev;
-	return memcmp(&from, &none, sizeof(none));
+	if (is_zero(ret))
+		memcpy(ret, from, 16);
 }
 
-/* Combine the values of an entry, into a connection whose key is read already. */
-static void read_values(const struct lbl_entries *entries, const uint8_t *values, size_t n,
-			struct lbl_connection *ret)
+/* Merge the value of one CPU. Returns false if it is zero: the CPU never saw the connection. */
+static bool add_value(struct lbl_connection *ret, const struct lbl_connection *one)
 {
-	size_t offset = entries->unified ? offsetof(struct lbl_ct_value, created_ns)
-					 : offsetof(struct lbl_ct_value4, created_ns);
-	struct lbl_connection one = { 0 };
-	bool same = true;
-	size_t i, held = 0;
+	take_address(ret->client_addr, one->client_addr);
+	take_address(ret->backend_addr, one->backend_addr);
+	take_address(ret->vip_addr, one->vip_addr);
+	ret->client_port = ret->client_port ? ret->client_port : one->client_port;
+	ret->backend_port = ret->backend_port ? ret->backend_port : one->backend_port;
+	ret->vip_port = ret->vip_port ? ret->vip_port : one->vip_port;
+	ret->protocol = ret->protocol ? ret->protocol : one->protocol;
+	if (one->created_ns && (!ret->created_ns || one->created_ns < ret->created_ns))
+		ret->created_ns = one->created_ns;
+	if (one->last_seen_ns > ret->last_seen_ns)
+		ret->last_seen_ns = one->last_seen_ns;
+	ret->packets_fwd += one->packets_fwd;
+	ret->packets_rev += one->packets_rev;
+	ret->bytes_fwd += one->bytes_fwd;
+	ret->bytes_rev += one->bytes_rev;
+	return one->created_ns || one->last_seen_ns || one->packets_fwd || one->packets_rev ||
+	       one->bytes_fwd || one->bytes_rev;
+}
 
-	memset(ret->vip_addr, 0, sizeof(ret->vip_addr));
-	ret->vip_port = 0;
-	ret->created_ns = ret->last_seen_ns = 0;
-	ret->packets_fwd = ret->packets_rev = ret->bytes_fwd = ret->bytes_rev = 0;
+/* Read an entry, which has a value from each of `n` CPUs. */
+static void read_entry(const struct lbl_entries *entries, const uint8_t *key, const uint8_t *values,
+		       uint32_t n, struct lbl_connection *ret)
+{
+	uint32_t i, held = 0;
+	bool same = true;
+
+	memset(ret, 0, sizeof(*ret));
+	lbl_layout_read_key(&entries->layout, key, ret);
 	for (i = 0; i < n; i++, values += entries->value_bytes) {
-		read_vip(entries, values, &one);
+		struct lbl_connection one = { 0 };
+
+		lbl_layout_read_value(&entries->layout, values, &one);
 		same &= lbl_same_vip(ret, &one);
-		if (is_zero(ret->vip_addr))
-			memcpy(ret->vip_addr, one.vip_addr, sizeof(ret->vip_addr));
-		if (!ret->vip_port)
-			ret->vip_port = one.vip_port;
-		held += add_value(ret, values, offset);
+		held += add_value(ret, &one);
 	}
 	ret->is_split = held > 1;
 	if (!same)
@@ -246,6 +171,8 @@ int lbl_entries_lookup(const struct lbl_entries *entries, struct lbl_connection 
 	uint8_t *values;
 	int err = 0;
 
+	if (!entries->documented)
+		return -EOPNOTSUPP;
 	if (!make_key(entries, ret, &key))
 		return -ENOENT;
 	values = calloc(n, entries->value_bytes);
@@ -254,7 +181,7 @@ int lbl_entries_lookup(const struct lbl_entries *entries, struct lbl_connection 
 	if (bpf_map_lookup_elem(entries->fd, &key, values))
 		err = -errno;
 	else
-		read_values(entries, values, n, ret);
+		read_entry(entries, (const uint8_t *)&key, values, n, ret);
 	free(values);
 	return err;
 }
@@ -270,14 +197,14 @@ enum { BATCH_BYTES = 1 << 18, BATCH_LEAST = 64, MEASURES_MAX = 1000, BUSY_MAX = 
 static int measure(struct lbl_entries *entries)
 {
 	int tries, n = -EAGAIN;
-	union key key;
+	uint8_t key[KEY_BYTES_MAX];
 
 	if (!entries->per_cpu || __atomic_load_n(&entries->measured, __ATOMIC_ACQUIRE))
 		return 0;
 	for (tries = 0; tries < MEASURES_MAX; tries++) {
-		if (bpf_map_get_next_key(entries->fd, NULL, &key))
+		if (bpf_map_get_next_key(entries->fd, NULL, key))
 			return -errno;
-		n = lbl_cpus_of(entries->fd, &key, entries->value_bytes);
+		n = lbl_cpus_of(entries->fd, key, entries->value_bytes);
 		if (n != -ENOENT) /* else the key was deleted meanwhile */
 			break;
 	}
@@ -318,11 +245,9 @@ static int visit_batch(const struct lbl_entries *entries, const struct batch *ba
 	size_t stride = (size_t)entries->value_bytes * entries->n_values;
 	uint32_t i;
 
-	for (i = 0; i < n; i++) {
-		read_key(entries, batch->keys + (size_t)i * entries->key_bytes, &batch->found[i]);
-		read_values(entries, batch->values + i * stride, entries->n_values,
-			    &batch->found[i]);
-	}
+	for (i = 0; i < n; i++)
+		read_entry(entries, batch->keys + (size_t)i * entries->key_bytes,
+			   batch->values + i * stride, entries->n_values, &batch->found[i]);
 	return n ? visit(ctx, batch->found, n) : 0;
 }
 

@@ -14,8 +14,6 @@ static const uint64_t KEEP_NS = 10000000000;
  */
 static const uint64_t LINGER_NS = 500000000;
 
-enum { SWEPT_PER_CALL = 256 };
-
 struct record {
 	uint32_t next; /* of the chain, or of the free records; 0 = none */
 	uint32_t scan; /* the last one that has found it; 0 = the record is free */
@@ -23,6 +21,9 @@ struct record {
 	uint64_t used_ns; /* end of the last connection that was closed; 0 = none */
 	uint64_t gone_ns; /* the first scan that did not find it; 0 = it is there */
 	bool unsure; /* the birth may be that of an earlier connection, whose close has not come */
+	uint64_t absent_ns; /* begin of the last complete scan before the first look; 0 = none */
+	uint64_t look_ns; /* begin of the scan of the last look */
+	bool is_exact; /* the first look found one packet, or times do not move */
 	struct lbl_connection last; /* the last look */
 };
 
@@ -47,6 +48,11 @@ int lbl_seen_init(struct lbl_seen *seen, uint32_t max_entries)
 	return 0;
 }
 
+void lbl_seen_set_watch(struct lbl_seen *seen, const struct lbl_seen_watch *watch)
+{
+	seen->watch = *watch;
+}
+
 void lbl_seen_clear(struct lbl_seen *seen)
 {
 	size_t i;
@@ -56,7 +62,8 @@ void lbl_seen_clear(struct lbl_seen *seen)
 		seen->chunks[i] = NULL;
 	}
 	memset(seen->heads, 0, ((size_t)seen->mask + 1) * sizeof(*seen->heads));
-	seen->n_used = seen->free = seen->n = 0;
+	seen->n_used = seen->free = seen->n = seen->last = 0;
+	seen->complete_ns = 0;
 }
 
 void lbl_seen_destroy(struct lbl_seen *seen)
@@ -94,12 +101,33 @@ static bool same_tuple(const struct lbl_connection *a, const struct lbl_connecti
 	       a->protocol == b->protocol;
 }
 
-static struct record *find(const struct lbl_seen *seen, const struct lbl_connection *of)
+static uint32_t number_of(const struct lbl_seen *seen, const struct lbl_connection *of)
 {
 	uint32_t number = *head_of(seen, of);
 
 	while (number && !same_tuple(&at(seen, number)->last, of))
 		number = at(seen, number)->next;
+	return number;
+}
+
+static struct record *find(const struct lbl_seen *seen, const struct lbl_connection *of)
+{
+	uint32_t number = number_of(seen, of);
+
+	return number ? at(seen, number) : NULL;
+}
+
+/*
+ * The same in a scan. Scans find what stays in the same order each time, and records are taken in the
+ * order of the first: so it is most often the record after the last.
+ */
+static struct record *find_next(struct lbl_seen *seen, const struct lbl_connection *of)
+{
+	uint32_t number = seen->last < seen->n_used ? seen->last + 1 : 0;
+
+	if (!number || !at(seen, number)->scan || !same_tuple(&at(seen, number)->last, of))
+		number = number_of(seen, of);
+	seen->last = number;
 	return number ? at(seen, number) : NULL;
 }
 
@@ -223,6 +251,43 @@ static uint64_t birth_after(const struct lbl_seen *seen, const struct record *re
 				       : record->birth_ns;
 }
 
+/* ---- what vanishes and appears ---- */
+
+static struct lbl_sighting sighting_of(const struct record *record)
+{
+	return (struct lbl_sighting){ .last = &record->last,
+				      .birth_ns = record->birth_ns,
+				      .is_exact = record->is_exact,
+				      .absent_ns = record->absent_ns,
+				      .look_ns = record->look_ns };
+}
+
+static void tell(const struct lbl_seen *seen, const struct lbl_sighting *sighting)
+{
+	if (seen->watch.found)
+		seen->watch.found(seen->watch.ctx, sighting);
+}
+
+/* The next connection was created before `next_ns`, if that is known, and before now in any case. */
+static void tell_replaced(const struct lbl_seen *seen, const struct record *record,
+			  uint64_t next_ns)
+{
+	struct lbl_sighting sighting = sighting_of(record);
+	uint64_t now_ns = lbl_now_ns();
+
+	sighting.is_replaced = true;
+	sighting.until_ns = next_ns && next_ns < now_ns ? next_ns : now_ns;
+	tell(seen, &sighting);
+}
+
+static void tell_vanished(const struct lbl_seen *seen, const struct record *record)
+{
+	struct lbl_sighting sighting = sighting_of(record);
+
+	sighting.until_ns = lbl_now_ns();
+	tell(seen, &sighting);
+}
+
 /* ---- scans ---- */
 
 void lbl_seen_begin(struct lbl_seen *seen, uint64_t now_ns)
@@ -230,7 +295,9 @@ void lbl_seen_begin(struct lbl_seen *seen, uint64_t now_ns)
 	if (!++seen->scan)
 		seen->scan = 1;
 	seen->scanning = true;
+	seen->last = 0;
 	seen->scan_ns = now_ns;
+	seen->forgotten_before = seen->forgotten;
 }
 
 void lbl_seen_end(struct lbl_seen *seen)
@@ -238,32 +305,77 @@ void lbl_seen_end(struct lbl_seen *seen)
 	seen->scanning = false;
 }
 
+/* What no connection's counts do while it lasts. */
+static bool has_less(const struct lbl_connection *look, const struct lbl_connection *last)
+{
+	return look->packets_rev < last->packets_rev || look->bytes_fwd < last->bytes_fwd ||
+	       look->bytes_rev < last->bytes_rev;
+}
+
+/* Without closed events, counts decide what they can. */
+static enum change decide(enum change change, const struct record *record,
+			  const struct lbl_connection *look)
+{
+	if (has_less(look, &record->last))
+		return ANEW;
+	if (change == DOUBT)
+		return look->packets_fwd > record->last.packets_fwd ? MOVED : ANEW;
+	return change;
+}
+
+/* The first look at a connection. */
+static void begin_record(const struct lbl_seen *seen, struct record *record,
+			 const struct lbl_connection *found)
+{
+	struct lbl_sighting sighting;
+
+	record->absent_ns = seen->complete_ns;
+	record->is_exact = is_steady(seen) || found->packets_fwd + found->packets_rev == 1;
+	record->look_ns = seen->scan_ns;
+	sighting = sighting_of(record);
+	tell(seen, &sighting);
+}
+
 void lbl_seen_add(struct lbl_seen *seen, const struct lbl_connection *found)
 {
-	struct record *record = find(seen, found);
+	struct record *record = find_next(seen, found);
 	enum change change = ANEW;
+	bool was_there = false;
 
 	if (record) {
+		if (seen->watch.found && record->scan == seen->scan) {
+			seen->doubled++;
+			return;
+		}
 		change = compare(seen, record, found);
 		learn(seen, record, change, found);
+		if (seen->watch.found)
+			change = decide(change, record, found);
 		if (change == DOUBT || change == ANEW)
 			record->unsure = change == DOUBT;
 		if (!lbl_same_vip(found, &record->last))
 			record->used_ns = 0; /* that was the other's close */
+		was_there = !record->gone_ns;
 	} else {
 		record = insert(seen, found);
 		if (!record)
 			return;
 	}
+	if (change == ANEW && was_there)
+		tell_replaced(seen, record, found->created_ns);
 	record->birth_ns = birth_after(seen, record, change, found);
 	record->last = *found;
 	record->scan = seen->scan;
+	record->look_ns = seen->scan_ns;
 	record->gone_ns = 0;
+	if (change == ANEW)
+		begin_record(seen, record, found);
 }
 
 bool lbl_seen_sweep(struct lbl_seen *seen, uint32_t *swept)
 {
-	uint32_t end = *swept + SWEPT_PER_CALL;
+	uint64_t keep_ns = seen->watch.found ? 0 : KEEP_NS;
+	uint32_t end = *swept + LBL_SEEN_SWEPT;
 
 	if (end > seen->n_used)
 		end = seen->n_used;
@@ -273,12 +385,38 @@ bool lbl_seen_sweep(struct lbl_seen *seen, uint32_t *swept)
 
 		if (!record->scan || record->scan == seen->scan)
 			continue;
-		if (!record->gone_ns)
+		if (!record->gone_ns) {
 			record->gone_ns = seen->scan_ns;
-		else if (seen->scan_ns - record->gone_ns > KEEP_NS)
+			tell_vanished(seen, record);
+		} else if (seen->scan_ns - record->gone_ns > keep_ns) {
 			forget(seen, number);
+		}
 	}
-	return *swept < seen->n_used;
+	if (*swept < seen->n_used)
+		return true;
+	if (seen->complete_ns)
+		seen->span_ns = lbl_now_ns() - seen->complete_ns;
+	seen->complete_ns = seen->forgotten == seen->forgotten_before ? seen->scan_ns : 0;
+	return false;
+}
+
+bool lbl_seen_visit(const struct lbl_seen *seen, uint32_t *visited,
+		    const struct lbl_seen_watch *visitor)
+{
+	uint32_t end = *visited + LBL_SEEN_SWEPT;
+
+	if (end > seen->n_used)
+		end = seen->n_used;
+	while (*visited < end) {
+		const struct record *record = at(seen, ++*visited);
+		struct lbl_sighting sighting;
+
+		if (!record->scan || record->gone_ns)
+			continue;
+		sighting = sighting_of(record);
+		visitor->found(visitor->ctx, &sighting);
+	}
+	return *visited < seen->n_used;
 }
 
 /* ---- closed events ---- */

@@ -282,6 +282,154 @@ static void test_a_late_close_tells_why_the_time_differs(void)
 	lbl_seen_destroy(&seen);
 }
 
+static struct {
+	uint32_t opened, closed, replaced;
+	struct lbl_sighting last;
+	uint64_t absent_ns; /* of the last that appeared */
+} told;
+
+static void tell(void *ctx, const struct lbl_sighting *sighting)
+{
+	CHECK(ctx == &told);
+	told.opened += !sighting->until_ns;
+	told.closed += sighting->until_ns && !sighting->is_replaced;
+	told.replaced += sighting->is_replaced;
+	told.last = *sighting;
+	if (!sighting->until_ns)
+		told.absent_ns = sighting->absent_ns;
+}
+
+static const struct lbl_seen_watch watch = { tell, &told };
+
+static bool told_is(uint32_t opened, uint32_t closed, uint32_t replaced)
+{
+	return told.opened == opened && told.closed == closed && told.replaced == replaced;
+}
+
+/* Who watches is told of each connection once as it appears, and once as it vanishes. */
+static void test_a_watch_is_told_once(void)
+{
+	uint32_t i;
+
+	REQUIRE(!lbl_seen_init(&seen, 1000));
+	memset(&told, 0, sizeof(told));
+	lbl_seen_set_watch(&seen, &watch);
+	see(1, SECOND, 1);
+	CHECK(told_is(1, 0, 0) && told.last.is_exact && !told.last.absent_ns);
+	see(1, 2 * SECOND, 3);
+	CHECK(told_is(1, 0, 0));
+	begin();
+	end();
+	CHECK(told_is(1, 1, 0));
+	CHECK(told.last.birth_ns == SECOND && told.last.look_ns == scan_ns - SECOND);
+	for (i = 0; i < 3; i++) {
+		begin();
+		end();
+	}
+	CHECK(told_is(1, 1, 0) && !seen.n);
+	see(1, 9 * SECOND, 2);
+	CHECK(told_is(2, 1, 0));
+	CHECK(!told.last.is_exact && told.last.absent_ns == scan_ns - SECOND);
+	see(1, 9 * SECOND + 1, 1); /* fewer packets: another connection's */
+	CHECK(told_is(3, 1, 1));
+	CHECK(told.last.birth_ns == 9 * SECOND + 1);
+	lbl_seen_destroy(&seen);
+}
+
+/* A scan that does not find all, or remembers not all, proves no absence. */
+static void test_incomplete_scans_prove_no_absence(void)
+{
+	struct lbl_connection found = connection(1, SECOND, 2);
+
+	REQUIRE(!lbl_seen_init(&seen, 1000));
+	memset(&told, 0, sizeof(told));
+	lbl_seen_set_watch(&seen, &watch);
+	begin();
+	lbl_seen_end(&seen);
+	see(1, SECOND, 2);
+	CHECK(!told.last.absent_ns);
+	begin();
+	lbl_seen_end(&seen);
+	CHECK(told_is(1, 0, 0));
+	no_memory = true;
+	begin();
+	lbl_seen_add(&seen, &found);
+	found.client_port++;
+	seen.n_used = LBL_SEEN_MAX;
+	lbl_seen_add(&seen, &found);
+	seen.n_used = 1;
+	no_memory = false;
+	end();
+	CHECK(seen.forgotten == 1 && !seen.complete_ns);
+	see(3, SECOND, 2);
+	CHECK(told_is(2, 1, 0) && !told.absent_ns);
+	lbl_seen_destroy(&seen);
+}
+
+/* A layout that leaves out what tells two entries apart: the first of a scan counts. */
+static void test_a_second_entry_is_counted(void)
+{
+	struct lbl_connection found = connection(1, SECOND, 5);
+
+	REQUIRE(!lbl_seen_init(&seen, 1000));
+	memset(&told, 0, sizeof(told));
+	lbl_seen_set_watch(&seen, &watch);
+	begin();
+	lbl_seen_add(&seen, &found);
+	found.packets_fwd = 1;
+	lbl_seen_add(&seen, &found);
+	end();
+	CHECK(told_is(1, 0, 0) && seen.doubled == 1);
+	lbl_seen_destroy(&seen);
+}
+
+/* Where times do not move, another time without more packets is another connection's. */
+static void test_counts_tell_a_connection_from_the_next(void)
+{
+	struct lbl_connection found = connection(1, 20 * SECOND, 5);
+
+	prove();
+	memset(&told, 0, sizeof(told));
+	lbl_seen_set_watch(&seen, &watch);
+	see(1, 10 * SECOND, 5);
+	see(1, 20 * SECOND, 5);
+	CHECK(told_is(2, 1, 1) &&
+	      told.last.birth_ns == 20 * SECOND); /* the last of prove() is gone */
+	found.bytes_fwd = 100;
+	begin();
+	lbl_seen_add(&seen, &found);
+	end();
+	CHECK(told_is(2, 1, 1));
+	found.packets_fwd = 9;
+	found.bytes_fwd = 50;
+	begin();
+	lbl_seen_add(&seen, &found);
+	end();
+	CHECK(told_is(3, 1, 2));
+	lbl_seen_destroy(&seen);
+}
+
+static void test_visits_what_is_there(void)
+{
+	uint32_t i, visited = 0;
+
+	REQUIRE(!lbl_seen_init(&seen, 1000));
+	lbl_seen_set_watch(&seen, &watch);
+	begin();
+	for (i = 0; i < 3 * LBL_SEEN_SWEPT; i++) {
+		struct lbl_connection found = connection(i, SECOND + i, 1);
+
+		lbl_seen_add(&seen, &found);
+	}
+	end();
+	see(7, SECOND, 2); /* the others are gone */
+	memset(&told, 0, sizeof(told));
+	while (lbl_seen_visit(&seen, &visited, &watch))
+		;
+	CHECK(told_is(1, 0, 0) && told.last.birth_ns == SECOND);
+	lbl_seen_destroy(&seen);
+}
+
 int main(void)
 {
 	RUN(test_connections_are_told_apart);
@@ -295,5 +443,10 @@ int main(void)
 	RUN(test_several_cpus_prove_nothing);
 	RUN(test_a_lost_close_proves_nothing);
 	RUN(test_a_late_close_tells_why_the_time_differs);
+	RUN(test_a_watch_is_told_once);
+	RUN(test_incomplete_scans_prove_no_absence);
+	RUN(test_a_second_entry_is_counted);
+	RUN(test_counts_tell_a_connection_from_the_next);
+	RUN(test_visits_what_is_there);
 	return checks_done();
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .base import Option, Source
 from .ring import Ring
+from .scan import OpenAges, Scan
 
-__all__ = ["SOURCES", "Option", "Ring", "Source"]
+__all__ = ["SOURCES", "OpenAges", "Option", "Ring", "Scan", "Source"]
 
-SOURCES: tuple[type[Source], ...] = (Ring,)
+SOURCES: tuple[type[Source], ...] = (Ring, Scan)

@@ -37,10 +37,12 @@ class Source(Closing):
 
     Attributes:
         options: of the constructor. A front end opens the source if its first option is given.
+        capabilities: what the process must have to open the source. `lblatency check` tells.
         stream: pass it to `LatencyTracker.start()`, or call its `subscribe()`.
     """
 
     options: ClassVar[tuple[Option, ...]]
+    capabilities: ClassVar[tuple[str, ...]] = ()
     stream: EventStream
 
     def tick(self) -> None:
@@ -49,6 +51,17 @@ class Source(Closing):
     def status(self) -> Mapping[str, Any]:
         """The state of the source for people, as names and plain values."""
         return self.stream.stats()._asdict()
+
+    def lost(self) -> Mapping[str, int]:
+        """How many events were lost before they came to the stream, by reason, since it opened.
+
+        No count goes down. The names of all reasons are there from the start.
+        """
+        return {}
+
+    def failed_connects(self) -> Mapping[str, int]:
+        """How many connections never came about, by cause, in the same way."""
+        return {}
 
     def close(self) -> None:
         """Release the kernel's objects. Trackers keep the stream until they stop."""

@@ -33,12 +33,12 @@ def client(i: int) -> tuple[str, int]:
 
 
 @contextmanager
-def churn(table: Table) -> Iterator[None]:
+def churn(table: Table, backend: tuple[str, int] = BACKEND) -> Iterator[None]:
     """A process that deletes and adds the first entries, in turn, until the block ends."""
     pid = os.fork()
     if pid == 0:
         die_with_parent()
-        keys = [key(client(i), BACKEND, 6, table.unified) for i in range(CHURNING)]
+        keys = [key(client(i), backend, 6, table.unified) for i in range(CHURNING)]
         value = bpf.lookup(table.fd, keys[0], 128 * (table.cpus if table.per_cpu else 1))
         while True:
             for each in keys:
