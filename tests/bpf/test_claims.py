@@ -85,6 +85,15 @@ def page_of(ring: int) -> mmap.mmap:
     return mmap.mmap(ring, mmap.PAGESIZE)
 
 
+def pinned_page(path: str) -> mmap.mmap:
+    """The consumer page of a pinned ring."""
+    ring = bpf.open_pinned(path)
+    try:
+        return page_of(ring)  # which has an fd of its own
+    finally:
+        os.close(ring)
+
+
 # ---- who holds it ----
 
 
@@ -192,7 +201,7 @@ def test_a_position_that_was_set_back(filler: Filler) -> None:
     """Nothing comes twice, and the sums hold."""
     path = f"{filler.at}/maps/lbl_events"
     tracker = LatencyTracker()
-    with stats.create_event_stream(path) as stream, page_of(bpf.open_pinned(path)) as page:
+    with stats.create_event_stream(path) as stream, pinned_page(path) as page:
         tracker.start(stream, None, "web")
         filler.fill(0, 100)
         stream.drain()
@@ -211,7 +220,7 @@ def test_what_another_program_took_is_counted(filler: Filler, odd: int) -> None:
     """Records of all sizes, without discarded ones; if all were counted, the sum holds."""
     path = f"{filler.at}/maps/lbl_events"
     tracker = LatencyTracker()
-    with stats.create_event_stream(path) as stream, page_of(bpf.open_pinned(path)) as page:
+    with stats.create_event_stream(path) as stream, pinned_page(path) as page:
         filler.fill(0, 30, odd)
         before = stream.stats()
         filler.fill(30, 20, odd)
@@ -231,12 +240,12 @@ def test_what_another_program_took_is_counted(filler: Filler, odd: int) -> None:
 def test_a_stream_begins_with_a_record(filler: Filler, odd: int) -> None:
     """What the kernel notes in each header tells a position within one: all is skipped then."""
     path = f"{filler.at}/maps/lbl_events"
-    with page_of(bpf.open_pinned(path)) as page, stats.create_event_stream(path) as stream:
+    with pinned_page(path) as page, stats.create_event_stream(path) as stream:
         filler.fill(0, 100, odd)
         fill, waiting = stream.stats().fill_bytes, stream.stats().in_ring
     lost = 0
     for at in range(0, fill, 8):
-        with page_of(bpf.open_pinned(path)) as page:
+        with pinned_page(path) as page:
             struct.pack_into("=Q", page, 0, at)
             with stats.create_event_stream(path) as stream:
                 now = stream.stats()
