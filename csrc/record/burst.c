@@ -55,10 +55,11 @@ static inline bool is_opened(uint64_t head, uint64_t created, uint64_t at, uint6
 }
 
 /* Decode the events from `from` on. */
-static void decode(struct lbl_burst *restrict burst, uint32_t from)
+static ALWAYS_INLINE void decode_from(struct lbl_burst *restrict burst, uint32_t from,
+				      bool has_horizon)
 {
 	uint64_t closed = lbl_burst_all(burst->n) & ~lbl_burst_all(from), opened = 0, older = 0;
-	uint64_t horizon = burst->horizon_ns, latest = burst->latest_ns;
+	uint64_t horizon = burst->horizon_ns, last = burst->last_ns;
 	const char *at = burst->first + from * (size_t)LBL_EVENT_STRIDE;
 	uint32_t n = burst->n, i;
 
@@ -74,19 +75,28 @@ static void decode(struct lbl_burst *restrict burst, uint32_t from)
 			closed &= ~(1ULL << i);
 			opened |= (uint64_t)is_opened(head, created, ended, horizon) << i;
 			ns = 0;
-		} else {
-			latest = created > latest ? created : latest;
-			if (unlikely(created < horizon))
-				older |= 1ULL << i;
+		} else if (unlikely(has_horizon && created < horizon)) {
+			older |= 1ULL << i;
 		}
+		if (!has_horizon)
+			last = ended > last ? ended : last;
 		memcpy(&burst->head[i], &head, sizeof(head));
 		burst->ns[i] = ns;
 		burst->bits[i] = lbl_bits(ns);
 	}
 	burst->closed |= closed;
 	burst->older |= older;
-	burst->latest_ns = latest;
+	burst->last_ns = last;
 	burst->opened |= opened;
+}
+
+/* A constant `has_horizon` leaves out what is not needed. */
+static void decode(struct lbl_burst *restrict burst, uint32_t from)
+{
+	if (burst->horizon_ns)
+		decode_from(burst, from, true);
+	else
+		decode_from(burst, from, false);
 }
 
 /* ---- finding the counters ---- */
@@ -472,7 +482,7 @@ static bool may_set_horizon(const struct lbl_shard *shard, const struct lbl_burs
 {
 	if (burst->opened || slow)
 		return true;
-	return burst->closed && !lbl_shared_pass(shard->shared, burst->latest_ns);
+	return burst->closed && !lbl_shared_pass(shard->shared, burst->last_ns);
 }
 
 void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t n)
@@ -484,7 +494,7 @@ void lbl_shard_record_burst(struct lbl_shard *shard, const void *first, uint32_t
 	burst.first = first;
 	burst.n = n;
 	burst.horizon_ns = is_set ? horizon : 0;
-	burst.closed = burst.older = burst.opened = burst.latest_ns = 0;
+	burst.closed = burst.older = burst.opened = burst.last_ns = 0;
 	slow = locate_all(shard, &burst);
 	if (unlikely(!is_set) && may_set_horizon(shard, &burst, slow))
 		slow = all;

@@ -68,15 +68,11 @@ AVX512 static inline __mmask8 are_closed(const struct columns *events, __m512i n
 	return _mm512_mask_cmplt_epu64_mask(closed, before, events->timestamp);
 }
 
-/* As is_opened() in burst.c. */
-AVX512 static inline __mmask8 are_opened(const struct columns *events, __m512i horizon)
+AVX512 static inline __mmask8 are_opened(const struct columns *events)
 {
 	__m512i differs = _mm512_xor_si512(events->word, _mm512_set1_epi64(LBL_OPENED));
-	__mmask8 opened = _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
-	__mmask8 untold = _mm512_testn_epi64_mask(events->created, events->created);
-	__m512i began = _mm512_mask_mov_epi64(events->created, untold, events->timestamp);
 
-	return _mm512_mask_cmpge_epu64_mask(opened, began, horizon);
+	return _mm512_testn_epi64_mask(differs, _mm512_set1_epi64(0xff));
 }
 
 /* As lbl_bits(). */
@@ -87,29 +83,74 @@ AVX512 static inline __m512i bits_of(__m512i ns)
 	return _mm512_castpd_si512(_mm512_cvtepi64_pd(more));
 }
 
-AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
+/* Decode the events from `i` on, opened ones whatever the horizon is. */
+AVX512 static inline struct columns decode_eight(struct lbl_burst *burst, uint32_t i)
 {
-	uint8_t *closed_sets = (uint8_t *)&burst->closed, *opened_sets = (uint8_t *)&burst->opened;
-	uint8_t *older_sets = (uint8_t *)&burst->older;
-	__m512i horizon = _mm512_set1_epi64((long long)burst->horizon_ns);
-	__m512i latest = _mm512_setzero_si512();
-	uint32_t n = burst->n & ~7U, i;
+	struct columns events = load_columns(burst->first + i * (size_t)LBL_EVENT_STRIDE);
+	__m512i ns = _mm512_sub_epi64(events.timestamp, events.created);
+	__mmask8 closed = are_closed(&events, ns);
+
+	ns = _mm512_maskz_mov_epi64(closed, ns);
+	_mm512_storeu_si512(&burst->ns[i], ns);
+	_mm512_storeu_si512(&burst->bits[i], bits_of(ns));
+	_mm512_storeu_si512(&burst->head[i], events.word);
+	((uint8_t *)&burst->closed)[i / 8] = closed;
+	((uint8_t *)&burst->opened)[i / 8] = are_opened(&events);
+	return events;
+}
+
+AVX512 static void decode_without_horizon(struct lbl_burst *burst, uint32_t n)
+{
+	__m512i last = _mm512_setzero_si512();
+	uint32_t i;
+
+	for (i = 0; i < n; i += 8)
+		last = _mm512_max_epu64(last, decode_eight(burst, i).timestamp);
+	burst->last_ns = _mm512_reduce_max_epu64(last);
+}
+
+/* Returns false if some of the connections may be older than the horizon. */
+AVX512 static bool decode_newer(struct lbl_burst *burst, uint32_t n)
+{
+	__m512i created = _mm512_set1_epi64(-1), timestamp = created;
+	uint32_t i;
 
 	for (i = 0; i < n; i += 8) {
-		struct columns events = load_columns(burst->first + i * (size_t)LBL_EVENT_STRIDE);
-		__m512i ns = _mm512_sub_epi64(events.timestamp, events.created);
-		__mmask8 closed = are_closed(&events, ns);
+		struct columns events = decode_eight(burst, i);
+		__m512i before = _mm512_sub_epi64(events.created, _mm512_set1_epi64(1));
 
-		ns = _mm512_maskz_mov_epi64(closed, ns);
-		_mm512_storeu_si512(&burst->ns[i], ns);
-		_mm512_storeu_si512(&burst->bits[i], bits_of(ns));
-		_mm512_storeu_si512(&burst->head[i], events.word);
-		closed_sets[i / 8] = closed;
-		older_sets[i / 8] = _mm512_mask_cmplt_epu64_mask(closed, events.created, horizon);
-		opened_sets[i / 8] = are_opened(&events, horizon);
-		latest = _mm512_mask_max_epu64(latest, closed, latest, events.created);
+		created = _mm512_min_epu64(created, before); /* the largest if it is not told */
+		timestamp = _mm512_min_epu64(timestamp, events.timestamp);
 	}
-	burst->latest_ns = _mm512_reduce_max_epu64(latest);
+	return _mm512_reduce_min_epu64(created) >= burst->horizon_ns - 1 &&
+	       _mm512_reduce_min_epu64(timestamp) >= burst->horizon_ns;
+}
+
+AVX512 static void decode_any(struct lbl_burst *burst, uint32_t n)
+{
+	__m512i horizon = _mm512_set1_epi64((long long)burst->horizon_ns);
+	uint8_t *closed = (uint8_t *)&burst->closed, *opened = (uint8_t *)&burst->opened;
+	uint32_t i;
+
+	for (i = 0; i < n; i += 8) {
+		struct columns events = decode_eight(burst, i);
+		__mmask8 untold = _mm512_testn_epi64_mask(events.created, events.created);
+		__m512i began = _mm512_mask_mov_epi64(events.created, untold, events.timestamp);
+		__mmask8 older = _mm512_cmplt_epu64_mask(began, horizon);
+
+		((uint8_t *)&burst->older)[i / 8] = closed[i / 8] & older;
+		opened[i / 8] &= (uint8_t)~older;
+	}
+}
+
+AVX512 uint32_t lbl_burst_decode_avx512(struct lbl_burst *burst)
+{
+	uint32_t n = burst->n & ~7U;
+
+	if (!burst->horizon_ns)
+		decode_without_horizon(burst, n);
+	else if (!decode_newer(burst, n))
+		decode_any(burst, n);
 	return n;
 }
 

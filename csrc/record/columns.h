@@ -26,13 +26,13 @@ struct lbl_burst_more {
  * valid lifetime, health probes excluded; `older`: those of them that began before the horizon;
  * `opened`: opened events of connections that began at the horizon or later. All others have the
  * lifetime 0, and events that are neither closed nor opened take the slow path, lbl_shard_record().
- * `latest_ns` is when the last of the closed ones began.
+ * `last_ns` is the latest end of the closed ones, told only if all are and there is no horizon.
  */
 struct lbl_burst {
 	const char *first;
 	uint32_t n;
 	uint64_t horizon_ns; /* 0 while it is not set */
-	uint64_t closed, older, opened, latest_ns;
+	uint64_t closed, older, opened, last_ns;
 	uint64_t ns[LBL_BURST_MAX] __attribute__((aligned(64)));
 	uint64_t bits[LBL_BURST_MAX]; /* lbl_bits() */
 	struct lbl_burst_head {

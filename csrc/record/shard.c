@@ -271,10 +271,10 @@ static uint64_t horizon_of(struct lbl_shard *shard, const struct lbl_decoded_eve
 			   uint64_t created_ns)
 {
 	uint64_t horizon = lbl_shard_horizon(shard), ended_ns = closed->event.timestamp_ns;
-	uint64_t began_ns = created_ns || !closed->has_client ? created_ns : ended_ns;
+	bool is_told = created_ns || closed->has_client;
 
-	if (!lbl_horizon_is_set(horizon) && began_ns && began_ns <= ended_ns &&
-	    !lbl_shared_pass(shard->shared, began_ns))
+	if (!lbl_horizon_is_set(horizon) && is_told && created_ns <= ended_ns &&
+	    !lbl_shared_pass(shard->shared, ended_ns))
 		horizon = lbl_shard_horizon(shard);
 	return horizon;
 }

@@ -16,7 +16,7 @@
  * as open: nobody may have seen it open. Since its opened and its closed event are told apart by the
  * same time, they agree whatever the horizon is. Until there is one, nothing is known to be open, and
  * what closes is passed: its opened event may still wait in another ring, so the horizon that comes
- * is beyond it.
+ * is not before its end.
  */
 #define LBL_HORIZON_UNSET (1ULL << 63) /* the next opened event sets it */
 #define LBL_HORIZON_ENDLESS UINT64_MAX /* no event sets it */
@@ -93,14 +93,14 @@ static inline void lbl_shared_settle_horizon(struct lbl_shared *shared, uint64_t
 }
 
 /*
- * Before a connection that began at `ns` counts as closed: the horizon, if it is unset, will be
- * beyond `ns`. Returns false if it has been set meanwhile.
+ * Before a connection that ended at `ns` counts as closed: the horizon, if it is unset, will not be
+ * before `ns`. Returns false if it has been set meanwhile.
  */
 static inline bool lbl_shared_pass(struct lbl_shared *shared, uint64_t ns)
 {
-	uint64_t known = READ_ONCE(&shared->horizon), earliest = LBL_HORIZON_UNSET + ns + 1;
+	uint64_t known = READ_ONCE(&shared->horizon), earliest = LBL_HORIZON_UNSET + ns;
 
-	if (ns >= LBL_HORIZON_UNSET - 2)
+	if (ns >= LBL_HORIZON_UNSET - 1)
 		earliest = LBL_HORIZON_UNSET;
 	while (!lbl_horizon_is_set(known)) {
 		if (known >= earliest || lbl_shared_replace_horizon(shared, &known, earliest))

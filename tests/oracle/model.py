@@ -107,10 +107,10 @@ class Shared:
             for row in chain.from_iterable(shard.rows.values() for shard in self.shards):
                 row.not_open += row.open
 
-    def pass_by(self, began: int) -> None:
-        """A connection that began then has closed."""
+    def pass_by(self, ended: int) -> None:
+        """A connection has closed then."""
         if self.horizon is None:
-            self.earliest = max(self.earliest, began + 1)
+            self.earliest = max(self.earliest, ended)
 
     def is_beyond(self, began: int) -> bool:
         """Whether a connection began before the horizon."""
@@ -170,9 +170,8 @@ class Shard:
             created = created or self.shared.births.pop(record.connection, 0) or 0
         if created:
             row.not_open -= self.shared.is_beyond(created)
-        began = created or (record.at if record.connection else 0)
-        if 0 < began <= record.at:
-            self.shared.pass_by(began)
+        if (created or record.connection) and created <= record.at:
+            self.shared.pass_by(record.at)
         if record.probe:
             row.probes += 1
             self.outcomes["ignored"] += 1
