@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 # An editable install is what we want, so no warning of it.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip install -q --disable-pip-version-check
 APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-dev python3-venv
-APT_TEST := prometheus nftables iptables clang-19 haproxy nginx libnginx-mod-stream
+APT_haproxy := haproxy
+APT_nginx := nginx libnginx-mod-stream
+APT_nft := nftables
+APT_TEST := prometheus $(APT_nft) iptables clang-19 $(APT_haproxy) $(APT_nginx)
 APT_LINT := clang-format
 APT_BENCH := haproxy g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
 	golang-github-prometheus-client-golang-dev
@@ -42,8 +45,11 @@ $(VENV)/.built: $(VENV)/.python setup.py $(wildcard csrc/*.py) $(OURS)
 	$(PIP) -e . --group test --group lint
 	touch $@
 
+# With a balancer that people know, as Debian has it: make demo WITH=haproxy, nginx or nft
+demo: APT += $(APT_$(WITH))
 demo: build
-	$(BIN)/lblatency demo
+	$(call install,$(APT))
+	$(BIN)/lblatency demo $(if $(WITH),--with $(WITH))
 
 test: APT += $(APT_TEST)
 test: build

@@ -1,4 +1,4 @@
-"""`lblatency demo`: measure real traffic through a balancer of our own."""
+"""`lblatency demo`: measure real traffic through a balancer of our own, or a well-known one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 HELP = "balance real traffic and measure it"
 EXAMPLES = """\
   lblatency demo                       a balancer, real traffic and a live table
-  lblatency demo --duration 10 --json  the same for a program to read
+  lblatency demo --with haproxy        the same through HAProxy, which knows nothing of it
+  lblatency demo --duration 10 --json  for a program to read
 """
 
 
@@ -28,6 +29,12 @@ def _seconds(text: str) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the duration, the form of the output, and the address of /metrics."""
     parser.add_argument(
+        "--with",
+        dest="way",
+        choices=("haproxy", "nginx", "nft"),
+        help="balance with this program, as Debian has it, not with a balancer of our own",
+    )
+    parser.add_argument(
         "--duration",
         type=_seconds,
         default=20.0,
@@ -36,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_flag(parser, listen(0, ": any port"))
-    parser.set_defaults(listen=("127.0.0.1", 0))
+    parser.set_defaults(way="ebpf", listen=("127.0.0.1", 0))
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo."""
     from ..demo.run import run  # its import takes longer than other commands run
 
-    return run(duration=options.duration, json=options.json, listen=options.listen)
+    return run(way=options.way, duration=options.duration, json=options.json, listen=options.listen)

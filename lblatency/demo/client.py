@@ -1,9 +1,7 @@
 """The clients: open connections at random moments and time each with their own clock.
 
-A lifetime runs from just before connect() to the end of the connection as the client sees it:
-after its close() where the server closed first (the balancer's end is the last ACK, which that
-close() brings about), or on the reset. One thread on non-blocking sockets, at real-time priority
-where that is allowed: it is a measuring device, and what delays it would count as an error.
+A connection runs from just before connect() to the end as the client sees it: after its close()
+where the server closed first, or on the reset. One thread on non-blocking sockets.
 
 The short times are too short for that; the client's kernel tells them: for connect, how long TCP
 waited for the SYN-ACK; for the first byte, when its packet arrived, less the time just before
@@ -12,9 +10,7 @@ connect().
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import os
+import itertools
 import random
 import select
 import socket
@@ -26,21 +22,27 @@ from dataclasses import dataclass
 from .kernel_clock import handshake_s, receive, stamp_arrivals
 from .plan import CONNECTIONS_PER_SECOND, PROXIES
 
-__all__ = ["ENDED_FIN", "ENDED_LOST", "ENDED_RST", "Client", "Ending", "unpack_endings"]
+__all__ = ["ENDED_FIN", "ENDED_LOST", "ENDED_RST", "TOKEN", "Client", "Ending", "unpack_endings"]
 
 ENDED_FIN, ENDED_RST, ENDED_LOST = 1, 2, 3
-_RECORD = struct.Struct("<BBddd")  # the fields of Ending
+TOKEN = struct.Struct("<Q")  # the request: the number of the connection, from 1
+_RECORD = struct.Struct("<QBBqqdd")  # the fields of Ending
 _MOST_OPEN = 512
 _LONGEST_NS = 10 * 10**9
 
 
 @dataclass(frozen=True)
 class Ending:
-    """One connection as its client saw it. `backend` is 0 if none answered."""
+    """One connection as its client saw it, by the monotonic clock.
 
+    `backend` is 0 if none answered; `first_byte_s` is since the start.
+    """
+
+    token: int
     backend: int
     how: int
-    lifetime_s: float
+    started_ns: int
+    ended_ns: int
     connect_s: float
     first_byte_s: float
 
@@ -55,12 +57,21 @@ def unpack_endings(report: bytes) -> list[Ending]:
 class _Connection:
     """A connection, and the moment just before it was opened by two clocks."""
 
-    __slots__ = ("_started_wall_ns", "backend", "connect_s", "first_byte_s", "socket", "started_ns")
+    __slots__ = (
+        "_started_wall_ns",
+        "backend",
+        "connect_s",
+        "first_byte_s",
+        "socket",
+        "started_ns",
+        "token",
+    )
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, token: int, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         stamp_arrivals(self.socket)
+        self.token = token
         self.backend = 0
         self.connect_s = self.first_byte_s = 0.0
         self._started_wall_ns = time.time_ns()  # as the kernel stamps arrivals
@@ -70,7 +81,7 @@ class _Connection:
     def request(self) -> None:
         """Note how long connecting took, and have the server begin."""
         self.connect_s = handshake_s(self.socket)
-        self.socket.send(b"?")
+        self.socket.send(TOKEN.pack(self.token))
 
     def read(self) -> None:
         """Read to the end of the connection; raises as recv() does, also if it has not come yet."""
@@ -91,15 +102,13 @@ class Client:
         self._epoll = select.epoll()
         self._epoll.register(sys.stdin, select.EPOLLIN)
         self._open: dict[int, _Connection] = {}
+        self._tokens = itertools.count(1)
         self._report = bytearray()
         self._stamping = socket.socket()  # keeps the kernel stamping while no connection is open
         stamp_arrivals(self._stamping)
 
     def run(self) -> bytes:
         """Open, time and await every connection, and give back one packed record of each."""
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-        gc.disable()
         while True:
             now = time.monotonic_ns()
             opening = now < self._stop_ns
@@ -125,7 +134,7 @@ class Client:
             if len(self._open) >= _MOST_OPEN:
                 continue
             (proxy,) = random.choices(PROXIES, [proxy.share for proxy in PROXIES])
-            connection = _Connection(proxy.vip, proxy.port)
+            connection = _Connection(next(self._tokens), proxy.vip, proxy.port)
             fd = connection.socket.fileno()
             self._open[fd] = connection
             self._epoll.register(fd, select.EPOLLOUT)
@@ -155,9 +164,11 @@ class Client:
         connection.socket.close()
         end_ns = time.monotonic_ns() if how == ENDED_FIN else reset_ns
         self._report += _RECORD.pack(
+            connection.token,
             connection.backend,
             how,
-            (end_ns - connection.started_ns) / 1e9,
+            connection.started_ns,
+            end_ns,
             connection.connect_s,
             connection.first_byte_s,
         )

@@ -1,16 +1,19 @@
-"""Measured percentiles against the clients' own clocks."""
+"""Measured percentiles against other clocks, which may leave a range."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "METRICS",
     "PERCENTILES",
     "BackendKey",
     "Comparison",
+    "Range",
     "compare",
+    "exactly",
     "nearest_rank",
     "worst_error",
 ]
@@ -18,10 +21,9 @@ __all__ = [
 BackendKey = tuple[str, str]  # proxy name, target
 
 _SHORT = {50: 0.0002, 95: 0.001, 99: 0.001}
-# How far the two clocks may be apart. The clients learn of an end when they are scheduled; when
-# the other packets came, their kernel tells.
+# How far a measured one may be outside of that range.
 _ALLOWED_S = {
-    "lifetime": {50: 0.002, 95: 0.002, 99: 0.002},
+    "lifetime": {50: 0.0005, 95: 0.0005, 99: 0.0005},
     "connect": _SHORT,
     "first_byte": _SHORT,
 }
@@ -35,6 +37,18 @@ def nearest_rank(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
 
 
+class Range(NamedTuple):
+    """The least and the most that a latency can have been, in seconds."""
+
+    least: float
+    most: float
+
+
+def exactly(seconds: float) -> Range:
+    """The range of a latency that is known."""
+    return Range(seconds, seconds)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One percentile of one latency of one backend, in seconds."""
@@ -43,40 +57,41 @@ class Comparison:
     backend: BackendKey
     percent: int
     measured: float
-    truth: float
+    truth: Range
 
     @property
     def error(self) -> float:
-        """How far apart they are, in seconds."""
-        return abs(self.measured - self.truth)
+        """How far the measured one is out of the range, in seconds."""
+        return max(0.0, self.truth.least - self.measured, self.measured - self.truth.most)
 
     @property
     def is_acceptable(self) -> bool:
         """Within what is allowed for the way between the clocks, plus 0.6 %, for the buckets."""
         allowed = _ALLOWED_S[self.metric][self.percent]
-        return self.error <= allowed + _ALLOWED_SHARE * self.truth
+        return self.error <= allowed + _ALLOWED_SHARE * self.truth.most
 
 
 def compare(
     metric: str,
     measured: Mapping[BackendKey, Mapping[str, float]],
-    truth: Mapping[BackendKey, Sequence[float]],
+    truth: Mapping[BackendKey, Sequence[Range]],
 ) -> list[Comparison]:
     """Compare every percentile of every backend known to both sides.
+
+    A percentile is between those of the least and of the most, whichever is whose.
 
     Args:
         metric: which latency.
         measured: `LatencyTracker.get_percentiles` of each backend.
-        truth: that latency by the clients' clocks, in seconds, in any order.
+        truth: that latency by the other clocks, in any order.
     """
     found = []
     for backend in sorted(measured.keys() & truth.keys()):
-        ordered = sorted(truth[backend])
-        for percent in PERCENTILES if ordered else ():
+        ends = [sorted(end) for end in zip(*truth[backend], strict=True)]
+        for percent in PERCENTILES if ends else ():
             value = measured[backend][f"p{percent}"]
-            found.append(
-                Comparison(metric, backend, percent, value, nearest_rank(ordered, percent))
-            )
+            within = Range(*(nearest_rank(ordered, percent) for ordered in ends))
+            found.append(Comparison(metric, backend, percent, value, within))
     return found
 
 

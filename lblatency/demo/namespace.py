@@ -1,13 +1,15 @@
-"""The two system calls that Python 3.11 does not wrap: a network of one's own, and its end."""
+"""System calls that Python 3.11 does not wrap: networks, and the end of a process's parent."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["die_with_parent", "enter_new_network", "set_sysctls"]
+__all__ = ["die_with_parent", "enter_new_network", "inside_network_of", "set_sysctls"]
 
 _CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
@@ -28,6 +30,20 @@ def die_with_parent() -> None:
 def enter_new_network() -> None:
     """Move into a new network namespace, without a name: it goes when its last process goes."""
     _check(_libc.unshare(_CLONE_NEWNET), "unshare(CLONE_NEWNET)")
+
+
+@contextmanager
+def inside_network_of(pid: int) -> Iterator[None]:
+    """Have this thread in the network namespace of a process; sockets that it opens stay there."""
+    with (
+        Path("/proc/thread-self/ns/net").open("rb") as home,
+        Path(f"/proc/{pid}/ns/net").open("rb") as there,
+    ):
+        _check(_libc.setns(there.fileno(), _CLONE_NEWNET), f"setns to that of process {pid}")
+        try:
+            yield
+        finally:
+            _check(_libc.setns(home.fileno(), _CLONE_NEWNET), "setns back")
 
 
 def set_sysctls(settings: dict[str, int]) -> None:

@@ -14,6 +14,8 @@ __all__ = [
     "Proxy",
     "Service",
     "backend_numbered",
+    "backend_rules",
+    "backends_of",
 ]
 
 CONNECTIONS_PER_SECOND = 320.0
@@ -120,3 +122,13 @@ def backend_numbered(number: int) -> Backend:
         if backend.number == number:
             return backend
     raise KeyError(number)
+
+
+def backends_of(proxy: Proxy) -> list[Backend]:
+    """The backends behind a proxy."""
+    return [backend for backend in BACKENDS if backend.proxy == proxy]
+
+
+def backend_rules() -> list[str]:
+    """What a source is to follow, as it takes it: all backends, with the names of their proxies."""
+    return [f"{backend.target}={backend.proxy.name}" for backend in BACKENDS]

@@ -1,49 +1,39 @@
-"""The real thing: TCP through an eBPF load balancer in network namespaces of our own."""
+"""The real thing: TCP through a load balancer in network namespaces of our own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
-from ..stats import create_event_stream
-from .balancer import NatBalancer
-from .client import ENDED_LOST, unpack_endings
-from .plan import BACKENDS, PROXIES, backend_numbered
+from .client import ENDED_LOST, Ending, unpack_endings
+from .compare import Range, exactly
+from .plan import BACKENDS, Backend
+from .server import Served, unpack_served
 from .source import TrafficSource, Truth
-from .topology import CLIENT_INTERFACE, Topology
+from .topology import Topology
+from .ways import WAYS
+from .worker import DemoError
 
-__all__ = ["EbpfSource"]
+__all__ = ["RealSource"]
 
 _REPORT_S = 5.0
-_MOST_CONNECTIONS = 4096  # many times what the clients have open
 
 
-class EbpfSource(TrafficSource):
-    """Loads the balancer, builds the networks and puts the one into the other.
+class RealSource(TrafficSource):
+    """Builds the networks, puts a balancer between them, and follows its connections.
 
     Raises:
-        BpfError: the kernel does not let the balancer in.
-        DemoError: the networks could not be made.
+        BpfError: the kernel does not let the balancer or the source in.
+        DemoError: the networks could not be made, or the balancer did not start.
     """
 
-    name = "ebpf"
-
-    def __init__(self, duration: float) -> None:
+    def __init__(self, way: str, duration: float) -> None:
+        self.name = way
+        self._is_proxy = WAYS[way].is_proxy
         with ExitStack() as stack:
-            self._balancer = stack.enter_context(NatBalancer(max_connections=_MOST_CONNECTIONS))
             self._topology = stack.enter_context(Topology(BACKENDS, duration))
-            for proxy in PROXIES:
-                backends = [
-                    (backend.number, backend.target, backend.weight)
-                    for backend in BACKENDS
-                    if backend.proxy == proxy
-                ]
-                self._balancer.add_listener(proxy.number, proxy.vip, proxy.port, "tcp", backends)
-            with Path(f"/proc/{self._topology.balancer.pid}/ns/net").open("rb") as namespace:
-                self._balancer.attach(CLIENT_INTERFACE, namespace.fileno())
-            self.stream = create_event_stream(
-                self._balancer.ring_fd, counters=self._balancer.counters_fd
-            )
+            self._source = stack.enter_context(WAYS[way].open(self._topology.balancer))
+            self.stream = self._source.stream
             self._stack = stack.pop_all()
 
     def start(self) -> None:
@@ -51,8 +41,15 @@ class EbpfSource(TrafficSource):
         self._topology.clients.go()
 
     def tick(self) -> None:
-        """Let the balancer look for connections that ended without a packet."""
-        self._balancer.sweep()
+        """Do the regular work of what follows the connections.
+
+        Raises:
+            DemoError: the balancer has ended.
+        """
+        balancer = self._topology.balancer
+        if balancer.has_ended():
+            raise DemoError(f"the balancer has ended: {balancer.last_words() or 'without a word'}")
+        self._source.tick()
 
     def finish(self) -> None:
         """Let the clients open no more connections."""
@@ -63,21 +60,46 @@ class EbpfSource(TrafficSource):
         return self._topology.clients.has_output()
 
     def truth(self) -> Truth:
-        """What the clients' own clocks say."""
+        """What the clients' and the backends' own clocks say."""
+        endings = unpack_endings(self._topology.clients.read_all(_REPORT_S))
+        found = {served.token: (backend, served) for backend, served in self._served()}
         truth = Truth()
-        for ending in unpack_endings(self._topology.clients.read_all(_REPORT_S)):
-            if ending.how == ENDED_LOST or not ending.backend:
+        for ending in endings:
+            known = found.get(ending.token)
+            if ending.how == ENDED_LOST or known is None:
                 truth.lost += 1
             else:
-                truth.add(
-                    backend_numbered(ending.backend),
-                    lifetime=ending.lifetime_s,
-                    connect=ending.connect_s,
-                    first_byte=ending.first_byte_s,
-                )
+                self._add(truth, ending, *known)
         return truth
 
+    def _served(self) -> Iterator[tuple[Backend, Served]]:
+        """What each backend had."""
+        for backend in BACKENDS:
+            server = self._topology.servers[backend.number]
+            server.finish()
+            for served in unpack_served(server.read_all(_REPORT_S)):
+                yield backend, served
+
+    def _add(self, truth: Truth, ending: Ending, backend: Backend, served: Served) -> None:
+        """What both ends allow for the connection to the backend, which both clocks enclose.
+
+        How long connecting took is told by the TCP of an end of that very connection.
+        """
+        started_ns, accepted_ns = ending.started_ns, served.accepted_ns
+        ended_ns = ending.ended_ns if served.was_reset else served.ended_ns
+        longest_s = (ended_ns - started_ns) / 1e9
+        truth.add(
+            backend,
+            lifetime=Range((served.ending_ns - accepted_ns) / 1e9, longest_s),
+            connect=exactly(served.handshake_s if self._is_proxy else ending.connect_s),
+            first_byte=Range(
+                (served.answered_ns - accepted_ns) / 1e9,
+                # A proxy may drop the answer when the backend resets.
+                ending.first_byte_s if ending.backend else longest_s,
+            ),
+            resets=served.was_reset,
+        )
+
     def close(self) -> None:
-        """Unload the balancer and end the workers, their namespaces with them."""
-        super().close()
+        """Take down what follows the connections, then the balancer and the networks."""
         self._stack.close()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..buckets import LIFETIME
-from .compare import METRICS, PERCENTILES, Comparison, worst_error
+from .compare import METRICS, PERCENTILES, BackendKey, Comparison, worst_error
 from .table import Row, backend_table, comparison_table, in_words
 
-__all__ = ["Report"]
+__all__ = ["Expected", "Report"]
 
 _SUMS = (  # of the tracker's event counts
     ("produced", ("received", "dropped", "in_ring")),
@@ -18,27 +19,71 @@ _SUMS = (  # of the tracker's event counts
     ("closed", ("recorded", "unmatched", "rejected", "ignored")),
 )
 _FIGURES = ("p50", "p95", "p99", "mean")
-_HEADINGS = {
-    "ebpf": "Real TCP connections through an eBPF load balancer, from its own events",
-    "simulated": "SIMULATED: drawn at random, through the same engine; nothing was measured",
+
+
+class _Words(NamedTuple):
+    """What is said of a source: what was done, the other clocks' columns, and whose they are."""
+
+    heading: str
+    clocks: tuple[str, ...]
+    note: str
+
+
+_BY_CLIENTS = "connect by the clients' TCP"
+_BY_BACKENDS = "connect by the backends' TCP"
+_BOTH_ENDS = ("least", "most")
+_NOTE = "least, most: what both ends' clocks allow; {}, which is one value"
+_WORDS = {
+    "ebpf": _Words(
+        "Real TCP connections through an eBPF load balancer, from its own events",
+        _BOTH_ENDS,
+        _NOTE.format(_BY_CLIENTS),
+    ),
+    "haproxy": _Words(
+        "Real TCP connections through HAProxy, from its sockets",
+        _BOTH_ENDS,
+        _NOTE.format(_BY_BACKENDS),
+    ),
+    "nginx": _Words(
+        "Real TCP connections through nginx, from its sockets",
+        _BOTH_ENDS,
+        _NOTE.format(_BY_BACKENDS),
+    ),
+    "nft": _Words(
+        "Real TCP connections through nftables, from their packets",
+        _BOTH_ENDS,
+        _NOTE.format(_BY_CLIENTS),
+    ),
+    "simulated": _Words(
+        "SIMULATED: drawn at random, through the same engine; nothing was measured",
+        ("drawn",),
+        "drawn: what the events were made of",
+    ),
 }
-_CLOCKS = {"ebpf": "clients", "simulated": "drawn"}
-_NOTES = {
-    "ebpf": "clients: lifetime by their process, connect by TCP, first byte by its arrival",
-    "simulated": "drawn: what the events were made of",
-}
+
+
+class Expected(NamedTuple):
+    """What the other clocks' owners counted of a backend: all connections, and those reset."""
+
+    connections: int
+    resets: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a run. `source` is `ebpf` or `simulated`."""
+    """The result of a run. `source` is a way to balance, or `simulated`."""
 
     source: str
     rows: Sequence[Row]
     events: Mapping[str, int]
     comparisons: Sequence[Comparison]
-    connections: int  # that ended as they should, by the clients' count
+    expected: Mapping[BackendKey, Expected]  # of the connections that ended as they should
     lost: int
+
+    @property
+    def connections(self) -> int:
+        """How many connections ended as they should."""
+        return sum(each.connections for each in self.expected.values())
 
     def problems(self) -> list[str]:
         """What does not add up, one sentence each."""
@@ -56,6 +101,16 @@ class Report:
                 found.append(
                     f"{recorded} connections were recorded, the {in_words(metric)} of {count}"
                 )
+        for row in self.rows:
+            expected = self.expected[row.backend]
+            found += [
+                f"{row.proxy} {row.target}: {theirs} {name} by its own count, {ours} by ours"
+                for name, theirs, ours in (
+                    ("connections", expected.connections, row.closed),
+                    ("resets", expected.resets, row.resets),
+                )
+                if ours != theirs
+            ]
         if self.lost:
             found.append(f"{self.lost} connections failed")
         if not self.comparisons:
@@ -103,12 +158,12 @@ class Report:
         closes = all(self._closes(*one) for one in _SUMS)
         return "\n".join(
             [
-                _HEADINGS[self.source],
+                _WORDS[self.source].heading,
                 "",
                 *backend_table(self.rows),
                 "",
-                *comparison_table(self.comparisons, _CLOCKS[self.source]),
-                _NOTES[self.source],
+                *comparison_table(self.comparisons, _WORDS[self.source].clocks),
+                _WORDS[self.source].note,
                 "",
                 *(self._sum(*one) for one in _SUMS),
                 f"{self.connections} connections ended."

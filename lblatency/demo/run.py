@@ -11,12 +11,14 @@ from ..check import missing_capabilities
 from ..errors import BpfError, LatencyError
 from ..tracker import LatencyTracker
 from .compare import METRICS, compare
-from .plan import BACKENDS, PROXIES
-from .real import EbpfSource
-from .report import Report
+from .plan import BACKENDS
+from .programs import find_program
+from .real import RealSource
+from .report import Expected, Report
 from .simulate import SimulatedSource
 from .source import TrafficSource, Truth
 from .table import LiveTable, Row, backend_table
+from .ways import OWN_WAY, WAYS
 from .worker import DemoError
 
 __all__ = ["run"]
@@ -27,11 +29,17 @@ _SETTLE_S = 2.0
 
 
 def run(
-    *, duration: float = 20.0, json: bool = False, listen: tuple[str, int] = ("127.0.0.1", 0)
+    *,
+    way: str = OWN_WAY,
+    duration: float = 20.0,
+    json: bool = False,
+    listen: tuple[str, int] = ("127.0.0.1", 0),
 ) -> int:
     """Run the demo and print what it measured.
 
     Args:
+        way: of `WAYS`, who balances the connections. Only where it is our own balancer, which does
+            not run here, the connections are simulated.
         duration: seconds for which connections are opened.
         json: print one JSON object, and nothing else, on standard output.
         listen: address and port of /metrics; port 0 takes a free one.
@@ -40,7 +48,7 @@ def run(
         The exit code: 0 if the measured values and the loss accounting add up, else 1.
     """
     try:
-        with HeldSignals() as signals, _open_source(duration) as source:
+        with HeldSignals() as signals, _open_source(way, duration) as source:
             report = _observe(source, signals, duration, listen, is_live=not json)
     except (LatencyError, OSError) as error:
         _tell(f"the demo failed: {error}")
@@ -55,17 +63,18 @@ def _tell(notice: str) -> None:
     print(f"lblatency: {notice}", file=sys.stderr, flush=True)
 
 
-def _open_source(duration: float) -> TrafficSource:
-    """The real source, or the simulated one and why."""
-    missing = missing_capabilities()
-    if missing:
-        obstacle = f"missing {', '.join(missing)}; run as root to see the real thing"
-    else:
-        try:
-            return EbpfSource(duration)
-        except (BpfError, DemoError) as error:
-            obstacle = str(error)
-    _tell(f"no eBPF here: {obstacle}")
+def _open_source(way: str, duration: float) -> TrafficSource:
+    """The real source; or for our own balancer the simulated one, and why."""
+    for needed in WAYS[way].needs:
+        find_program(needed)
+    try:
+        if missing := missing_capabilities():
+            raise DemoError(f"missing {', '.join(missing)}; run as root to see the real thing")
+        return RealSource(way, duration)
+    except (BpfError, DemoError) as error:
+        if way != OWN_WAY:
+            raise
+        _tell(f"no eBPF here: {error}")
     _tell("SIMULATED: the events below are drawn at random, no connection is made")
     return SimulatedSource(duration)
 
@@ -80,7 +89,7 @@ def _observe(
 ) -> Report:
     """Measure until all connections have ended."""
     tracker = LatencyTracker(metrics=METRICS)
-    tracker.start(source.stream, None, "demo", proxies={one.number: one.name for one in PROXIES})
+    tracker.start(source.stream, None, "demo")
     try:
         with serve_metrics(tracker, listen) as url:
             _tell(f"metrics at {url}")
@@ -122,7 +131,7 @@ def _settle(source: TrafficSource, tracker: LatencyTracker, truth: Truth) -> Non
     while True:
         source.stream.drain()
         recorded = _event_counts(tracker)["recorded"]
-        if recorded >= truth.connections or time.monotonic() > deadline:
+        if recorded >= truth.all_connections or time.monotonic() > deadline:
             return
         time.sleep(0.01)
 
@@ -158,14 +167,17 @@ def _report(name: str, tracker: LatencyTracker, truth: Truth) -> Report:
     rows = _rows(tracker)
     comparisons = []
     for metric in METRICS:
-        measured = {(row.proxy, row.target): row.measured[metric] for row in rows}
+        measured = {row.backend: row.measured[metric] for row in rows}
         known = {backend: values for backend, values in measured.items() if values}
-        comparisons += compare(metric, known, truth.seconds[metric])
+        comparisons += compare(metric, known, truth.latencies[metric])
     return Report(
         source=name,
         rows=rows,
         events=_event_counts(tracker),
         comparisons=comparisons,
-        connections=truth.connections,
+        expected={
+            row.backend: Expected(truth.connections(row.backend), truth.resets[row.backend])
+            for row in rows
+        },
         lost=truth.lost,
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..event import Event
 from ..stats import MemoryRing, create_event_stream
-from .plan import BACKENDS, CONNECTIONS_PER_SECOND, PROXIES, Backend
+from .compare import exactly
+from .plan import CONNECTIONS_PER_SECOND, PROXIES, Backend, backends_of
 from .source import TrafficSource, Truth
 
 __all__ = ["SimulatedSource"]
@@ -39,6 +40,7 @@ class SimulatedSource(TrafficSource):
     def __init__(self, duration: float) -> None:
         self._ring = MemoryRing(_RING_BYTES)
         self.stream = create_event_stream(self._ring)
+        self.stream.proxies = {proxy.number: proxy.name for proxy in PROXIES}
         self._duration_ns = int(duration * 1e9)
         self._next_ns = self._stop_ns = 0
         self._open: list[_Connection] = []
@@ -60,7 +62,7 @@ class SimulatedSource(TrafficSource):
 
     def _open_one(self, created_ns: int) -> None:
         (proxy,) = random.choices(PROXIES, [proxy.share for proxy in PROXIES])
-        candidates = [backend for backend in BACKENDS if backend.proxy == proxy]
+        candidates = backends_of(proxy)
         (backend,) = random.choices(candidates, [backend.weight for backend in candidates])
         connect_s = random.triangular(*_CONNECT_S)
         service = backend.draw()
@@ -88,9 +90,10 @@ class SimulatedSource(TrafficSource):
             )
             self._truth.add(
                 ended.backend,
-                lifetime=(ended.closed_ns - ended.created_ns) / 1e9,
-                connect=ended.connect_s,
-                first_byte=ended.first_byte_s,
+                lifetime=exactly((ended.closed_ns - ended.created_ns) / 1e9),
+                connect=exactly(ended.connect_s),
+                first_byte=exactly(ended.first_byte_s),
+                resets=ended.resets,
             )
 
     def _produce(self, kind: str, connection: _Connection, **rest: Any) -> None:

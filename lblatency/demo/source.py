@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from ..sources import Source
-from .compare import METRICS, BackendKey
+from .compare import METRICS, BackendKey, Range
 from .plan import Backend
 
 __all__ = ["TrafficSource", "Truth"]
@@ -16,30 +15,38 @@ __all__ = ["TrafficSource", "Truth"]
 
 @dataclass
 class Truth:
-    """Latencies that were not measured by lblatency, and how many connections failed."""
+    """What lblatency did not measure: latencies, resets, and how many connections failed."""
 
-    seconds: dict[str, defaultdict[BackendKey, list[float]]] = field(
+    latencies: dict[str, defaultdict[BackendKey, list[Range]]] = field(
         default_factory=lambda: {metric: defaultdict(list) for metric in METRICS}
     )
+    resets: Counter[BackendKey] = field(default_factory=Counter)
     lost: int = 0
 
-    def add(self, backend: Backend, *, lifetime: float, connect: float, first_byte: float) -> None:
-        """Add a connection that ended as it should; seconds."""
+    def add(
+        self, backend: Backend, *, lifetime: Range, connect: Range, first_byte: Range, resets: bool
+    ) -> None:
+        """Add a connection that ended as it should."""
         key = (backend.proxy.name, backend.target)
-        self.seconds["lifetime"][key].append(lifetime)
-        self.seconds["connect"][key].append(connect)
-        self.seconds["first_byte"][key].append(first_byte)
+        self.latencies["lifetime"][key].append(lifetime)
+        self.latencies["connect"][key].append(connect)
+        self.latencies["first_byte"][key].append(first_byte)
+        self.resets[key] += resets
+
+    def connections(self, backend: BackendKey) -> int:
+        """How many of a backend ended as they should."""
+        return len(self.latencies["lifetime"][backend])
 
     @property
-    def connections(self) -> int:
-        """How many connections ended as they should."""
-        return sum(map(len, self.seconds["lifetime"].values()))
+    def all_connections(self) -> int:
+        """How many ended as they should."""
+        return sum(map(len, self.latencies["lifetime"].values()))
 
 
 class TrafficSource(Source):
     """A source that makes its connections itself: real ones, or simulated ones."""
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def start(self) -> None:

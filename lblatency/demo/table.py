@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from .compare import METRICS, PERCENTILES, Comparison, worst_error
+from .compare import METRICS, PERCENTILES, BackendKey, Comparison, worst_error
 
 __all__ = [
     "LiveTable",
@@ -37,6 +37,11 @@ class Row:
     open: int
     resets: int
     measured: Mapping[str, Mapping[str, float] | None]
+
+    @property
+    def backend(self) -> BackendKey:
+        """Which one it is."""
+        return (self.proxy, self.target)
 
     def value(self, metric: str, name: str) -> float | None:
         """One of `p50`, `p95`, `p99` and `mean`, in seconds."""
@@ -68,6 +73,7 @@ def _aligned(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     left: int,
+    gap: str = _GAP,
 ) -> list[str]:
     """Lines with columns as wide as their widest cell.
 
@@ -76,6 +82,7 @@ def _aligned(
         header: a name per column.
         rows: the cells.
         left: how many columns are flush left, within the first group; the others are flush right.
+        gap: between the columns of a group.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     padded = [
@@ -90,7 +97,7 @@ def _aligned(
     first = 0
     for title, columns in groups:
         for line, cells in zip(lines, padded, strict=True):
-            line.append("  ".join(cells[first : first + columns]))
+            line.append(gap.join(cells[first : first + columns]))
         width = len(lines[0][-1])
         titles.append(title.rjust(width) if first else title.ljust(width))
         first += columns
@@ -115,19 +122,19 @@ def backend_table(rows: Sequence[Row]) -> list[str]:
     return _aligned([("times in ms", len(counts)), *groups], header, cells, left=1)
 
 
-def _compared(one: Comparison | None) -> list[str]:
-    values = (one.measured, one.truth) if one else (None, None)
-    return [milliseconds(value) for value in values]
+def _compared(one: Comparison | None, clocks: Sequence[str]) -> list[str]:
+    values = (one.measured, *one.truth) if one else (None,) * 3
+    return [milliseconds(value) for value in values[: 1 + len(clocks)]]
 
 
-def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]:
-    """What we measured and the other clock's, a line per backend and percentile.
+def comparison_table(comparisons: Sequence[Comparison], clocks: Sequence[str]) -> list[str]:
+    """What we measured and what other clocks say, a line per backend and percentile.
 
     The last lines tell the largest differences.
 
     Args:
         comparisons: in the order of the backends to be shown; dashes stand for missing ones.
-        clock: whose the other one is.
+        clocks: the names of what they say: the least and the most, or the least alone.
     """
     found = {(one.backend, one.percent, one.metric): one for one in comparisons}
     backends = dict.fromkeys(one.backend for one in comparisons)
@@ -138,7 +145,7 @@ def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]
             *(
                 cell
                 for metric in METRICS
-                for cell in _compared(found.get((backend, percent, metric)))
+                for cell in _compared(found.get((backend, percent, metric)), clocks)
             ),
         ]
         for percent in PERCENTILES
@@ -151,15 +158,18 @@ def comparison_table(comparisons: Sequence[Comparison], clock: str) -> list[str]
             *(
                 cell
                 for metric in METRICS
-                for cell in ("", milliseconds(worst_error(comparisons, metric, percent)))
+                for cell in (
+                    *("" for _ in clocks),
+                    milliseconds(worst_error(comparisons, metric, percent)),
+                )
             ),
         ]
         for percent in PERCENTILES
     ]
-    columns = ("ours", clock)
+    columns = ("ours", *clocks)
     groups = [(in_words(metric), len(columns)) for metric in METRICS]
     header = ("backend", "", *columns * len(METRICS))
-    return _aligned([("times in ms", 2), *groups], header, [*lines, *worst], left=2)
+    return _aligned([("times in ms", 2), *groups], header, [*lines, *worst], left=2, gap=" ")
 
 
 class LiveTable:

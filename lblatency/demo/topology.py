@@ -2,6 +2,7 @@
 
 No namespace has a name: each lives in a worker process and ends with it. Network 0 joins the
 clients to the balancer, network N the backend numbered N; the balancer is .1, the other end .2.
+The proxies' addresses are the balancer's, too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import subprocess
 from collections.abc import Sequence
 
 from .._closing import Closing
-from .plan import Backend
+from .plan import PROXIES, Backend
 from .worker import DemoError, Worker
 
-__all__ = ["CLIENT_INTERFACE", "Topology"]
+__all__ = ["BACKEND_INTERFACE", "CLIENT_INTERFACE", "Topology", "run_inside"]
 
 CLIENT_INTERFACE = "clients"  # the balancer's side
-_IP_S = 15.0
+BACKEND_INTERFACE = "backend"  # likewise; the backend's number follows
+_RUN_S = 15.0
 
 
 class Topology(Closing):
@@ -27,11 +29,11 @@ class Topology(Closing):
         try:
             self.clients = self._worker("client", str(duration))
             self.balancer = self._worker("balancer")
-            servers = {
+            self.servers = {
                 backend.number: self._worker("server", str(backend.number)) for backend in backends
             }
-            self._connect(servers)
-            _start(list(servers.values()))
+            self._connect(self.servers)
+            _start(list(self.servers.values()))
         except BaseException:
             self.close()
             raise
@@ -44,9 +46,10 @@ class Topology(Closing):
     def _connect(self, servers: dict[int, Worker]) -> None:
         for worker in (self.clients, self.balancer, *servers.values()):
             worker.wait_for("ready")
-        lines = ["link set lo up", *_balancer_end(CLIENT_INTERFACE, 0, self.clients)]
+        lines = ["link set lo up", *(f"addr add {proxy.vip} dev lo" for proxy in PROXIES)]
+        lines += _balancer_end(CLIENT_INTERFACE, 0, self.clients)
         for number, server in servers.items():
-            lines += _balancer_end(f"backend{number}", number, server)
+            lines += _balancer_end(f"{BACKEND_INTERFACE}{number}", number, server)
         _ip(self.balancer, lines)
         _ip(self.clients, _far_end(0))
         for number, server in servers.items():
@@ -90,12 +93,18 @@ def _far_end(network: int) -> list[str]:
 
 
 def _ip(worker: Worker, lines: list[str]) -> None:
-    """Run `ip` commands in the worker's network namespace."""
-    command = ["nsenter", f"--net=/proc/{worker.pid}/ns/net", "ip", "-batch", "-"]
-    text = "\n".join(lines) + "\n"
+    run_inside(worker, ["ip", "-batch", "-"], "\n".join(lines) + "\n")
+
+
+def run_inside(worker: Worker, command: list[str], text: str) -> None:
+    """Run a command that reads text, in the worker's network namespace."""
+    command = ["nsenter", f"--net=/proc/{worker.pid}/ns/net", *command]
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_IP_S)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_RUN_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DemoError(f"cannot run {' '.join(command)}: {error}") from error
     if done.returncode:
-        raise DemoError(f"ip failed in the namespace of {worker.role}: {done.stderr.strip()}")
+        raise DemoError(
+            f"{' '.join(command[2:])} failed in the namespace of {worker.role}:"
+            f" {done.stderr.strip()}"
+        )

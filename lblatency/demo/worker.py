@@ -28,6 +28,7 @@ class Worker:
     def __init__(self, *role: str) -> None:
         self.role = " ".join(role)
         self._output = bytearray()
+        self._is_program = False
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lblatency.demo.traffic", *role],
             stdin=subprocess.PIPE,
@@ -48,6 +49,25 @@ class Worker:
     def go(self) -> None:
         """Tell it to do its part."""
         self._stdin.write(b"g")
+
+    def become(self, program: str, *arguments: str) -> None:
+        """Have it run that program in its place: the same process in the same namespace.
+
+        What the program says counts as the worker's output.
+        """
+        self._is_program = True
+        self._stdin.write(b"g" + "\0".join((program, *arguments)).encode())
+
+    def has_ended(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """The last line that it wrote so far; "" if none."""
+        while self._read(0):
+            pass
+        lines = self._output.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def finish(self) -> None:
         """Tell it to stop: a client opens no more connections, all others end."""
@@ -90,6 +110,8 @@ class Worker:
     def close(self) -> None:
         """End it, by force if it does not end by itself. Legal more than once."""
         self.finish()
+        if self._is_program:
+            self._process.kill()  # it knows nothing of our pipe
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
