@@ -71,7 +71,7 @@ def _become(command: bytes) -> None:
         os.setsid()
         os.dup2(1, 2)
         arguments = command.split(b"\0")
-        os.execv(arguments[0], arguments)  # noqa: S606: of our own
+        os.execv(arguments[0], arguments)  # noqa: S606
 
 
 if __name__ == "__main__":
