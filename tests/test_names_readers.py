@@ -176,7 +176,9 @@ def test_a_peer_that_hangs_up(make: Callable[[str], Reader]) -> None:
 )
 def test_a_place_that_is_no_socket(place: str) -> None:
     """It is an error in words."""
-    with pytest.raises((LatencyError, ValueError), match=r"no HAProxy answers there|neither a path"):
+    with pytest.raises(
+        (LatencyError, ValueError), match=r"no HAProxy answers there|neither a path"
+    ):
         list(HAProxy(place).read(soon()))
 
 
