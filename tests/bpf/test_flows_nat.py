@@ -200,6 +200,7 @@ def test_datagrams_last_from_the_first_to_the_last(
             assert last.holds(event.timestamp_ns)
 
 
+@pytest.mark.campaign
 def test_a_burst_of_short_connections_is_counted_exactly(nat: Topology, followed: Followed) -> None:
     """5,000 one after the other, as fast as they go: each once, at its backend, in its time."""
     ended = []
@@ -217,6 +218,7 @@ def test_a_burst_of_short_connections_is_counted_exactly(nat: Topology, followed
     assert followed.counts() == {}
 
 
+@pytest.mark.campaign
 def test_many_open_at_once_are_none_lost_and_none_early(nat: Topology, followed: Followed) -> None:
     """2,000 connections are open together, then end together."""
     count = 2_000

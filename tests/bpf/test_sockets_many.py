@@ -39,6 +39,7 @@ print("closed", flush=True)
 """
 
 
+@pytest.mark.campaign
 def test_fifty_thousand_open_connections_are_all_there_until_they_end() -> None:
     """None is lost and none ends early; each end has its lifetime."""
     name, total = f"many-{os.getpid()}", PROCESSES * EACH
