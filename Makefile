@@ -51,7 +51,7 @@ demo: build
 	$(call install,$(APT))
 	$(BIN)/lblatency demo $(if $(WITH),--with $(WITH))
 
-test: APT += $(APT_TEST)
+test campaign: APT += $(APT_TEST)
 test: build
 	$(call install,$(APT))
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
