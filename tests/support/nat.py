@@ -35,6 +35,17 @@ def _nftables() -> str:
     )
 
 
+def end_without_time_wait(topology: Topology) -> None:
+    """Let backends forget a connection as it ends: no ACK of its time answers a later SYN.
+
+    NAT comes from the same port to the same backend as a connection before, if a client's port is
+    used again or masquerading takes one at random. A backend that is in TIME_WAIT for it may send
+    an ACK of that time. The client resets it, so NAT forgets its choice, and the client's next SYN
+    may go to the other backend. That is a failed connect, and real, but no test's subject.
+    """
+    topology.backend.run("sysctl -qw net.ipv4.tcp_max_tw_buckets=0")
+
+
 @contextmanager
 def nftables(topology: Topology) -> Iterator[None]:
     """Each connection to the VIP goes to one of two backends, in turn."""
@@ -79,14 +90,8 @@ def _chains(version: int) -> str:
 
 @contextmanager
 def kube_proxy(topology: Topology) -> Iterator[None]:
-    """The same with kube-proxy's chains: at random, and with the balancer's address as client.
-
-    Masquerading takes ports at random, also one for which the backend is in TIME_WAIT; what then
-    fails is real, but no test's subject. So there is no TIME_WAIT.
-    """
+    """The same with kube-proxy's chains: at random, and with the balancer's address as client."""
     commands = {4: "iptables", 6: "ip6tables"}
-    buckets = topology.backend.run("sysctl -n net.ipv4.tcp_max_tw_buckets")
-    topology.backend.run("sysctl -qw net.ipv4.tcp_max_tw_buckets=0")
     try:
         for version, command in commands.items():
             topology.balancer.run(f"{command}-restore", stdin=_chains(version))
@@ -95,7 +100,6 @@ def kube_proxy(topology: Topology) -> Iterator[None]:
         for command in commands.values():
             topology.balancer.run(f"{command} -t nat -F")
             topology.balancer.run(f"{command} -t nat -X")
-        topology.backend.run(f"sysctl -qw net.ipv4.tcp_max_tw_buckets={buckets}")
 
 
 WAYS = {"nftables": nftables, "kube-proxy": kube_proxy}
