@@ -195,11 +195,12 @@ def _find(name: str, members: Iterable[_Member]) -> Place | None:
     return None
 
 
-def _from_btf(fd: int) -> Layout:
+def _from_btf(fd: int, sizes: Any) -> Layout:
     members = _members(fd)
     if not members:
         raise LatencyError(
-            "the map has no documented layout and no type information (BTF); give its layout"
+            f"the map, with keys of {sizes.key_bytes} bytes and values of {sizes.value_bytes}, has"
+            " no documented layout and no type information (BTF); give its layout"
         )
     found = {name: place for name in FIELDS if (place := _find(name, members)) is not None}
     missing = [name for name in _NEEDED if name not in found]
@@ -226,7 +227,7 @@ def layout_of(fd: int, text: str | None) -> tuple[Any, str]:
     check(lib.lbl_map_sizes(fd, sizes), "reading the map's sizes")
     if text is None and lib.lbl_layout_is_documented(sizes.key_bytes, sizes.value_bytes):
         return ffi.NULL, f"documented, keys of {sizes.key_bytes} bytes"
-    layout = _from_btf(fd) if text is None else parse_layout(text)
+    layout = _from_btf(fd, sizes) if text is None else parse_layout(text)
     made = ffi.new("struct lbl_layout *")
     for name, at in layout.items():
         made.at[FIELDS[name].number] = at._asdict()

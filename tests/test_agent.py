@@ -58,6 +58,34 @@ def test_what_stays_is_not_touched(agent: Agent) -> None:
     assert [a.ticks, b.ticks, c.ticks] == [1, 0, 1]
 
 
+def test_a_source_that_cannot_do_its_work_ends_nothing_and_is_told_once(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that raises, one that says what is wrong: each once, and again once it is another."""
+    a, b = Fake.opened
+
+    def fail() -> None:
+        raise LatencyError("attach to cali7: no room")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(a, "tick", fail)
+        b.wrong = "no map is pinned"
+        told = [
+            "attach to cali7: no room; it is tried again",
+            "no map is pinned; it is tried again",
+        ]
+        assert agent.tick() == told
+        assert agent.tick() == []
+        b.wrong = "its map is no conntrack map"
+        assert agent.tick() == ["its map is no conntrack map; it is tried again"]
+    b.wrong = None
+    assert agent.tick() == [
+        "it works again, after: attach to cali7: no room",
+        "it works again, after: its map is no conntrack map",
+    ]
+    assert (a.ticks, b.ticks) == (1, 4)
+
+
 def test_what_a_closed_source_had_in_its_ring_is_recorded(agent: Agent) -> None:
     """The tracker empties the ring when the source is replaced."""
     for source in Fake.opened:

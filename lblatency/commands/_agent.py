@@ -15,6 +15,7 @@ from ..sources import Source
 from ..tracker import LatencyTracker
 from ._settings import Settings
 from ._sources import Planned, PlannedReader
+from ._ticks import Ticks
 
 __all__ = ["Agent"]
 
@@ -35,6 +36,7 @@ class Agent(Closing):
         self._readers: dict[PlannedReader, Reader] = {}
         self._settings = settings
         self._open: dict[Planned, Source] = {}
+        self._ticks = Ticks()
         self._closed_lost: Counter[str] = Counter()
         self._closed_failed: Counter[str] = Counter()
         self._opening = threading.Lock()  # a scrape must not read a source that is being closed
@@ -117,10 +119,9 @@ class Agent(Closing):
             failed = (each.failed_connects() for each in self._open.values())
             return _sum(self._closed_failed, failed)
 
-    def tick(self) -> None:
-        """Let the sources do their regular work."""
-        for source in self.sources:
-            source.tick()
+    def tick(self) -> list[str]:
+        """Let the sources do their regular work; returns what to tell people."""
+        return self._ticks.tick(self.sources)
 
     def close(self) -> None:
         """Stop the tracker and close the sources."""

@@ -121,8 +121,7 @@ class _Server:
             if self._config and (arrived == signal.SIGHUP or self._config.has_changed()):
                 self._reload(self._config)
             if self._deadline is None:
-                self._agent.tick()
-                for news in self._agent.names.news():
+                for news in (*self._agent.tick(), *self._agent.names.news()):
                     _say(news)
                 self._detached = _tell_changes(self._agent.sources, self._detached)
             else:

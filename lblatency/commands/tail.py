@@ -22,6 +22,7 @@ from ..sources import BACKEND, Source
 from ..stats import Subscription
 from ._options import given
 from ._sources import add_sources, planned, readers, source_options
+from ._ticks import Ticks
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -92,6 +93,11 @@ def _lifetime_us(event: Event) -> float | None:
     return (event.timestamp_ns - event.created_ns) / 1e3 if is_told else None
 
 
+def _seconds(us: float) -> float:
+    """Whole nanoseconds, without the digits that a division adds."""
+    return round(us / 1e6, 9)
+
+
 def _object(event: Event, proxy: str | None, server: str | None, at: datetime) -> str:
     """A line for programs. What is not known is left out; null is what never came."""
     times = {
@@ -105,7 +111,7 @@ def _object(event: Event, proxy: str | None, server: str | None, at: datetime) -
         "proxy": proxy,
         "backend": event.target,
         "server": server,
-        **{name: us if us is None else us / 1e6 for name, us in times.items()},
+        **{name: us if us is None else _seconds(us) for name, us in times.items()},
         "reason": event.reason,
         "protocol": event.protocol or None,
         "client": event.client,
@@ -157,6 +163,7 @@ class _Tail:
         self._rules = rules
         self._line = _object if is_json else _row
         self._dropped = 0
+        self._ticks = Ticks()
         self._poll = select.poll()
         for each in tailed:
             self._poll.register(each.events.fileno(), select.POLLIN)
@@ -177,8 +184,8 @@ class _Tail:
             self._print()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
-                for each in self._tailed:
-                    each.source.tick()
+                for news in self._ticks.tick([each.source for each in self._tailed]):
+                    print(f"lblatency: {news}", file=sys.stderr, flush=True)
                 self.tell_dropped()
 
     def _print(self) -> None:

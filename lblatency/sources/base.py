@@ -90,6 +90,10 @@ class Source(Closing):
     def tick(self) -> None:
         """Do the source's regular work. Call it about once per second."""
 
+    def trouble(self) -> str | None:
+        """What kept it from its work when it was done last, in one line; None if nothing did."""
+        return None
+
     def status(self) -> Mapping[str, Any]:
         """The state of the source for people, as names and plain values."""
         return self.stream.stats()._asdict()

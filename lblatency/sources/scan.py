@@ -164,6 +164,7 @@ class Scan(Source):
         self._rules = ffi.new("struct lbl_scan_rule[]", _rows(rules, numbers))
         self._lost = dict.fromkeys(("scan_full", "scan_ambiguous"), 0)  # by maps that were replaced
         self._refused: str | None = None
+        self._failing: str | None = None
         with map_fd(scan) as fd:
             sizes = ffi.new("struct lbl_map_sizes *")
             check(lib.lbl_map_sizes(fd, sizes), "reading the map's sizes")
@@ -187,6 +188,7 @@ class Scan(Source):
         self._end()
         self._scan, self._layout = ffi.gc(out[0], lib.lbl_scan_close), in_words
         self._map_id = lib.lbl_map_id(fd)
+        self._failures = 0
 
     def _end(self) -> None:
         """End the scans of a map, and what was open in it."""
@@ -210,17 +212,34 @@ class Scan(Source):
         """Take up the map that a balancer which restarted has pinned in the place of ours.
 
         Connections of the old map end with the reason "evicted" and are `unmatched`. If the new one
-        cannot be scanned, the old one still is, and `status()` says why.
+        cannot be scanned, the old one still is, and `trouble()` says why.
         """
-        if pin_path(self._spec) is None or self._scan is None:
+        if self._scan is None:
             return
+        self._refused = self._take_up()
+        of_map = self._stats().of_map
+        is_failing, self._failures = of_map.failures > self._failures, of_map.failures
+        self._failing = (
+            f"scanning the conntrack map {self._spec}: {os.strerror(of_map.error)}"
+            if is_failing
+            else None
+        )
+
+    def _take_up(self) -> str | None:
+        """Scan the map that is pinned now; returns why it cannot be."""
+        if pin_path(self._spec) is None:
+            return None
         try:
             with map_fd(self._spec) as fd:
                 if lib.lbl_map_id(fd) != self._map_id:
                     self._open(fd)
-            self._refused = None
         except (LatencyError, ValueError) as error:
-            self._refused = str(error)
+            return str(error)
+        return None
+
+    def trouble(self) -> str | None:
+        """Why the map that is pinned now is not scanned, or why scans since the last tick failed."""
+        return self._refused or self._failing
 
     def scan(self) -> int:
         """Scan the map now, as a thread does every `interval` seconds; returns how many entries.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import struct
@@ -16,6 +17,7 @@ import pytest
 
 import lblatency
 from lblatency import LatencyTracker
+from lblatency._ffi import ffi
 from lblatency.sources import Scan
 from tests.bpf.test_conntrack_churn import churn
 from tests.support import bpf
@@ -480,7 +482,7 @@ def test_the_layout_is_read_from_type_information(typed_object: Path, bpffs: bpf
     [
         ("unclear", "key.a.saddr or key.b.saddr of the map may be the field client; give its"),
         ("lacking", "no member of the map is backend or backend_port or created: it has key.saddr"),
-        ("plain", "no documented layout and no type information"),
+        ("plain", "keys of 16 bytes and values of .*, has no documented layout and no type infor"),
     ],
 )
 def test_type_information_that_does_not_tell(
@@ -568,11 +570,12 @@ def test_another_map_is_pinned_in_its_place(bpffs: bpf.Bpffs) -> None:
         source.tick()
         assert source.status()["open"] == 2
         assert "no BPF map is pinned" in source.status()["scan_error"]
+        assert "no BPF map is pinned" in str(source.trouble())
         Balancer(new).packet(82)
         bpf.pin(new.fd, path)
         source.tick()
         status = source.status()
-        assert (status["open"], status["scan_error"]) == (1, None)
+        assert (status["open"], status["scan_error"], source.trouble()) == (1, None, None)
         assert status["layout"] == "documented, keys of 40 bytes"
     tracker.stop()
     closed = {row.port: row.closed["evicted"] for row in tracker.backends()}
@@ -592,11 +595,24 @@ def test_a_map_of_another_kind_in_its_place(bpffs: bpf.Bpffs) -> None:
         bpf.pin(other, path)
         source.tick()
         assert "give its layout" in source.status()["scan_error"]
+        assert source.trouble() == source.status()["scan_error"]
         Balancer(old).packet(80)
         source.scan()
         assert source.status()["open"] == 1
     old.close()
     os.close(other)
+
+
+def test_scans_that_fail_are_told_until_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trouble is with the scans since the last tick, not with one that failed long ago."""
+    with scanned() as (table, source):
+        raw = ffi.new("struct lbl_scan_stats *")
+        monkeypatch.setattr(source, "_stats", lambda: raw)
+        raw.of_map.failures, raw.of_map.error = 3, errno.EPERM
+        source.tick()
+        assert source.trouble() == f"scanning the conntrack map {table.fd}: Operation not permitted"
+        source.tick()
+        assert source.trouble() is None
 
 
 def test_a_fork_leaves_it_to_the_parent() -> None:

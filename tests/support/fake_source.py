@@ -52,6 +52,7 @@ class Fake(sources.Source):
         self.fake, self.backends, self.comms = fake, backends, comms
         self.is_open = True
         self.ticks = 0
+        self.wrong: str | None = None
         self.counts = Counter(lost=0, failed=0)
         self.ring = stats.MemoryRing(1 << 20)
         self.stream = stats.create_event_stream(self.ring)
@@ -70,6 +71,10 @@ class Fake(sources.Source):
     def tick(self) -> None:
         """Count."""
         self.ticks += 1
+
+    def trouble(self) -> str | None:
+        """What a test says."""
+        return self.wrong
 
     def lost(self) -> Mapping[str, int]:
         """What a test says."""
