@@ -23,12 +23,13 @@ class Spoken(sources.Source):
     options = (
         sources.Option("say", "WORD", "what to say", is_list=True),
         sources.Option("how_loud", "DB", "in decibels"),
+        sources.Option("twice", "", "say it again"),
     )
     closed: ClassVar[list[object]] = []
 
-    def __init__(self, say: Sequence[str], *, how_loud: str = "60") -> None:
+    def __init__(self, say: Sequence[str], *, how_loud: str = "60", twice: bool = False) -> None:
         self.stream = stats.create_event_stream(stats.MemoryRing(4096))
-        self.given = (say, how_loud)
+        self.given = (say, how_loud, twice)
 
     def close(self) -> None:
         """Remember that it was closed."""
@@ -38,14 +39,16 @@ class Spoken(sources.Source):
 
 @pytest.mark.parametrize("source", sources.SOURCES)
 def test_options_are_what_the_constructor_takes(source: type[sources.Source]) -> None:
-    """Each option that has a value is a keyword argument; what has no default is an option."""
+    """All but a switch that opens are keyword arguments; what has no default is an option."""
     parameters = inspect.signature(source).parameters
-    keywords = [each.keyword for each in source.options if each.metavar]
+    arguments = source.options if source.options[0].metavar else source.options[1:]
+    keywords = [each.keyword for each in arguments]
     assert len(set(keywords)) == len(keywords)
     assert set(keywords) <= set(parameters)
     empty = inspect.Parameter.empty
     assert {name for name, each in parameters.items() if each.default is empty} <= set(keywords)
-    assert all(each.metavar for each in source.options[1:]), "only the first may be a switch"
+    switches = {each.keyword for each in arguments if not each.metavar}
+    assert {name for name, each in parameters.items() if each.default is False} >= switches
     assert all(each.help for each in source.options)
 
 
@@ -98,14 +101,14 @@ def test_one_line_makes_a_source_an_option(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_sources, "SOURCES", (*sources.SOURCES, Spoken))
     monkeypatch.setattr(Spoken, "closed", [])
     with ExitStack() as stack:
-        (opened,) = open_all(parse("--say", "a", "--say", "b", "--how-loud", "9"), stack)
+        (opened,) = open_all(parse("--say", "a", "--say", "b", "--how-loud", "9", "--twice"), stack)
         assert isinstance(opened, Spoken)
-        assert opened.given == (("a", "b"), "9")
+        assert opened.given == (("a", "b"), "9", True)
         (quiet,) = open_all(parse("--say", "c"), stack)
         assert isinstance(quiet, Spoken)
-        assert quiet.given == (("c",), "60")
+        assert quiet.given == (("c",), "60", False)
         assert not Spoken.closed
-    assert Spoken.closed == [(("c",), "60"), (("a", "b"), "9")]
+    assert Spoken.closed == [(("c",), "60", False), (("a", "b"), "9", True)]
 
 
 def test_no_source_is_an_error_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,5 +144,5 @@ def test_serve_ticks_its_sources_and_closes_them(
     finally:
         in_vain.cancel()
         in_vain.join()
-    assert Ending.ticks == Spoken.closed == [(("a",), "60")]
+    assert Ending.ticks == Spoken.closed == [(("a",), "60", False)]
     assert "lblatency: metrics at http://127.0.0.1:" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from .._closing import Closing
 from .._rules import BackendRule
 from ..stats import EventStream
 
-__all__ = ["BACKEND", "Option", "Source"]
+__all__ = ["BACKEND", "KEEP_PINS", "PIN", "Option", "Source"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ BACKEND = Option(
     argument="backends",
     parse=BackendRule.parse,
 )
+PIN = Option(
+    "pin",
+    "DIR",
+    "a directory in a BPF file system, where connections are followed while no agent runs",
+)
+KEEP_PINS = Option(
+    "keep_pins",
+    "",
+    "leave the pins there at the end, too, for the next agent; removing the directory ends them",
+)
 
 
 class Source(Closing):
@@ -61,8 +71,8 @@ class Source(Closing):
 
     Attributes:
         options: what front ends can say. They open the source if its first option is given: once
-            if that is a list or a switch, else once for each value. A switch is no argument of the
-            constructor.
+            if that is a list or a switch, else once for each value. A first option that is a
+            switch is no argument of the constructor; any other switch is one, False by default.
         capabilities: what the process must have to open the source. `lblatency check` tells.
         stream: pass it to `LatencyTracker.start()`, or call its `subscribe()`.
     """

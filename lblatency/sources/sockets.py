@@ -13,7 +13,7 @@ from ..errors import LatencyError
 from ..stats import create_event_stream
 from ._pins import Pins
 from ._socket_rules import SocketRules
-from .base import BACKEND, Option, Source
+from .base import BACKEND, KEEP_PINS, PIN, Option, Source
 
 __all__ = ["KNOWN_PROXIES", "Sockets"]
 
@@ -84,11 +84,8 @@ class Sockets(Source):
             parse=NameRule.parse,
         ),
         BACKEND,
-        Option(
-            "pin",
-            "DIR",
-            "a directory in a BPF file system, where connections are followed while no agent runs",
-        ),
+        PIN,
+        KEEP_PINS,
     )
     capabilities = ("CAP_BPF", "CAP_PERFMON")
 
@@ -128,6 +125,8 @@ class Sockets(Source):
     ) -> None:
         self._sockets: Any = None
         self._pins: Pins | None = None
+        if keep_pins and pin is None:
+            raise ValueError("nothing is pinned that could be kept; say pin, a directory, too")
         self._keeps = keep_pins
         self._backends = [_backend_rule(rule) for rule in backends]
         self._comms = [_name_rule(rule) for rule in comms]

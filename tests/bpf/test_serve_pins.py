@@ -1,0 +1,230 @@
+"""`lblatency serve --pin`: agents that are killed, upgraded and ended, and those after them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from lblatency._ffi import lib
+from lblatency.cli import main
+from tests.support import bpf
+from tests.support.netns import Namespace
+from tests.support.rig import wait_until
+from tests.support.ring import Ring
+from tests.support.sockets import named_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.bpf
+
+KILLS = 50
+RING_BYTES = 1 << 22
+LEFT = 200  # connections of the load after which an agent is killed
+
+
+class Place(NamedTuple):
+    """Where agents pin, and which connections they count: not those that scrape."""
+
+    directory: Path
+    process: str
+    listener: socket.socket
+
+    @property
+    def pins(self) -> Path:
+        """Those of the sockets."""
+        return self.directory / f"v{lib.LBL_PIN_LAYOUT}" / "sockets"
+
+
+@pytest.fixture
+def place(bpffs: bpf.Bpffs) -> Iterator[Place]:
+    """This process is in a namespace of its own."""
+    directory = Path(f"/proc/{os.getpid()}/fd/{bpffs.fd}/lblatency")
+    with closing(Namespace()) as namespace, namespace.inside(), named_process() as name:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield Place(directory, name, listener)
+
+
+class Agent:
+    """The command, as it serves."""
+
+    def __init__(self, place: Place, *more: str) -> None:
+        """Start it, and wait until its metrics are there."""
+        address = "{}:{}".format(*place.listener.getsockname())
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "lblatency", "serve", "--sockets",
+                "--comm", f"{place.process}=web", "--backend", address,
+                "--pin", str(place.directory),
+                "--listen", "127.0.0.1:0", *more,
+            ],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        self.said = self.process.stderr.readline()
+        found = re.search(r"metrics at (\S+)", self.said)
+        self._url = found[1] if found else ""
+
+    def __enter__(self) -> Agent:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill it, if a test has failed."""
+        self.end(signal.SIGKILL)
+
+    def scrape(self) -> dict[str, int]:
+        """The sums over all labels of what it exports."""
+        with urllib.request.urlopen(self._url, timeout=20) as reply:
+            text = reply.read().decode()
+        sums: dict[str, int] = {}
+        for name, value in re.findall(r"^(\w+)(?:\{.*\})? (\d+)(?:\.0)?$", text, re.MULTILINE):
+            sums[name] = sums.get(name, 0) + int(value)
+        return sums
+
+    def end(self, number: signal.Signals) -> int:
+        """Send it a signal, and wait for its end."""
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+class Load:
+    """Short connections of this process all the time, unless it pauses."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        """Start."""
+        self.count = 0
+        self._listener = listener
+        self._may_run = threading.Event()
+        self._pauses = threading.Event()
+        self._ends = False
+        self._thread = threading.Thread(target=self._run)
+        self._may_run.set()
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends:
+            with socket.create_connection(self._listener.getsockname()):
+                self._listener.accept()[0].close()
+            self.count += 1
+            if not self._may_run.is_set():
+                self._pauses.set()
+                self._may_run.wait()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Between two connections."""
+        self._pauses.clear()
+        self._may_run.clear()
+        self._pauses.wait()
+        try:
+            yield
+        finally:
+            self._may_run.set()
+
+    def close(self) -> None:
+        """End."""
+        self._ends = True
+        self._may_run.set()
+        self._thread.join()
+
+
+@contextmanager
+def pinned_ring(place: Place) -> Iterator[Ring]:
+    """A look at the ring from outside."""
+    fd = lib.lbl_pinned(os.fsencode(place.pins / "lbl_events"))
+    with closing(Ring(fd, RING_BYTES)) as ring:
+        os.close(fd)
+        yield ring
+
+
+def produced(place: Place) -> tuple[int, int]:
+    """What the kernel's counters say: events produced, and dropped."""
+    fd = lib.lbl_pinned(os.fsencode(place.pins / "lbl_counters"))
+    values = bpf.lookup(fd, bytes(4), 16 * bpf.possible_cpus())
+    os.close(fd)
+    numbers = struct.unpack(f"={len(values) // 8}Q", values)
+    return sum(numbers[::2]), sum(numbers[1::2])
+
+
+def test_each_event_is_taken_by_exactly_one_agent(place: Place) -> None:
+    """50 agents are killed under load; what each exports is what it took from the ring.
+
+    So the events of the kernel's own count are those that a scrape had seen, those that an agent
+    had taken and nobody had scraped, which died with it, and those of the last agent.
+    """
+    scraped = died = begin = 0
+    with ExitStack() as stack:
+        agent = stack.enter_context(Agent(place))
+        load = stack.enter_context(closing(Load(place.listener)))
+        ring = stack.enter_context(pinned_ring(place))
+        for _ in range(KILLS):
+            wait_until(lambda: ring.consumed() > begin, "an event that the agent takes")
+            with load.paused():
+                wait_until(lambda: not ring.pending(), "the ring to be empty")
+                seen = agent.scrape()["lblatency_events_received_total"]
+                assert seen == ring.consumed() - begin
+                until = load.count + LEFT
+            wait_until(lambda: load.count >= until, "load")
+            agent.end(signal.SIGKILL)
+            scraped += seen
+            died += ring.consumed() - begin - seen
+            begin = ring.consumed()
+            agent = stack.enter_context(Agent(place))
+        load.close()
+        wait_until(lambda: not ring.pending(), "the ring to be empty")
+        last = agent.scrape()["lblatency_events_received_total"]
+        assert last == ring.consumed() - begin
+        assert produced(place) == (2 * load.count, 0)
+        assert scraped + died + last == 2 * load.count
+        assert agent.end(signal.SIGTERM) == 0
+    print(f"{2 * load.count} events: {scraped} scraped, {died} taken and not scraped, {last} last")
+    assert not list(place.pins.iterdir())
+
+
+def test_pins_stay_only_if_told_to(place: Place) -> None:
+    """An orderly end takes them away; with --keep-pins, the next agent has what came meanwhile."""
+    with Agent(place, "--keep-pins") as agent:
+        assert agent.end(signal.SIGTERM) == 0
+    with closing(Load(place.listener)) as load:
+        wait_until(lambda: load.count >= LEFT, "load")
+    with Agent(place) as agent, pinned_ring(place) as ring:
+        wait_until(lambda: not ring.pending(), "the ring to be empty")
+        assert agent.scrape()["lblatency_events_received_total"] == 2 * load.count
+        assert agent.end(signal.SIGTERM) == 0
+    assert not list(place.pins.iterdir())
+
+
+def test_an_upgrade_with_another_layout_says_how_to_go_on(place: Place) -> None:
+    """In one line; and what the other version keeps is left alone."""
+    with Agent(place, "--keep-pins") as agent:
+        agent.end(signal.SIGKILL)
+    other = place.directory / "v999"
+    place.pins.parent.rename(other)
+    with Agent(place) as agent:
+        assert agent.process.wait(20) == 1
+        assert re.search(r"another version of lblatency.*remove the directory", agent.said)
+        assert agent.process.stderr is not None
+        assert agent.process.stderr.read() == ""
+    assert list((other / "sockets").iterdir())
+
+
+def test_nothing_can_be_kept_without_pins(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is one line."""
+    assert main(["serve", "--sockets", "--keep-pins", "--listen", "127.0.0.1:0"]) == 1
+    assert "nothing is pinned" in capsys.readouterr().err
