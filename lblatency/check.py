@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ._ffi import lib
+from ._privileges import BITS
 from .errors import LatencyError
 from .sources import SOURCES, Source
 
@@ -22,7 +23,6 @@ __all__ = [
     "verdicts",
 ]
 
-_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 _IN_SYS_ADMIN = {"CAP_BPF", "CAP_PERFMON"}  # Linux 5.8 split them off from CAP_SYS_ADMIN
 _USES = {
     "CAP_BPF": "load BPF programs and maps",
@@ -80,10 +80,10 @@ def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
     for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
-    held = {name for name, bit in _BITS.items() if effective >> bit & 1}
+    held = {name for name, bit in BITS.items() if effective >> bit & 1}
     if "CAP_SYS_ADMIN" in held:
         held |= _IN_SYS_ADMIN
-    return [name for name in _BITS if name not in held]
+    return [name for name in _USES if name not in held]
 
 
 def _kernel() -> Finding:

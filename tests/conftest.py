@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from csrc.build_bpf import search_sbin
+from lblatency.commands import serve
 from tests.support import bpf
 
 search_sbin()
@@ -35,6 +36,12 @@ def bpf_refusal() -> str | None:
     except OSError as error:
         return f"the kernel refuses BPF: {error.strerror}"
     return None
+
+
+@pytest.fixture(autouse=True)
+def _keeps_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `serve` that runs in this process must not give up what the tests need."""
+    monkeypatch.setattr(serve, "keep_only", lambda _names: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -42,7 +42,7 @@ PYTHON_FLOORS = (
         "errors",
     },
     {"_ffi"},
-    {"_layout", "_maps", "_plot", "_proxies", "names"},
+    {"_layout", "_maps", "_plot", "_privileges", "_proxies", "names"},
     {"event", "buckets"},
     {"_portable"},
     {"histogram"},

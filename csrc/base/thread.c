@@ -10,6 +10,7 @@ int lbl_thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg)
 	int err;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGRTMAX);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = pthread_create(thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 /*
- * Start a thread with all signals blocked: their handlers belong to the program's threads. Returns
- * 0, or -EAGAIN if no thread can be made.
+ * Start a thread with all signals blocked, since their handlers belong to the program's threads; but
+ * for SIGRTMAX, see kernel/privileges.h. Returns 0, or -EAGAIN if no thread can be made.
  */
 int lbl_thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg);
 

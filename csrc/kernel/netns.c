@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernel/netns.h"
@@ -14,11 +15,22 @@ int lbl_netns_current(void)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Entering a namespace takes CAP_SYS_ADMIN, even if it is the one where the thread is. */
+static int enter(int netns, int current)
+{
+	struct stat a, b;
+
+	if (!fstat(netns, &a) && !fstat(current, &b) && a.st_dev == b.st_dev &&
+	    a.st_ino == b.st_ino)
+		return 0;
+	return setns(netns, CLONE_NEWNET);
+}
+
 int lbl_netns_enter(int netns)
 {
 	int home = lbl_netns_current(), err;
 
-	if (home >= 0 && netns >= 0 && setns(netns, CLONE_NEWNET)) {
+	if (home >= 0 && netns >= 0 && enter(netns, home)) {
 		err = -errno;
 		close(home);
 		return err;
@@ -28,7 +40,11 @@ int lbl_netns_enter(int netns)
 
 void lbl_netns_leave(int home)
 {
-	if (setns(home, CLONE_NEWNET))
+	int away = lbl_netns_current();
+
+	if (enter(home, away))
 		abort();
+	if (away >= 0)
+		close(away);
 	close(home);
 }

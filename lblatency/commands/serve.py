@@ -8,9 +8,11 @@ import sys
 import time
 from contextlib import ExitStack
 
+from .._privileges import keep_only
 from .._signals import HeldSignals
 from ..errors import LatencyError, NotPinnedError
-from ..sources import Source
+from ..names import READERS
+from ..sources import SOURCES, Source
 from ..tracker import LatencyTracker
 from ._agent import Agent
 from ._config import ConfigFile, ReloadStatus
@@ -84,6 +86,16 @@ def _tell_if_not_counted(tracker: LatencyTracker) -> None:
         )
 
 
+def _kept(settings: Settings, *, may_change: bool) -> set[str]:
+    """The capabilities that are needed once all is open; a file that changes may say anything."""
+    if may_change:
+        opening = {name for source in SOURCES for name in source.capabilities}
+        reading = {name for reader in READERS for name in reader.capabilities}
+        return {"CAP_SYS_ADMIN", *opening, *reading}  # the first for maps by id or name
+    ticking = {name for each in settings.sources for name in each.source.keeps}
+    return ticking | {name for reader, _ in settings.readers for name in reader.capabilities}
+
+
 class _Server:
     """The loop of the command: what it does at each signal, and about once per second."""
 
@@ -106,14 +118,15 @@ class _Server:
             self._deadline = time.monotonic() + self._settings.wait_s
         self.reloads.told(is_good=True)
 
-    def tell(self) -> None:
-        """Say what cannot be known, once the sources are open."""
-        if self._deadline is None:
-            _tell_if_not_counted(self._agent.tracker)
+    def _opened(self) -> None:
+        """Say what cannot be known, and give up what only opening the sources needs."""
+        _tell_if_not_counted(self._agent.tracker)
+        keep_only(_kept(self._settings, may_change=self._config is not None))
 
     def run(self, signals: HeldSignals) -> None:
         """Serve until SIGINT or SIGTERM."""
-        self.tell()
+        if self._deadline is None:
+            self._opened()
         while True:
             arrived = signals.next(_TICK_S if self._deadline is None else _POLL_S)
             if arrived not in (None, signal.SIGHUP):
@@ -135,7 +148,7 @@ class _Server:
                 raise
         else:
             self._deadline = None
-            self.tell()
+            self._opened()
 
     def _reload(self, config: ConfigFile) -> None:
         """Take over what the file says now; keep what there is if it is broken."""
@@ -146,7 +159,10 @@ class _Server:
             self.reloads.told(is_good=False)
             _say(f"{error}; what was there goes on")
         else:
+            waited = self._deadline is not None
             self._settings, self._deadline = settings, None
+            if waited:
+                self._opened()
             self.reloads.told(is_good=True)
             _say(f"{config.path} is read again")
 

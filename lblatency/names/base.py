@@ -72,6 +72,7 @@ class Reader(ABC):
         help: what it is for.
         process: whose sockets it names; front ends take the connections of processes of this name.
             "" if it is for any source.
+        capabilities: what the process needs to read as root may: places of other users.
         if_bare: the place if a front end is told none; None if it must be told.
         interval_s: how often to read.
         timeout_s: how long a read may take.
@@ -82,6 +83,7 @@ class Reader(ABC):
     metavar: ClassVar[str]
     help: ClassVar[str]
     process: ClassVar[str] = ""
+    capabilities: ClassVar[tuple[str, ...]] = ()
     if_bare: ClassVar[str | None] = None
     interval_s: float = 5.0
     timeout_s: float = 2.0

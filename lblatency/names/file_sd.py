@@ -33,6 +33,7 @@ class FileSd(Reader):
     """
 
     option = "names"
+    capabilities = ("CAP_DAC_OVERRIDE",)  # the file may be, of another user
     metavar = "FILE"
     help = "names of servers, a JSON or YAML file in the form of Prometheus' file_sd"
 

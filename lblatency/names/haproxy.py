@@ -29,6 +29,7 @@ class HAProxy(Reader):
     """
 
     option = process = "haproxy"
+    capabilities = ("CAP_DAC_OVERRIDE",)  # the socket is of another user
     metavar = "SOCKET"
     help = "HAProxy's stats socket, by its path or ip:port"
 

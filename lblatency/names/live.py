@@ -141,7 +141,8 @@ class Names(Closing):
         self._thread.join(_CLOSING_S)  # it may be in the middle of a read, which ends by itself
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the program's
+        others = signal.valid_signals() - {signal.SIGRTMAX}  # that one: kernel/privileges.h
+        signal.pthread_sigmask(signal.SIG_BLOCK, others)  # they are the program's
         while not self._ended:
             due_in = min((book.due_in() for book in self._books), default=None)
             if due_in is None or due_in > 0:

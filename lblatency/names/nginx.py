@@ -35,6 +35,7 @@ class Nginx(Reader):
     """
 
     option = process = "nginx"
+    capabilities = ("CAP_DAC_OVERRIDE", "CAP_NET_BIND_SERVICE", "CAP_CHOWN")  # nginx tries all that
     if_bare = ""
     metavar = "CONF"
     help = "nginx's configuration file, if it is not the default one"

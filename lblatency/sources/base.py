@@ -74,11 +74,13 @@ class Source(Closing):
             if that is a list or a switch, else once for each value. A first option that is a
             switch is no argument of the constructor; any other switch is one, False by default.
         capabilities: what the process must have to open the source. `lblatency check` tells.
+        keeps: those of them that `tick()` needs, too; `lblatency serve` gives up the others.
         stream: pass it to `LatencyTracker.start()`, or call its `subscribe()`.
     """
 
     options: ClassVar[tuple[Option, ...]]
     capabilities: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[tuple[str, ...]] = ()
     stream: EventStream
 
     @classmethod

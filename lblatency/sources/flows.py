@@ -79,6 +79,7 @@ class Flows(Source):
         BACKEND,
     )
     capabilities = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN")
+    keeps = ("CAP_NET_ADMIN",)  # interfaces come and go
 
     @classmethod
     def is_named(cls, *, backends: Sequence[BackendRule] = (), **_arguments: Any) -> bool:

@@ -38,9 +38,14 @@ LEFT = 200  # connections of the load after which an agent is killed
 class Place(NamedTuple):
     """Where agents pin, and which connections they count: not those that scrape."""
 
-    directory: Path
+    bpffs: bpf.Bpffs
     process: str
     listener: socket.socket
+
+    @property
+    def directory(self) -> Path:
+        """Agents inherit the file system's descriptor, so it is the same path for them."""
+        return Path(self.bpffs.path) / "lblatency"
 
     @property
     def pins(self) -> Path:
@@ -51,10 +56,13 @@ class Place(NamedTuple):
 @pytest.fixture
 def place(bpffs: bpf.Bpffs) -> Iterator[Place]:
     """This process is in a namespace of its own."""
-    directory = Path(f"/proc/{os.getpid()}/fd/{bpffs.fd}/lblatency")
-    with closing(Namespace()) as namespace, namespace.inside(), named_process() as name:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            yield Place(directory, name, listener)
+    with (
+        closing(Namespace()) as namespace,
+        namespace.inside(),
+        named_process() as name,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        yield Place(bpffs, name, listener)
 
 
 class Agent:
@@ -70,7 +78,7 @@ class Agent:
                 "--pin", str(place.directory),
                 "--listen", "127.0.0.1:0", *more,
             ],
-            stderr=subprocess.PIPE, text=True,
+            pass_fds=[place.bpffs.fd], stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stderr is not None
         self.said = self.process.stderr.readline()
@@ -162,6 +170,19 @@ def produced(place: Place) -> tuple[int, int]:
     return sum(numbers[::2]), sum(numbers[1::2])
 
 
+def kill_under_load(agent: Agent, load: Load, ring: Ring, begin: int) -> int:
+    """Returns how many events its last scrape has: all that it had taken, since `begin`."""
+    wait_until(lambda: ring.consumed() > begin, "an event that the agent takes")
+    with load.paused():
+        wait_until(lambda: not ring.pending(), "the ring to be empty")
+        seen = agent.scrape()["lblatency_events_received_total"]
+        assert seen == ring.consumed() - begin
+        until = load.count + LEFT
+    wait_until(lambda: load.count >= until, "load")
+    agent.end(signal.SIGKILL)
+    return seen
+
+
 def test_each_event_is_taken_by_exactly_one_agent(place: Place) -> None:
     """50 agents are killed under load; what each exports is what it took from the ring.
 
@@ -174,14 +195,7 @@ def test_each_event_is_taken_by_exactly_one_agent(place: Place) -> None:
         load = stack.enter_context(closing(Load(place.listener)))
         ring = stack.enter_context(pinned_ring(place))
         for _ in range(KILLS):
-            wait_until(lambda: ring.consumed() > begin, "an event that the agent takes")
-            with load.paused():
-                wait_until(lambda: not ring.pending(), "the ring to be empty")
-                seen = agent.scrape()["lblatency_events_received_total"]
-                assert seen == ring.consumed() - begin
-                until = load.count + LEFT
-            wait_until(lambda: load.count >= until, "load")
-            agent.end(signal.SIGKILL)
+            seen = kill_under_load(agent, load, ring, begin)
             scraped += seen
             died += ring.consumed() - begin - seen
             begin = ring.consumed()
