@@ -238,7 +238,7 @@ class Scan(Source):
         return None
 
     def trouble(self) -> str | None:
-        """Why the map that is pinned now is not scanned, or why scans since the last tick failed."""
+        """Why the map that is pinned now is not scanned, or why the last scans failed."""
         return self._refused or self._failing
 
     def scan(self) -> int:

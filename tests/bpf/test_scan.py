@@ -482,7 +482,10 @@ def test_the_layout_is_read_from_type_information(typed_object: Path, bpffs: bpf
     [
         ("unclear", "key.a.saddr or key.b.saddr of the map may be the field client; give its"),
         ("lacking", "no member of the map is backend or backend_port or created: it has key.saddr"),
-        ("plain", "keys of 16 bytes and values of .*, has no documented layout and no type infor"),
+        (
+            "plain",
+            "keys of 8 bytes and values of 8, has no documented layout and no type information",
+        ),
     ],
 )
 def test_type_information_that_does_not_tell(
