@@ -27,6 +27,7 @@
 
 #include "lblatency.bpf.h"
 #include "lib/kernel.h"
+#include "lib/networks.h"
 #include "sockets.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -65,14 +66,6 @@ struct {
 	__type(key, __u64); /* a cgroup's id */
 	__type(value, struct lbl_sockets_proxy);
 } cgroups SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, LBL_SOCKETS_NETWORKS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct lbl_sockets_network);
-	__type(value, struct lbl_sockets_ranges);
-} networks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -155,27 +148,16 @@ static __always_inline bool takes_task(const struct lbl_sockets_filter *rules,
 static __always_inline bool takes_backend(const struct lbl_sockets_filter *rules,
 					  const struct lbl_event *conn, __u16 *proxy_id)
 {
-	struct lbl_sockets_network key = { .prefix_bits = 8 + 128 };
-	struct lbl_sockets_ranges *found;
-	int i;
+	const struct lbl_port_range *range;
 
 	if (!rules->has_networks)
 		return true;
-	key.family = conn->flags & LBL_FLAG_IPV4 ? 4 : 6;
-	__builtin_memcpy(key.addr, conn->addr, sizeof(key.addr));
-	found = bpf_map_lookup_elem(&networks, &key);
-	if (!found)
+	range = lbl_network_find(conn->addr, conn->flags & LBL_FLAG_IPV4, conn->port);
+	if (!range)
 		return false;
-	for (i = 0; i < LBL_SOCKETS_RANGES && i < found->n; i++) {
-		struct lbl_sockets_range *range = &found->ranges[i];
-
-		if (conn->port < range->first_port || conn->port > range->last_port)
-			continue;
-		if (range->proxy_id)
-			*proxy_id = range->proxy_id;
-		return true;
-	}
-	return false;
+	if (range->proxy_id) /* else the process's rule tells it */
+		*proxy_id = range->proxy_id;
+	return true;
 }
 
 /* Set the backend to the socket's destination. Returns false if it is no TCP socket. */

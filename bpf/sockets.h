@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * The structs shared by sockets.bpf.c and its loader (csrc/source/sockets.c): the rules that say
- * which connections are taken, and counters.
+ * which processes' connections are taken, and counters. Rules for backends are in lib/networks.h.
  */
 #ifndef LBL_SOCKETS_ABI_H
 #define LBL_SOCKETS_ABI_H
@@ -12,8 +12,6 @@
 enum {
 	LBL_SOCKETS_COMMS = 256,
 	LBL_SOCKETS_CGROUPS = 256,
-	LBL_SOCKETS_NETWORKS = 4096,
-	LBL_SOCKETS_RANGES = 32, /* of ports, per network */
 	LBL_SOCKETS_BACKENDS = 16384, /* that get an id; events of others have none */
 	LBL_SOCKETS_LEVELS = 16, /* how deep a process's cgroup may be below the one of a rule */
 	LBL_SOCKETS_COMM_BYTES = 16,
@@ -34,25 +32,6 @@ struct lbl_sockets_comm {
 /* The value of a rule for processes: the id of the proxy, 0 for the stream's own name. */
 struct lbl_sockets_proxy {
 	__u32 id;
-};
-
-/* The key of a rule for backends. */
-struct lbl_sockets_network {
-	__u32 prefix_bits; /* of family and address */
-	__u8 family; /* 4 or 6, so that ::/0 means no IPv4 */
-	__u8 addr[16]; /* IPv4 as ::ffff:a.b.c.d */
-	__u8 pad[3];
-};
-
-struct lbl_sockets_range {
-	__u16 first_port, last_port;
-	__u16 proxy_id; /* 0: the id of the process's rule */
-};
-
-/* The value of a rule for backends: the first range that has the port says which proxy it is. */
-struct lbl_sockets_ranges {
-	__u16 n;
-	struct lbl_sockets_range ranges[LBL_SOCKETS_RANGES];
 };
 
 /* One per CPU. */
@@ -77,7 +56,6 @@ struct lbl_sockets_backend {
 	__u8 addr[16];
 };
 
-_Static_assert(sizeof(struct lbl_sockets_network) == 24, "lbl_sockets_network has no holes");
 _Static_assert(sizeof(struct lbl_sockets_backend) ==
 		       sizeof(struct lbl_event) - __builtin_offsetof(struct lbl_event, port),
 	       "lbl_sockets_backend is the tail of lbl_event");

@@ -24,7 +24,7 @@ struct lbl_network {
 
 struct lbl_port_range {
 	__u16 first, last; /* host order */
-	__u16 proxy_id;
+	__u16 proxy_id; /* 0: it names none */
 };
 
 /* The first range that has the port tells the proxy. */

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: MIT
-#include <bpf/bpf.h>
-#include <errno.h>
-
+#include "kernel/fill.h"
 #include "source/networks.h"
 
-int lbl_networks_put(int fd, const struct lbl_network *network,
-		     const struct lbl_port_ranges *ranges)
+int lbl_networks_set(int fd, const struct lbl_network_rule *rules, size_t n)
 {
-	if (!ranges->n || ranges->n > LBL_PORT_RANGES)
-		return -EINVAL;
-	return bpf_map_update_elem(fd, network, ranges, BPF_ANY) ? -errno : 0;
+	return LBL_MAP_FILL(fd, rules, n);
 }

@@ -3,15 +3,18 @@
 #ifndef LBL_SOURCE_NETWORKS_H
 #define LBL_SOURCE_NETWORKS_H
 
+#include <stddef.h>
+
 #include "../../bpf/lib/networks.h"
 
 /* cdef: begin */
-/*
- * Give a network its ranges of ports, instead of those that it had. -EINVAL if there are none or
- * too many, or the prefix is too long; -ENOSPC for more than LBL_NETWORKS networks.
- */
-int lbl_networks_put(int fd, const struct lbl_network *network,
-		     const struct lbl_port_ranges *ranges);
+struct lbl_network_rule {
+	struct lbl_network key;
+	struct lbl_port_ranges value; /* also those of wider networks that contain this one */
+};
+
+/* Replace all rules. -E2BIG for more than LBL_NETWORKS, -EINVAL if a prefix is too long. */
+int lbl_networks_set(int fd, const struct lbl_network_rule *rules, size_t n);
 /* cdef: end */
 
 #endif

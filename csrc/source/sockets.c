@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "kernel/counters.h"
+#include "kernel/fill.h"
 #include "kernel/log.h"
 #include "kernel/maps.h"
 #include "sockets.skel.h"
@@ -37,7 +38,7 @@ static const char *const names[FDS] = {
 	[FILTER] = "filter",
 	[COMMS] = "comms",
 	[CGROUPS] = "cgroups",
-	[NETWORKS] = "networks",
+	[NETWORKS] = "lbl_networks",
 	[COUNTERS] = "counters",
 	[PROGRAMS + LBL_SOCKETS_STATE] = "program_state",
 	[PROGRAMS + LBL_SOCKETS_STATE_AGAIN] = "program_state_again",
@@ -54,53 +55,6 @@ struct lbl_sockets {
 
 /* ---- rules ---- */
 
-struct rules {
-	const char *first;
-	size_t n, stride, key_bytes;
-};
-
-static bool has_rule(const struct rules *rules, const void *key)
-{
-	size_t i;
-
-	for (i = 0; i < rules->n; i++)
-		if (!memcmp(rules->first + i * rules->stride, key, rules->key_bytes))
-			return true;
-	return false;
-}
-
-static int delete_others(int fd, const struct rules *rules)
-{
-	char key[sizeof(struct lbl_sockets_network)], *after = NULL;
-
-	while (!bpf_map_get_next_key(fd, after, key)) {
-		after = has_rule(rules, key) ? key : NULL;
-		if (!after && bpf_map_delete_elem(fd, key))
-			return -errno;
-	}
-	return errno == ENOENT ? 0 : -errno;
-}
-
-/* Delete first, so that there is room. */
-static int replace(int fd, const struct rules *rules, size_t value_at)
-{
-	int err = delete_others(fd, rules);
-	size_t i;
-
-	for (i = 0; i < rules->n && !err; i++) {
-		const char *rule = rules->first + i * rules->stride;
-
-		if (bpf_map_update_elem(fd, rule, rule + value_at, BPF_ANY))
-			err = -errno;
-	}
-	return err == -ENOSPC ? -E2BIG : err;
-}
-
-#define REPLACE(fd, of, count)                                                                     \
-	replace(fd,                                                                                \
-		&(struct rules){ (const char *)(of), count, sizeof(*(of)), sizeof((of)->key) },    \
-		offsetof(__typeof__(*(of)), value))
-
 int lbl_sockets_set_rules(struct lbl_sockets *sockets, const struct lbl_sockets_rules *rules)
 {
 	struct lbl_sockets_filter filter = {
@@ -112,11 +66,11 @@ int lbl_sockets_set_rules(struct lbl_sockets *sockets, const struct lbl_sockets_
 	int err;
 
 	lbl_log_block();
-	err = REPLACE(sockets->fds[COMMS], rules->comms, rules->n_comms);
+	err = LBL_MAP_FILL(sockets->fds[COMMS], rules->comms, rules->n_comms);
 	if (!err)
-		err = REPLACE(sockets->fds[CGROUPS], rules->cgroups, rules->n_cgroups);
+		err = LBL_MAP_FILL(sockets->fds[CGROUPS], rules->cgroups, rules->n_cgroups);
 	if (!err)
-		err = REPLACE(sockets->fds[NETWORKS], rules->networks, rules->n_networks);
+		err = lbl_networks_set(sockets->fds[NETWORKS], rules->networks, rules->n_networks);
 	if (!err && bpf_map_update_elem(sockets->fds[FILTER], &only, &filter, BPF_ANY))
 		err = -errno;
 	return err;
@@ -282,7 +236,7 @@ static int check_maps(const struct lbl_sockets *sockets)
 		[FILTER] = sizeof(struct lbl_sockets_filter),
 		[COMMS] = sizeof(struct lbl_sockets_proxy),
 		[CGROUPS] = sizeof(struct lbl_sockets_proxy),
-		[NETWORKS] = sizeof(struct lbl_sockets_ranges),
+		[NETWORKS] = sizeof(struct lbl_port_ranges),
 		[COUNTERS] = sizeof(struct lbl_sockets_counters),
 	};
 	struct bpf_map_info info;

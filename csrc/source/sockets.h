@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "../../bpf/sockets.h"
+#include "source/networks.h"
 
 /* cdef: begin */
 struct lbl_sockets;
@@ -35,11 +36,6 @@ struct lbl_sockets_cgroup_rule {
 	struct lbl_sockets_proxy value;
 };
 
-struct lbl_sockets_network_rule {
-	struct lbl_sockets_network key;
-	struct lbl_sockets_ranges value; /* also those of wider networks that contain this one */
-};
-
 /*
  * Which connections to take. One is taken if its process is called as a comm rule says or is in the
  * cgroup of a rule, and its backend is in the network of a rule and on one of its ports. Where there
@@ -50,7 +46,7 @@ struct lbl_sockets_rules {
 	size_t n_comms;
 	const struct lbl_sockets_cgroup_rule *cgroups;
 	size_t n_cgroups;
-	const struct lbl_sockets_network_rule *networks;
+	const struct lbl_network_rule *networks;
 	size_t n_networks;
 };
 

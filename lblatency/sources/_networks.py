@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._ffi import check, ffi, lib
+from .._ffi import ffi, lib
 from .._rules import BackendRule, Network
 
-__all__ = ["put_networks"]
+__all__ = ["ProxyIds", "network_rules"]
 
 Rules = Mapping[Network, Sequence[BackendRule]]
 
 _FAMILY_BITS = 8
 _MAPPED_BITS = 96
 _MAPPED = bytes(10) + b"\xff\xff"
+
+
+class ProxyIds:
+    """Gives each name an id, from 1; none has id 0, the name that the tracker was given."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def id_of(self, name: str | None) -> int:
+        """The id of a proxy, the next one if it is new; 0 for None."""
+        return 0 if name is None else self._ids.setdefault(name, len(self._ids) + 1)
+
+    @property
+    def names(self) -> dict[int | str, str]:
+        """The names by their ids."""
+        return {number: name for name, number in self._ids.items()}
 
 
 def _key(network: Network) -> dict[str, Any]:
@@ -43,19 +59,13 @@ def _applying(network: Network, rules: Rules, lengths: Sequence[int]) -> list[Ba
     return applying
 
 
-def put_networks(fd: int, rules: Sequence[BackendRule], id_of: Callable[[str | None], int]) -> None:
-    """Write rules into a map `lbl_networks`.
+def network_rules(rules: Sequence[BackendRule], proxies: ProxyIds) -> Any:
+    """Rules as `lbl_networks_set()` takes them.
 
     Of several rules that match, the one with the longest prefix counts, then the one with the
     fewest ports.
 
-    Args:
-        fd: of the map.
-        rules: at least one.
-        id_of: gives the proxy id for the name in a rule.
-
     Raises:
-        BpfError: the kernel refuses.
         ValueError: there are too many rules for the addresses of one network, or in all.
     """
     by_network: dict[Network, list[BackendRule]] = {}
@@ -66,17 +76,15 @@ def put_networks(fd: int, rules: Sequence[BackendRule], id_of: Callable[[str | N
             f"the rules have {len(by_network)} networks; at most {lib.LBL_NETWORKS}: use wider ones"
         )
     lengths = sorted({network.prefixlen for network in by_network}, reverse=True)
+    made = []
     for network in by_network:
         ranges = [
-            {"first": each.first_port, "last": each.last_port, "proxy_id": id_of(each.proxy)}
+            {
+                "first": each.first_port,
+                "last": each.last_port,
+                "proxy_id": proxies.id_of(each.proxy),
+            }
             for each in _applying(network, by_network, lengths)
         ]
-        value = {"n": len(ranges), "ranges": ranges}
-        check(
-            lib.lbl_networks_put(
-                fd,
-                ffi.new("struct lbl_network *", _key(network)),
-                ffi.new("struct lbl_port_ranges *", value),
-            ),
-            f"add the rules for {network}",
-        )
+        made.append({"key": _key(network), "value": {"n": len(ranges), "ranges": ranges}})
+    return ffi.new("struct lbl_network_rule[]", made)

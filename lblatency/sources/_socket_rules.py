@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .._ffi import ffi, lib
-from .._rules import BackendRule, NameRule, Network
+from .._rules import BackendRule, NameRule
+from ._networks import ProxyIds, network_rules
 
 __all__ = ["SocketRules"]
-
-_FAMILY_BITS = 8
-_MAPPED_BITS = 96
-
-
-class _Proxies:
-    """Gives each name an id, from 1; none has id 0, the name that the tracker was given."""
-
-    def __init__(self) -> None:
-        self._ids: dict[str, int] = {}
-
-    def id_of(self, name: str | None) -> int:
-        return 0 if name is None else self._ids.setdefault(name, len(self._ids) + 1)
-
-    @property
-    def names(self) -> dict[int | str, str]:
-        return {number: name for name, number in self._ids.items()}
 
 
 def _comm(rule: NameRule) -> bytes:
@@ -46,42 +29,6 @@ def _cgroup_id(path: str) -> int:
         ) from None
 
 
-def _network(network: Network) -> dict[str, Any]:
-    """The key of a network: its family and its address are one prefix."""
-    is_ipv4 = network.version == 4
-    packed = network.network_address.packed
-    return {
-        "prefix_bits": _FAMILY_BITS + _MAPPED_BITS * is_ipv4 + network.prefixlen,
-        "family": network.version,
-        "addr": (bytes(10) + b"\xff\xff" if is_ipv4 else b"") + packed,
-    }
-
-
-def _by_network(rules: Iterable[BackendRule]) -> dict[Network, list[BackendRule]]:
-    """The rules of each network, narrower ranges of ports first."""
-    found: dict[Network, list[BackendRule]] = {}
-    for rule in sorted(rules, key=lambda rule: rule.last_port - rule.first_port):
-        found.setdefault(rule.network, []).append(rule)
-    return found
-
-
-def _applying(
-    network: Network, by_network: Mapping[Network, list[BackendRule]]
-) -> list[BackendRule]:
-    """The rules for the addresses of a network: its own, then those of wider networks."""
-    applying = [
-        rule
-        for bits in range(network.prefixlen, -1, -1)
-        for rule in by_network.get(network.supernet(new_prefix=bits), ())
-    ]
-    if len(applying) > lib.LBL_SOCKETS_RANGES:
-        raise ValueError(
-            f"{len(applying)} rules are for {network}; at most {lib.LBL_SOCKETS_RANGES}:"
-            " use ranges of ports"
-        )
-    return applying
-
-
 def _limit(count: int, most: int, what: str) -> None:
     if count > most:
         raise ValueError(f"{count} rules for {what}; at most {most}")
@@ -96,11 +43,9 @@ class SocketRules:
         comms: Sequence[NameRule],
         cgroups: Sequence[NameRule],
     ) -> None:
-        proxies = _Proxies()
-        by_network = _by_network(backends)
+        proxies = ProxyIds()
         _limit(len(comms), lib.LBL_SOCKETS_COMMS, "processes")
         _limit(len(cgroups), lib.LBL_SOCKETS_CGROUPS, "cgroups")
-        _limit(len(backends), lib.LBL_SOCKETS_NETWORKS, "backends")
         self._comms = ffi.new(
             "struct lbl_sockets_comm_rule[]",
             [
@@ -115,27 +60,7 @@ class SocketRules:
                 for rule in cgroups
             ],
         )
-        self._networks = ffi.new(
-            "struct lbl_sockets_network_rule[]",
-            [
-                {
-                    "key": _network(network),
-                    "value": {
-                        "n": len(applying),
-                        "ranges": [
-                            {
-                                "first_port": each.first_port,
-                                "last_port": each.last_port,
-                                "proxy_id": proxies.id_of(each.proxy),
-                            }
-                            for each in applying
-                        ],
-                    },
-                }
-                for network in by_network
-                for applying in [_applying(network, by_network)]
-            ],
-        )
+        self._networks = network_rules(backends, proxies)
         self.proxies = proxies.names
         self.ptr = ffi.new(
             "struct lbl_sockets_rules *",

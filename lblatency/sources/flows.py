@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._ffi import check_loaded, ffi, lib
+from .._ffi import check, check_loaded, ffi, lib
 from .._rules import BackendRule
 from ..errors import LatencyError
 from ..stats import create_event_stream
-from ._networks import put_networks
+from ._networks import ProxyIds, network_rules
 from .base import BACKEND, Option, Source
 
 __all__ = ["Flows"]
@@ -112,6 +112,8 @@ class Flows(Source):
             )
         if not 0 < max_connections <= 1 << 24:
             raise ValueError(f"max_connections {max_connections} is not between 1 and 2**24")
+        proxies = ProxyIds()
+        networks = network_rules(rules, proxies)
         self._interfaces = list(interfaces)
         self._backends = rules
         self._idle = ffi.new(
@@ -124,16 +126,14 @@ class Flows(Source):
             },
         )
         self._flows = _load(_RING_BYTES, max_connections)
-        proxies: dict[str, int] = {}
-        put_networks(
-            lib.lbl_flows_networks_fd(self._flows),
-            rules,
-            lambda name: 0 if name is None else proxies.setdefault(name, len(proxies) + 1),
+        check(
+            lib.lbl_networks_set(lib.lbl_flows_networks_fd(self._flows), networks, len(networks)),
+            "set the rules for backends",
         )
         self.stream = create_event_stream(
             lib.lbl_flows_ring_fd(self._flows), counters=lib.lbl_flows_counters_fd(self._flows)
         )
-        self.stream.proxies = {number: name for name, number in proxies.items()}
+        self.stream.proxies = proxies.names
         try:
             for name in self._interfaces:
                 self._watch(name)
