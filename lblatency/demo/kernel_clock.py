@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Iterable
 
-__all__ = ["handshake_s", "receive", "stamp_arrivals"]
+__all__ = ["handshake_s", "receive", "stamp_arrivals", "stamp_of"]
 
 _SO_TIMESTAMPNS = 35  # not named by Python 3.11; also the type of the control message
 _TIMESPEC = struct.Struct("@ll")
@@ -28,17 +29,22 @@ def stamp_arrivals(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
-def receive(connection: socket.socket) -> tuple[bytes, int]:
-    """What has arrived, and when, in the nanoseconds of `time.time_ns()`; raises as recv() does.
+def stamp_of(messages: Iterable[tuple[int, int, bytes]]) -> int:
+    """When something arrived, by its control messages, in the nanoseconds of `time.time_ns()`.
 
     What the kernel did not stamp has arrived now.
     """
-    received, messages, _, _ = connection.recvmsg(64, _ROOM)
     for level, kind, stamp in messages:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, ns = _TIMESPEC.unpack(stamp)
-            return received, seconds * 10**9 + ns
-    return received, time.time_ns()
+            return int(seconds * 10**9 + ns)
+    return time.time_ns()
+
+
+def receive(connection: socket.socket) -> tuple[bytes, int]:
+    """What has arrived, and when, as `stamp_of()` tells it; raises as recv() does."""
+    received, messages, _, _ = connection.recvmsg(64, _ROOM)
+    return received, stamp_of(messages)
 
 
 def handshake_s(connection: socket.socket) -> float:

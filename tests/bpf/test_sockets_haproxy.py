@@ -18,10 +18,10 @@ from tests.support.sockets import watch
 from tests.support.through import (
     ENDS,
     HALF_CLOSED,
+    HAPROXY,
     HOLDS_MS,
     PORTS,
     PROXY,
-    SERVER,
     SLOTS,
     Pair,
     Slot,
@@ -41,13 +41,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.bpf
 
-TCP = "\n".join(
-    f"""listen {family}
-    bind {PROXY}:{first}-{first + SLOTS - 1}
-    server s {SERVER[family]}:+0"""
-    for family, first in PORTS.items()
-)
-
 
 @pytest.fixture(scope="module")
 def topology() -> Iterator[Topology]:
@@ -66,7 +59,7 @@ def slots(topology: Topology) -> Iterator[list[Slot]]:
 @pytest.fixture
 def proxy(topology: Topology, tmp_path: Path) -> Iterator[Proxy]:
     """HAProxy in TCP mode."""
-    with haproxy(TCP, tmp_path, topology.balancer, len(PORTS) * SLOTS) as made:
+    with haproxy(HAPROXY, tmp_path, topology.balancer, len(PORTS) * SLOTS) as made:
         yield made
 
 
@@ -83,7 +76,7 @@ def test_http_connections_are_those_that_the_backend_has(
 ) -> None:
     """In HTTP mode, a connection lasts for one request, or for those that keep it alive."""
     keep = "httpclose" if requests == 1 else "http-keep-alive\n    http-reuse never"
-    config = TCP.replace("    bind", f"    mode http\n    option {keep}\n    bind")
+    config = HAPROXY.replace("    bind", f"    mode http\n    option {keep}\n    bind")
     with (
         haproxy(config, tmp_path, topology.balancer, len(slots)) as proxy,
         watch(comms=[proxy.comm]) as seen,
@@ -216,7 +209,7 @@ def test_a_killed_proxy_ends_its_connections(
 ) -> None:
     """60 connections that are open when the proxy is killed end then."""
     with (
-        haproxy(TCP, tmp_path, topology.balancer, len(slots)) as proxy,
+        haproxy(HAPROXY, tmp_path, topology.balancer, len(slots)) as proxy,
         watch(comms=[proxy.comm]) as seen,
     ):
         pairs = [slot.open() for slot in (slots * 2)[:60]]

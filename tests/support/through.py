@@ -39,6 +39,12 @@ SERVER = {
     "ipv6": f"[{_ADDRESS['ipv6']}]",
     "mapped": f"[::ffff:{_ADDRESS['mapped']}]",
 }  # the addresses as a proxy's configuration has them
+HAPROXY = "\n".join(
+    f"""listen {family}
+    bind {PROXY}:{first}-{first + SLOTS - 1}
+    server s {SERVER[family]}:+0"""
+    for family, first in PORTS.items()
+)
 
 
 class Window(NamedTuple):
@@ -312,23 +318,24 @@ class Errors(NamedTuple):
     first_byte_p99: float
 
 
-def _sorted(events: Iterable[Event]) -> dict[str, list[Event]]:
-    by_target: dict[str, list[Event]] = defaultdict(list)
+def by_target(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """The events of each backend in the order of their connections."""
+    found: dict[str, list[Event]] = defaultdict(list)
     for event in sorted(events, key=created_ns):
-        by_target[event.target].append(event)
-    return by_target
+        found[event.target].append(event)
+    return found
 
 
 def compare(truths: dict[str, list[Truth]], events: Iterable[Event]) -> Errors:
     """Check that each connection has its event: backend, reason, lifetime and first byte."""
-    by_target = _sorted(events)
-    assert {target: len(found) for target, found in by_target.items()} == {
+    of_target = by_target(events)
+    assert {target: len(found) for target, found in of_target.items()} == {
         target: len(expected) for target, expected in truths.items()
     }
     excesses: list[float] = []
     delays: list[float] = []
     for target, expected in truths.items():
-        for truth, event in zip(expected, by_target[target], strict=True):
+        for truth, event in zip(expected, of_target[target], strict=True):
             assert truth.ended is not None
             assert not event.probe
             assert event.reason in truth.reasons, (event, truth)
