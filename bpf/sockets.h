@@ -45,6 +45,8 @@ struct lbl_sockets_counters {
 	__u64 births_full; /* connections not taken: there was no memory to remember them in */
 	__u64 overwritten; /* connections whose end was never seen: their sockets connected again */
 	__u64 older; /* connections found open at the start */
+	__u64 begun; /* all that was stored at a socket */
+	__u64 ended; /* what of it has ended, or was overwritten */
 	__u64 caught; /* ends and handshakes that only the second program saw */
 };
 /* cdef: end */

@@ -26,7 +26,8 @@ enum {
 	COUNTERS,
 	PROGRAMS, /* the maps end */
 	LINKS = PROGRAMS + LBL_SOCKETS_PROGRAMS,
-	FDS = LINKS + LBL_SOCKETS_PROGRAMS,
+	OPEN = LINKS + LBL_SOCKETS_PROGRAMS, /* the link of an iterator */
+	FDS,
 };
 
 _Static_assert((int)FDS == LBL_SOCKETS_FDS, "each fd can be pinned");
@@ -46,6 +47,7 @@ static const char *const names[FDS] = {
 	[LINKS + LBL_SOCKETS_STATE] = "link_state",
 	[LINKS + LBL_SOCKETS_STATE_AGAIN] = "link_state_again",
 	[LINKS + LBL_SOCKETS_FIRST_BYTE] = "link_first_byte",
+	[OPEN] = "link_open",
 };
 
 /* The kernel keeps the rest alive for the links: the maps that only programs use. */
@@ -120,6 +122,21 @@ static int attach(const struct bpf_program *program, int *ret)
 	return err;
 }
 
+/* Attach the iterator over a map. */
+static int attach_to_map(const struct bpf_program *iterator, const struct bpf_map *map, int *ret)
+{
+	union bpf_iter_link_info info = { .map.map_fd = (__u32)bpf_map__fd(map) };
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+	struct bpf_link *link = bpf_program__attach_iter(iterator, &opts);
+	int err;
+
+	if (!link)
+		return -errno;
+	err = keep(bpf_link__fd(link), ret);
+	bpf_link__destroy(link);
+	return err;
+}
+
 /* Run the iterator, which writes nothing, to its end. */
 static int run(const struct bpf_program *iterator)
 {
@@ -167,6 +184,8 @@ static int start(struct lbl_sockets *sockets, const struct sockets *skel,
 	/* In this order: of programs at one tracepoint, the first attached runs first. */
 	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
 		err = attach(programs[i], &sockets->fds[LINKS + i]);
+	if (!err)
+		err = attach_to_map(skel->progs.list_open, skel->maps.births, &sockets->fds[OPEN]);
 	return err ? err : run(skel->progs.list_older);
 }
 
@@ -318,4 +337,45 @@ int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state
 	if (!err)
 		*ret = state;
 	return err;
+}
+
+/* Count the connections that are open and began until then, ns. */
+static int64_t count_open(const struct lbl_sockets *sockets, uint64_t until_ns)
+{
+	int fd = bpf_iter_create(sockets->fds[OPEN]);
+	uint64_t began_ns[512];
+	int64_t n = 0;
+	ssize_t got;
+
+	if (fd < 0)
+		return -errno;
+	/* A read gives whole records. */
+	while ((got = read(fd, began_ns, sizeof(began_ns))) > 0 ||
+	       (got < 0 && (errno == EAGAIN || errno == EINTR)))
+		for (ssize_t i = 0; i < got / (ssize_t)sizeof(*began_ns); i++)
+			n += began_ns[i] <= until_ns;
+	if (got < 0)
+		n = -errno;
+	close(fd);
+	return n;
+}
+
+int64_t lbl_sockets_missed(const struct lbl_sockets *sockets)
+{
+	struct lbl_sockets_state before, after;
+	int64_t open, missed;
+	int err;
+
+	/* In this order, one that goes on and ends is never missed, but may count twice as found. */
+	err = lbl_sockets_read(sockets, &before);
+	if (err)
+		return err;
+	open = count_open(sockets, lbl_now_ns());
+	if (open < 0)
+		return open;
+	err = lbl_sockets_read(sockets, &after);
+	if (err)
+		return err;
+	missed = (int64_t)(before.counters.begun - after.counters.ended) - open;
+	return missed > 0 ? missed : 0;
 }

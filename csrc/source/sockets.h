@@ -24,7 +24,7 @@ enum lbl_sockets_program {
 	LBL_SOCKETS_PROGRAMS,
 };
 
-enum { LBL_SOCKETS_FDS = 7 + 2 * LBL_SOCKETS_PROGRAMS };
+enum { LBL_SOCKETS_FDS = 8 + 2 * LBL_SOCKETS_PROGRAMS };
 
 struct lbl_sockets_comm_rule {
 	struct lbl_sockets_comm key;
@@ -92,6 +92,12 @@ int lbl_sockets_program_fd(const struct lbl_sockets *sockets, enum lbl_sockets_p
 void lbl_sockets_detach(struct lbl_sockets *sockets, enum lbl_sockets_program which);
 
 int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state *ret);
+
+/*
+ * Return how many connections ended without any program being run: they began, no end was seen, and
+ * no socket has them. A limit from below while others begin and end, else exact.
+ */
+int64_t lbl_sockets_missed(const struct lbl_sockets *sockets);
 /* cdef: end */
 
 #endif

@@ -128,6 +128,7 @@ class Sockets(Source):
         if keep_pins and pin is None:
             raise ValueError("nothing is pinned that could be kept; say pin, a directory, too")
         self._keeps = keep_pins
+        self._missed = 0
         self._backends = [_backend_rule(rule) for rule in backends]
         self._comms = [_name_rule(rule) for rule in comms]
         self._cgroups = [_name_rule(rule) for rule in cgroups]
@@ -187,20 +188,25 @@ class Sockets(Source):
         return state
 
     def lost(self) -> Mapping[str, int]:
-        """What could not be seen. Both are limits from above, since other sockets count too.
+        """What could not be seen. `recursion` and `births_full` are limits from above.
 
         Returns:
             `recursion`: changes of state for which both programs were skipped, at most.
             `births_full`: connections for which there was no memory.
             `overwritten`: connections whose end was not seen.
+            `unseen_ends`: connections that ended without a program being run. They stay open in
+                what is counted.
         """
         state = self._read()
+        missed = check_loaded(lib.lbl_sockets_missed(self._sockets), "list open connections")
+        self._missed = max(self._missed, missed)
         return {
             "recursion": min(
                 state.skipped[lib.LBL_SOCKETS_STATE], state.skipped[lib.LBL_SOCKETS_STATE_AGAIN]
             ),
             "births_full": int(state.counters.births_full),
             "overwritten": int(state.counters.overwritten),
+            "unseen_ends": self._missed,
         }
 
     def failed_connects(self) -> Mapping[str, int]:

@@ -483,6 +483,18 @@ def test_what_the_first_program_misses_the_second_sees(seen: Seen) -> None:
     assert seen.source.status()["caught"] == 1
 
 
+def test_an_end_that_no_program_sees_is_told(process: str) -> None:
+    """Of two that are open when the programs run no more, the one that ends is lost."""
+    with Sockets(comms=[process]) as source, Connection() as made, Connection() as other:
+        other.exchange()
+        for program in (lib.LBL_SOCKETS_STATE, lib.LBL_SOCKETS_STATE_AGAIN):
+            lib.lbl_sockets_detach(source._sockets, program)
+        assert source.lost()["unseen_ends"] == 0
+        reset(made.client)
+        wait_until(lambda: source.lost()["unseen_ends"] == 1, "the end that was not seen")
+        assert source.stream.stats().produced == 2
+
+
 def test_the_first_byte_on_older_kernels_is_when_it_is_read(process: str) -> None:
     """Without the tracepoint of 6.3, the first byte is the first read."""
     with watch(comms=[process], _by_read=True) as seen, Connection() as made:

@@ -41,7 +41,7 @@ print("closed", flush=True)
 
 @pytest.mark.campaign
 def test_fifty_thousand_open_connections_are_all_there_until_they_end() -> None:
-    """None is lost and none ends early; each end has its lifetime."""
+    """None ends early, each end has its lifetime, and ends that no program saw are told."""
     name, total = f"many-{os.getpid()}", PROCESSES * EACH
     with (
         closing(Namespace()) as namespace,
@@ -75,14 +75,21 @@ def test_fifty_thousand_open_connections_are_all_there_until_they_end() -> None:
             assert worker.stdout is not None
             assert worker.stdout.readline() == "closed\n"
         wait_until(
-            lambda: not sum(row.open for row in tracker.backends()),
+            lambda: sum(row.open for row in tracker.backends()) == source.lost()["unseen_ends"],
             lambda: "the ends of " + namespace.run("ss -Htanoe exclude time-wait"),
         )
-        counts = assert_accounted(tracker)
-        assert (counts["opened"], counts["recorded"], counts["dropped"]) == (total, total, 0)
-        assert set(source.lost().values()) == {0}
+        counts, lost = assert_accounted(tracker), dict(source.lost())
+        # The kernel runs no program for an end in 100,000 or so, when a timer interrupts.
+        unseen = lost.pop("unseen_ends")
+        assert unseen <= 3
+        assert (counts["opened"], counts["recorded"], counts["dropped"]) == (
+            total,
+            total - unseen,
+            0,
+        )
+        assert set(lost.values()) == {0}
         for row in tracker.backends():
-            assert row.closed["fin"] == row.histogram.count == EACH
-            longest = row.histogram.sum / EACH
+            assert row.closed["fin"] == row.histogram.count == EACH - row.open
+            longest = row.histogram.sum / row.histogram.count
             assert longest <= monotonic() - began
         print(f"{total} opened in {opened - began:.1f} s, closed in {monotonic() - opened:.1f} s")
