@@ -188,7 +188,7 @@ class Sockets(Source):
         return state
 
     def lost(self) -> Mapping[str, int]:
-        """What could not be seen. `recursion` and `births_full` are limits from above.
+        """What could not be seen. `recursion` is a limit from above: other sockets count too.
 
         Returns:
             `recursion`: changes of state for which both programs were skipped, at most.
