@@ -92,4 +92,5 @@ def test_fifty_thousand_open_connections_are_all_there_until_they_end() -> None:
             assert row.closed["fin"] == row.histogram.count == EACH - row.open
             longest = row.histogram.sum / row.histogram.count
             assert longest <= monotonic() - began
-        print(f"{total} opened in {opened - began:.1f} s, closed in {monotonic() - opened:.1f} s")
+        took = f"{opened - began:.1f} s, closed in {monotonic() - opened:.1f} s"
+        print(f"{total} opened in {took}; {unseen} ends not seen")
