@@ -12,9 +12,8 @@
  *
  * The kernel skips a program that interrupts itself. An interrupt that comes while on_state runs,
  * and ends a connection, is therefore seen by on_state_again only. Each of both does what the other
- * has not done. Now and then (seen on Linux 6.18, in softirqs of a busy machine) neither of them sees
- * a change, and the kernel counts no miss. What began, has not ended, and is at no socket tells how
- * many ends were missed.
+ * has not done. Now and then (seen on Linux 6.18, on a busy machine) neither of them sees an end, and
+ * the kernel counts no miss. What began, has not ended, and is at no socket tells how many they were.
  *
  * A socket that enters TIME_WAIT is closed at once, and one whose process has closed it is closed
  * when its FIN is acknowledged. So the lifetime of a connection that the proxy ends is not longer
@@ -84,6 +83,14 @@ struct {
 } last_id SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LBL_SOCKETS_BACKENDS + 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct lbl_sockets_row);
+} rows SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
@@ -99,6 +106,16 @@ static const __u32 only = 0;
                                                                                                    \
 		if (own)                                                                           \
 			__sync_fetch_and_add(&own->field, 1);                                      \
+	} while (0)
+
+/* Likewise, of the backend with this id. */
+#define COUNT_ROW(id, field)                                                                       \
+	do {                                                                                       \
+		__u32 at = id;                                                                     \
+		struct lbl_sockets_row *row = bpf_map_lookup_elem(&rows, &at);                     \
+                                                                                                   \
+		if (row)                                                                           \
+			__sync_fetch_and_add(&row->field, 1);                                      \
 	} while (0)
 
 /* ---- rules ---- */
@@ -162,6 +179,11 @@ static __always_inline bool takes_backend(const struct lbl_sockets_filter *rules
 	return true;
 }
 
+static __always_inline bool is_mapped(const __u32 *addr)
+{
+	return !addr[0] && !addr[1] && addr[2] == bpf_htonl(0xffff);
+}
+
 /* Set the backend to the socket's destination. Returns false if it is no TCP socket. */
 static __always_inline bool set_backend(struct lbl_event *conn, const struct sock *sk)
 {
@@ -177,7 +199,7 @@ static __always_inline bool set_backend(struct lbl_event *conn, const struct soc
 	if (sk->__sk_common.skc_family != AF_INET6)
 		return false;
 	bpf_core_read(addr, sizeof(addr), &sk->__sk_common.skc_v6_daddr);
-	if (!addr[0] && !addr[1] && addr[2] == bpf_htonl(0xffff))
+	if (is_mapped(addr))
 		lbl_set_ipv4(conn, addr[3], port);
 	else
 		lbl_set_ipv6(conn, addr, port);
@@ -204,6 +226,7 @@ static __always_inline bool takes(struct lbl_event *conn, const struct sock *sk,
 static __always_inline __u32 id_of(const struct lbl_event *conn)
 {
 	struct lbl_sockets_backend key;
+	struct lbl_sockets_row *row;
 	__u32 *known, *last, id;
 
 	__builtin_memcpy(&key, &conn->port, sizeof(key));
@@ -214,6 +237,10 @@ static __always_inline __u32 id_of(const struct lbl_event *conn)
 	if (!last || *last >= LBL_SOCKETS_BACKENDS)
 		return 0;
 	id = __sync_fetch_and_add(last, 1) + 1;
+	row = bpf_map_lookup_elem(&rows, &id);
+	if (!row) /* several CPUs were here at once */
+		return 0;
+	row->backend = key; /* before anybody else knows the id */
 	if (!bpf_map_update_elem(&backends, &key, &id, BPF_NOEXIST))
 		return id;
 	known = bpf_map_lookup_elem(&backends, &key); /* another CPU was faster */
@@ -239,7 +266,7 @@ static __always_inline void begin(const struct sock *sk, struct lbl_event *conn)
 	}
 	if (birth->is_open) {
 		COUNT(overwritten);
-		COUNT(ended);
+		COUNT_ROW(birth->conn.backend_id, ended);
 	}
 	conn->protocol = IPPROTO_TCP;
 	conn->backend_id = id_of(conn);
@@ -247,7 +274,7 @@ static __always_inline void begin(const struct sock *sk, struct lbl_event *conn)
 	birth->conn = *conn;
 	birth->closing_ns = 0;
 	birth->is_open = true;
-	COUNT(begun);
+	COUNT_ROW(conn->backend_id, begun);
 	if (conn->created_ns)
 		birth->conn.connect_us = birth->conn.first_byte_us = LBL_SPAN_NONE;
 }
@@ -324,7 +351,7 @@ static __always_inline void end(struct birth *birth, const struct sock *sk, int 
 {
 	struct lbl_event *conn = &birth->conn;
 
-	COUNT(ended); /* before it is not open any more: see lbl_sockets_missed() */
+	COUNT_ROW(conn->backend_id, ended); /* first: see lbl_sockets_mend() */
 	birth->is_open = false;
 	conn->timestamp_ns = now;
 	if (old_state == TCP_SYN_SENT || old_state == TCP_SYN_RECV) {
@@ -412,19 +439,47 @@ int BPF_PROG(on_read, const struct sock *sk)
 	return 0;
 }
 
-/* List when those began that are open. */
+/* ---- ends that no hook saw ---- */
+
+/* Take what is open off what is missing. Only one process lets it run. */
 SEC("iter/bpf_sk_storage_map")
-int list_open(struct bpf_iter__bpf_sk_storage_map *ctx)
+int find_open(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct birth *birth = ctx->value;
-	__u64 began_ns;
+	struct lbl_sockets_row *row;
+	__u32 id;
 
 	if (!birth || !birth->is_open)
 		return 0;
-	began_ns = birth->conn.timestamp_ns;
-	bpf_seq_write(ctx->meta->seq, &began_ns, sizeof(began_ns));
+	id = birth->conn.backend_id;
+	row = bpf_map_lookup_elem(&rows, &id);
+	if (row)
+		row->missing--;
 	return 0;
 }
+
+/* Report the end of a connection of the backend with this id. */
+SEC("syscall")
+int end_unseen(__u32 *id)
+{
+	struct lbl_event conn = { .protocol = IPPROTO_TCP, .backend_id = *id };
+	struct lbl_sockets_row *row = bpf_map_lookup_elem(&rows, &conn.backend_id);
+	__u32 addr[4];
+
+	if (!row)
+		return -ENOENT;
+	COUNT(unseen);
+	__sync_fetch_and_add(&row->ended, 1);
+	if (!conn.backend_id) /* nobody knows which backend it was */
+		return 0;
+	__builtin_memcpy(&conn.port, &row->backend, sizeof(row->backend));
+	__builtin_memcpy(addr, conn.addr, sizeof(addr));
+	if (is_mapped(addr))
+		conn.flags = LBL_FLAG_IPV4;
+	return lbl_conn_closed(&conn, LBL_REASON_UNKNOWN);
+}
+
+/* ---- the start ---- */
 
 /* Take the connections that are open already: run once, after the hooks are attached. */
 SEC("iter/task_file")

@@ -45,9 +45,8 @@ struct lbl_sockets_counters {
 	__u64 births_full; /* connections not taken: there was no memory to remember them in */
 	__u64 overwritten; /* connections whose end was never seen: their sockets connected again */
 	__u64 older; /* connections found open at the start */
-	__u64 begun; /* all that was stored at a socket */
-	__u64 ended; /* what of it has ended, or was overwritten */
 	__u64 caught; /* ends and handshakes that only the second program saw */
+	__u64 unseen; /* connections that ended without a program being run */
 };
 /* cdef: end */
 
@@ -56,6 +55,15 @@ struct lbl_sockets_backend {
 	__u16 port;
 	__u16 proxy_id;
 	__u8 addr[16];
+};
+
+/* What became of a backend's connections, by its id; row 0 is that of all backends without an id. */
+struct lbl_sockets_row {
+	__u64 begun; /* what was stored at a socket, counted after that */
+	__u64 ended; /* what of it has ended or was overwritten, counted before that */
+	__u64 missing; /* the user space's: see lbl_sockets_mend() */
+	__u64 missed;
+	struct lbl_sockets_backend backend;
 };
 
 _Static_assert(sizeof(struct lbl_sockets_backend) ==

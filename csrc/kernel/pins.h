@@ -10,7 +10,7 @@
  * The version of all that outlives a process in pins: maps, and what programs keep in them. Whoever
  * changes the layout of a map, or what a program stores in it, adds 1.
  */
-enum { LBL_PIN_LAYOUT = 1 };
+enum { LBL_PIN_LAYOUT = 2 };
 
 /* Pin a map, program or link. -EEXIST if the path is taken, -EINVAL if it is not in a bpffs. */
 int lbl_pin(int fd, const char *path);

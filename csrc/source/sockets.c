@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -24,10 +25,18 @@ enum {
 	CGROUPS,
 	NETWORKS,
 	COUNTERS,
+	ROWS,
 	PROGRAMS, /* the maps end */
 	LINKS = PROGRAMS + LBL_SOCKETS_PROGRAMS,
-	OPEN = LINKS + LBL_SOCKETS_PROGRAMS, /* the link of an iterator */
+	FIND_OPEN = LINKS + LBL_SOCKETS_PROGRAMS, /* the link of an iterator */
+	END_UNSEEN, /* a program that is run, not attached */
 	FDS,
+};
+
+enum {
+	N_ROWS = LBL_SOCKETS_BACKENDS + 1,
+	ROWS_BYTES = N_ROWS * sizeof(struct lbl_sockets_row),
+	REST = 200, /* times as long as a look took, before the next one */
 };
 
 _Static_assert((int)FDS == LBL_SOCKETS_FDS, "each fd can be pinned");
@@ -41,18 +50,22 @@ static const char *const names[FDS] = {
 	[CGROUPS] = "cgroups",
 	[NETWORKS] = "lbl_networks",
 	[COUNTERS] = "counters",
+	[ROWS] = "rows",
 	[PROGRAMS + LBL_SOCKETS_STATE] = "program_state",
 	[PROGRAMS + LBL_SOCKETS_STATE_AGAIN] = "program_state_again",
 	[PROGRAMS + LBL_SOCKETS_FIRST_BYTE] = "program_first_byte",
 	[LINKS + LBL_SOCKETS_STATE] = "link_state",
 	[LINKS + LBL_SOCKETS_STATE_AGAIN] = "link_state_again",
 	[LINKS + LBL_SOCKETS_FIRST_BYTE] = "link_first_byte",
-	[OPEN] = "link_open",
+	[FIND_OPEN] = "link_find_open",
+	[END_UNSEEN] = "program_end_unseen",
 };
 
 /* The kernel keeps the rest alive for the links: the maps that only programs use. */
 struct lbl_sockets {
 	int fds[FDS]; /* -1 if there is none */
+	struct lbl_sockets_row *rows; /* the map's own memory */
+	uint64_t next_look_ns;
 };
 
 /* ---- rules ---- */
@@ -163,6 +176,18 @@ out:
 	return err;
 }
 
+/* Map the rows, which programs go on counting. */
+static int map_rows(struct lbl_sockets *sockets)
+{
+	void *rows = mmap(NULL, ROWS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, sockets->fds[ROWS],
+			  0);
+
+	if (rows == MAP_FAILED)
+		return -errno;
+	sockets->rows = rows;
+	return 0;
+}
+
 static int start(struct lbl_sockets *sockets, const struct sockets *skel,
 		 const struct lbl_sockets_rules *rules)
 {
@@ -180,21 +205,26 @@ static int start(struct lbl_sockets *sockets, const struct sockets *skel,
 	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
 		err = keep(bpf_program__fd(programs[i]), &sockets->fds[PROGRAMS + i]);
 	if (!err)
+		err = keep(bpf_program__fd(skel->progs.end_unseen), &sockets->fds[END_UNSEEN]);
+	if (!err)
+		err = map_rows(sockets);
+	if (!err)
 		err = lbl_sockets_set_rules(sockets, rules);
 	/* In this order: of programs at one tracepoint, the first attached runs first. */
 	for (i = 0; i < LBL_SOCKETS_PROGRAMS && !err; i++)
 		err = attach(programs[i], &sockets->fds[LINKS + i]);
 	if (!err)
-		err = attach_to_map(skel->progs.list_open, skel->maps.births, &sockets->fds[OPEN]);
+		err = attach_to_map(skel->progs.find_open, skel->maps.births,
+				    &sockets->fds[FIND_OPEN]);
 	return err ? err : run(skel->progs.list_older);
 }
 
 static struct lbl_sockets *new_sockets(void)
 {
-	struct lbl_sockets *sockets = malloc(sizeof(*sockets));
+	struct lbl_sockets *sockets = calloc(1, sizeof(*sockets));
 
 	if (sockets)
-		memset(sockets, 0xff, sizeof(*sockets)); /* no fd: -1 */
+		memset(sockets->fds, 0xff, sizeof(sockets->fds)); /* -1 */
 	return sockets;
 }
 
@@ -232,6 +262,8 @@ void lbl_sockets_free(struct lbl_sockets *sockets)
 		return;
 	for (i = FDS - 1; i >= 0; i--)
 		lbl_close(sockets->fds[i]);
+	if (sockets->rows)
+		munmap(sockets->rows, ROWS_BYTES);
 	free(sockets);
 }
 
@@ -257,6 +289,7 @@ static int check_maps(const struct lbl_sockets *sockets)
 		[CGROUPS] = sizeof(struct lbl_sockets_proxy),
 		[NETWORKS] = sizeof(struct lbl_port_ranges),
 		[COUNTERS] = sizeof(struct lbl_sockets_counters),
+		[ROWS] = sizeof(struct lbl_sockets_row),
 	};
 	struct bpf_map_info info;
 	int i, err;
@@ -285,6 +318,8 @@ int lbl_sockets_adopt(const int *fds, const struct lbl_sockets_rules *rules,
 		err = keep(fds[i], &sockets->fds[i]);
 	if (!err)
 		err = check_maps(sockets);
+	if (!err)
+		err = map_rows(sockets);
 	if (!err)
 		err = lbl_sockets_set_rules(sockets, rules);
 	if (err) {
@@ -339,43 +374,76 @@ int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state
 	return err;
 }
 
-/* Count the connections that are open and began until then, ns. */
-static int64_t count_open(const struct lbl_sockets *sockets, uint64_t until_ns)
+/* ---- ends that no program saw ---- */
+
+/* Take what is open off what is missing. -EAGAIN if there is too much for one go. */
+static int find_open(const struct lbl_sockets *sockets)
 {
-	int fd = bpf_iter_create(sockets->fds[OPEN]);
-	uint64_t began_ns[512];
-	int64_t n = 0;
-	ssize_t got;
+	int fd = bpf_iter_create(sockets->fds[FIND_OPEN]), err = 0;
+	char none;
 
 	if (fd < 0)
 		return -errno;
-	/* A read gives whole records. */
-	while ((got = read(fd, began_ns, sizeof(began_ns))) > 0 ||
-	       (got < 0 && (errno == EAGAIN || errno == EINTR)))
-		for (ssize_t i = 0; i < got / (ssize_t)sizeof(*began_ns); i++)
-			n += began_ns[i] <= until_ns;
-	if (got < 0)
-		n = -errno;
+	/* A single read. Before a second one, the kernel may lose its place, and leave some out. */
+	if (read(fd, &none, sizeof(none)) < 0)
+		err = -errno;
 	close(fd);
-	return n;
+	return err;
 }
 
-int64_t lbl_sockets_missed(const struct lbl_sockets *sockets)
+/*
+ * Leave in each row how many connections are missing: a limit from below, and exact while none of the
+ * backend's connections begins or ends. One that began before the look and is alive at its end was at
+ * its socket all the time, so it was found; and one that ended, whether it was found or not, has
+ * counted as ended.
+ */
+static int look(struct lbl_sockets *sockets)
 {
-	struct lbl_sockets_state before, after;
-	int64_t open, missed;
+	struct lbl_sockets_row *row, *end = sockets->rows + N_ROWS;
 	int err;
 
-	/* In this order, one that goes on and ends is never missed, but may count twice as found. */
-	err = lbl_sockets_read(sockets, &before);
-	if (err)
-		return err;
-	open = count_open(sockets, lbl_now_ns());
-	if (open < 0)
-		return open;
-	err = lbl_sockets_read(sockets, &after);
-	if (err)
-		return err;
-	missed = (int64_t)(before.counters.begun - after.counters.ended) - open;
-	return missed > 0 ? missed : 0;
+	for (row = sockets->rows; row < end; row++)
+		row->missing = __atomic_load_n(&row->begun, __ATOMIC_ACQUIRE);
+	err = find_open(sockets);
+	for (row = sockets->rows; row < end && !err; row++) {
+		row->missing -= __atomic_load_n(&row->ended, __ATOMIC_ACQUIRE);
+		if ((int64_t)row->missing < 0)
+			row->missing = 0;
+	}
+	return err;
+}
+
+static int end_unseen(const struct lbl_sockets *sockets, uint32_t id)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &id, .ctx_size_in = sizeof(id));
+
+	/* What it returns does not matter: if the ring is full, the event counts as dropped. */
+	return bpf_prog_test_run_opts(sockets->fds[END_UNSEEN], &opts) ? -errno : 0;
+}
+
+int64_t lbl_sockets_mend(struct lbl_sockets *sockets)
+{
+	uint64_t began_ns = lbl_now_ns(), ended_ns;
+	int64_t reported = 0;
+	uint32_t id;
+	int err;
+
+	lbl_log_block();
+	if (began_ns < sockets->next_look_ns)
+		return 0;
+	err = look(sockets);
+	for (id = 0; id < N_ROWS && !err; id++) {
+		struct lbl_sockets_row *row = &sockets->rows[id];
+
+		for (; row->missing && row->missed && !err; row->missing--, row->missed--) {
+			err = end_unseen(sockets, id);
+			reported += !err;
+		}
+		row->missed = row->missing;
+	}
+	ended_ns = lbl_now_ns();
+	sockets->next_look_ns = ended_ns + REST * (ended_ns - began_ns);
+	if (err == -EAGAIN)
+		return 0;
+	return err ? err : reported;
 }

@@ -24,7 +24,7 @@ enum lbl_sockets_program {
 	LBL_SOCKETS_PROGRAMS,
 };
 
-enum { LBL_SOCKETS_FDS = 8 + 2 * LBL_SOCKETS_PROGRAMS };
+enum { LBL_SOCKETS_FDS = 10 + 2 * LBL_SOCKETS_PROGRAMS };
 
 struct lbl_sockets_comm_rule {
 	struct lbl_sockets_comm key;
@@ -94,10 +94,12 @@ void lbl_sockets_detach(struct lbl_sockets *sockets, enum lbl_sockets_program wh
 int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state *ret);
 
 /*
- * Return how many connections ended without any program being run: they began, no end was seen, and
- * no socket has them. A limit from below while others begin and end, else exact.
+ * Report the ends for which no program was run: of connections that began, no end was seen, and no
+ * socket has them, in two looks. They are closed events with neither a creation time nor a reason.
+ * Returns how many. Call it about once per second. It looks less often if that would cost more than
+ * 1/200 of a CPU, and at no more than a million sockets.
  */
-int64_t lbl_sockets_missed(const struct lbl_sockets *sockets);
+int64_t lbl_sockets_mend(struct lbl_sockets *sockets);
 /* cdef: end */
 
 #endif

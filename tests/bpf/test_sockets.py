@@ -483,16 +483,35 @@ def test_what_the_first_program_misses_the_second_sees(seen: Seen) -> None:
     assert seen.source.status()["caught"] == 1
 
 
-def test_an_end_that_no_program_sees_is_told(process: str) -> None:
-    """Of two that are open when the programs run no more, the one that ends is lost."""
-    with Sockets(comms=[process]) as source, Connection() as made, Connection() as other:
+@each_family
+def test_an_end_that_no_program_sees_is_reported_late(process: str, kind: str) -> None:
+    """Of two that are open when the programs run no more, the one that ends is closed, once."""
+    with (
+        Connection(kind) as older,
+        Sockets(comms=[process]) as source,
+        LatencyTracker() as tracker,
+        Connection(kind) as made,
+        Connection(kind) as other,
+    ):
+        tracker.start(source.stream, None, "edge")
         other.exchange()
         for program in (lib.LBL_SOCKETS_STATE, lib.LBL_SOCKETS_STATE_AGAIN):
             lib.lbl_sockets_detach(source._sockets, program)
-        assert source.lost()["unseen_ends"] == 0
-        reset(made.client)
-        wait_until(lambda: source.lost()["unseen_ends"] == 1, "the end that was not seen")
-        assert source.stream.stats().produced == 2
+        for n, unseen in enumerate((older, made), 1):
+            reset(unseen.client)
+            wait_until(lambda: look(source) == n, "the end that was not seen")  # noqa: B023
+        source.stream.drain()
+        assert open_of(tracker) == {older.target: 0, made.target: 0, other.target: 1}
+        counts = assert_accounted(tracker)
+        assert (counts["opened"], counts["unmatched"], counts["recorded"]) == (3, 2, 0)
+        closed = {format_target(row.ip, row.port): dict(row.closed) for row in tracker.backends()}
+        assert [closed[end.target]["unknown"] for end in (older, made, other)] == [1, 1, 0]
+
+
+def look(source: Sockets) -> int:
+    """Let the source look for ends that were not seen; returns how many it has found in all."""
+    source.tick()
+    return source.lost()["unseen_ends"]
 
 
 def test_the_first_byte_on_older_kernels_is_when_it_is_read(process: str) -> None:
