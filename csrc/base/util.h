@@ -41,6 +41,15 @@ static inline uint64_t lbl_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* Return the calling thread's CPU time. */
+static inline uint64_t lbl_cpu_ns(void)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
+	return (uint64_t)at.tv_sec * 1000000000 + (uint64_t)at.tv_nsec;
+}
+
 /* Legal on a negative number, which is no fd. */
 static inline void lbl_close(int fd)
 {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/fork.h"
 #include "base/thread.h"
@@ -39,15 +38,6 @@ struct lbl_conntrack {
 	struct lbl_seen seen;
 	struct lbl_conntrack_stats stats;
 };
-
-/* Of the calling thread. */
-static uint64_t cpu_time_ns(void)
-{
-	struct timespec at;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
-	return (uint64_t)at.tv_sec * 1000000000 + (uint64_t)at.tv_nsec;
-}
 
 /* ---- creation ---- */
 
@@ -335,11 +325,11 @@ static void *scan_thread(void *arg)
 
 	pthread_setname_np(pthread_self(), "lbl-scan");
 	while (wait_for_turn(conntrack, began_ns, cost_ns)) {
-		uint64_t before = cpu_time_ns();
+		uint64_t before = lbl_cpu_ns();
 
 		began_ns = lbl_now_ns();
 		run_scan(conntrack, true);
-		cost_ns = cpu_time_ns() - before;
+		cost_ns = lbl_cpu_ns() - before;
 	}
 	return NULL;
 }

@@ -36,7 +36,7 @@ enum {
 enum {
 	N_ROWS = LBL_SOCKETS_BACKENDS + 1,
 	ROWS_BYTES = N_ROWS * sizeof(struct lbl_sockets_row),
-	REST = 200, /* times as long as a look took, before the next one */
+	REST = 200, /* times the CPU time of a look, before the next one */
 };
 
 _Static_assert((int)FDS == LBL_SOCKETS_FDS, "each fd can be pinned");
@@ -423,13 +423,13 @@ static int end_unseen(const struct lbl_sockets *sockets, uint32_t id)
 
 int64_t lbl_sockets_mend(struct lbl_sockets *sockets)
 {
-	uint64_t began_ns = lbl_now_ns(), ended_ns;
+	uint64_t began_ns = lbl_cpu_ns();
 	int64_t reported = 0;
 	uint32_t id;
 	int err;
 
 	lbl_log_block();
-	if (began_ns < sockets->next_look_ns)
+	if (lbl_now_ns() < sockets->next_look_ns)
 		return 0;
 	err = look(sockets);
 	for (id = 0; id < N_ROWS && !err; id++) {
@@ -441,8 +441,7 @@ int64_t lbl_sockets_mend(struct lbl_sockets *sockets)
 		}
 		row->missed = row->missing;
 	}
-	ended_ns = lbl_now_ns();
-	sockets->next_look_ns = ended_ns + REST * (ended_ns - began_ns);
+	sockets->next_look_ns = lbl_now_ns() + REST * (lbl_cpu_ns() - began_ns);
 	if (err == -EAGAIN)
 		return 0;
 	return err ? err : reported;
