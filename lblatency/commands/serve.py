@@ -119,7 +119,10 @@ class _Server:
         self.reloads.told(is_good=True)
 
     def _opened(self) -> None:
-        """Say what cannot be known, and give up what only opening the sources needs."""
+        """Say what is taken and what cannot be known; give up what only opening needs."""
+        for source in self._agent.sources:
+            if taken := source.takes():
+                _say(f"takes {taken}")
         _tell_if_not_counted(self._agent.tracker)
         keep_only(_kept(self._settings, may_change=self._config is not None))
 

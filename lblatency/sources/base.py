@@ -99,6 +99,10 @@ class Source(Closing):
             LatencyError: it would not open here.
         """
 
+    def takes(self) -> str | None:
+        """Which connections it takes, in one line for people; None if its options say it all."""
+        return None
+
     def tick(self) -> None:
         """Do the source's regular work. Call it about once per second."""
 

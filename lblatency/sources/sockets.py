@@ -21,7 +21,14 @@ KNOWN_PROXIES = ("haproxy", "nginx", "envoy", "traefik", "caddy", "varnishd", "s
 _NOBODY = "192.0.2.1:9"  # of RFC 5737: addresses for documents
 _RING_BYTES = 1 << 22  # 65,536 events, as many connections may be open at the start
 _CAUSES = ("refused", "timed_out", "unreachable", "given_up", "no_port", "other")
+_NAMED_MOST = 8  # rules that people are told of
 _PROGRAMS = ("state", "state_again", "first_byte")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    more = len(names) - _NAMED_MOST
+    return ", ".join(names[:_NAMED_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _fd_names() -> list[str]:
@@ -185,6 +192,13 @@ class Sockets(Source):
         state = ffi.new("struct lbl_sockets_state *")
         check_loaded(lib.lbl_sockets_read(self._sockets, state), "read the sockets' counters")
         return state
+
+    def takes(self) -> str:
+        """Whose connections, and to which backends."""
+        processes = [rule.name for rule in (*self._comms, *self._cgroups)]
+        networks = [str(rule.network) for rule in self._backends]
+        whose = _some(processes) if processes else "any process"
+        return f"connections of {whose}" + (f" to {_some(networks)}" if networks else "")
 
     def tick(self) -> None:
         """Report ends that were not seen. A look at 50,000 open connections costs 5 ms of CPU."""

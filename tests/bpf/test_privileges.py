@@ -107,6 +107,7 @@ def test_a_file_that_may_change_keeps_what_any_source_needs(tmp_path: Path) -> N
         try:
             assert process.stderr is not None
             assert "metrics at" in process.stderr.readline()
+            assert "takes connections of haproxy" in process.stderr.readline()
             wait_for(process, set(BITS))
             path.write_text(
                 'listen = "127.0.0.1:0"\n[[source]]\nflows = "lo"\nbackend = "192.0.2.1:9=x"\n'

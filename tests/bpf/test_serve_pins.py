@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from lblatency._ffi import lib
+from lblatency._ffi import ffi, lib
 from lblatency.cli import main
+from lblatency.sources import Sockets
+from lblatency.sources._pins import Pins
 from tests.support import bpf
 from tests.support.netns import Namespace
 from tests.support.rig import wait_until
@@ -93,12 +95,17 @@ class Agent:
         """Kill it, if a test has failed."""
         self.end(signal.SIGKILL)
 
+    def page(self) -> str:
+        """What it exports."""
+        with urllib.request.urlopen(self._url, timeout=20) as reply:
+            text: str = reply.read().decode()
+        return text
+
     def scrape(self) -> dict[str, int]:
         """The sums over all labels of what it exports."""
-        with urllib.request.urlopen(self._url, timeout=20) as reply:
-            text = reply.read().decode()
         sums: dict[str, int] = {}
-        for name, value in re.findall(r"^(\w+)(?:\{.*\})? (\d+)(?:\.0)?$", text, re.MULTILINE):
+        found = re.findall(r"^(\w+)(?:\{.*\})? (\d+)(?:\.0)?$", self.page(), re.MULTILINE)
+        for name, value in found:
             sums[name] = sums.get(name, 0) + int(value)
         return sums
 
@@ -222,6 +229,42 @@ def test_pins_stay_only_if_told_to(place: Place) -> None:
         assert agent.scrape()["lblatency_events_received_total"] == 2 * load.count
         assert agent.end(signal.SIGTERM) == 0
     assert not list(place.pins.iterdir())
+
+
+def test_the_next_agent_reports_an_end_that_no_program_saw(place: Place) -> None:
+    """It is exported as lost, and as closed; no row has it open."""
+    address = place.listener.getsockname()
+    with (
+        Sockets(comms=[f"{place.process}=web"]) as source,
+        socket.create_connection(address) as client,
+        place.listener.accept()[0] as server,
+    ):
+        pin_blind(place, source)
+        server.close()
+        client.close()
+    with Agent(place) as agent:
+        lost = 'lblatency_events_lost_total{reason="unseen_ends"}'
+        wait_until(lambda: f"{lost} 1.0" in agent.page(), "the end that was not seen")
+        wait_until(lambda: agent.scrape()["lblatency_events_received_total"] == 2, "its events")
+        told = agent.scrape()
+        assert told["lblatency_connections_open"] == 0
+        assert told["lblatency_connections_closed_total"] == 1
+        assert produced(place) == (2, 0)
+
+
+def pin_blind(place: Place, source: Sockets) -> None:
+    """Pin what the source has, but no link to a program that sees changes of state."""
+    fds = {
+        ffi.string(lib.lbl_sockets_fd_name(which)).decode(): lib.lbl_sockets_fd(
+            source._sockets, which
+        )
+        for which in range(lib.LBL_SOCKETS_FDS)
+    }
+    fds["link_state"] = fds["link_state_again"] = fds["link_first_byte"]
+    with Pins(place.directory, "sockets", list(fds)) as pins:
+        pins.put(fds)
+    for program in (lib.LBL_SOCKETS_STATE, lib.LBL_SOCKETS_STATE_AGAIN):
+        lib.lbl_sockets_detach(source._sockets, program)
 
 
 def test_an_upgrade_with_another_layout_says_how_to_go_on(place: Place) -> None:

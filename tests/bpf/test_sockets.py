@@ -531,6 +531,28 @@ def test_the_first_byte_on_older_kernels_is_when_it_is_read(process: str) -> Non
 # ---- opening and closing ----
 
 
+def test_it_says_what_it_takes(cgroup: Path) -> None:
+    """The known proxies by name, or what the rules say; of many rules, the first."""
+    many = [f"10.0.0.{n}:80" for n in range(20)]
+    rules: list[tuple[dict[str, list[str]], str]] = [
+        ({}, "connections of haproxy, nginx, envoy, traefik, caddy, varnishd, squid, pen"),
+        ({"comms": ["traefik=edge"]}, "connections of traefik"),
+        (
+            {"cgroups": [str(cgroup)], "backends": ["[fd00::]/64:80=web"]},
+            f"connections of {cgroup} to fd00::/64",
+        ),
+        (
+            {"backends": many},
+            "connections of any process to "
+            + ", ".join(f"10.0.0.{n}/32" for n in range(8))
+            + " and 12 more",
+        ),
+    ]
+    for given, expected in rules:
+        with Sockets(**given) as source:  # type: ignore[arg-type]
+            assert source.takes() == expected
+
+
 def test_bpf_and_perfmon_are_all_it_needs() -> None:
     """A process with these two capabilities alone can do it; with one of them, it is told why."""
     code = "from lblatency.sources import Sockets; Sockets().close()"
