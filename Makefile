@@ -24,7 +24,7 @@ STRICT = -fsyntax-only -std=gnu11 -D_GNU_SOURCE -Ibpf/include -Icsrc -isystem$(P
 # libbpf options are statement expressions.
 STRICT_CLANG = $(STRICT) -Wno-gnu-statement-expression
 
-.PHONY: build demo test campaign sanitize oracle bench bench-smoke bench-compare metrics-table lint format clean
+.PHONY: build demo test sanitize oracle bench bench-smoke bench-compare metrics-table lint format clean
 .DELETE_ON_ERROR:
 
 # $(call install,packages): Debian packages that are missing; elsewhere, say which they are. A target
@@ -51,15 +51,10 @@ demo: build
 	$(call install,$(APT))
 	$(BIN)/lblatency demo $(if $(WITH),--with $(WITH))
 
-test campaign: APT += $(APT_TEST)
+test: APT += $(APT_TEST)
 test: build
 	$(call install,$(APT))
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
-
-# Thousands of real connections at once: counts are exact, beside other load too.
-campaign: build
-	$(call install,$(APT))
-	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest -m campaign
 
 # Starts, stops and signals under kernel traffic, watched by ASan and TSan: two minutes.
 sanitize: build

@@ -179,8 +179,8 @@ out:
 /* Map the rows, which programs go on counting. */
 static int map_rows(struct lbl_sockets *sockets)
 {
-	void *rows = mmap(NULL, ROWS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, sockets->fds[ROWS],
-			  0);
+	void *rows =
+		mmap(NULL, ROWS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, sockets->fds[ROWS], 0);
 
 	if (rows == MAP_FAILED)
 		return -errno;
