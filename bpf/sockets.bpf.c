@@ -254,6 +254,13 @@ static __always_inline struct birth *birth_of(const struct sock *sk)
 	return bpf_sk_storage_get(&births, (void *)sk, NULL, 0);
 }
 
+/* Report an end of which neither the time nor the reason is known. */
+static __always_inline int end_unknown(struct lbl_event *conn)
+{
+	conn->created_ns = conn->timestamp_ns = 0;
+	return lbl_conn_closed(conn, LBL_REASON_UNKNOWN);
+}
+
 /* Remember a connection and report that it opened. */
 static __always_inline void begin(const struct sock *sk, struct lbl_event *conn)
 {
@@ -267,6 +274,7 @@ static __always_inline void begin(const struct sock *sk, struct lbl_event *conn)
 	if (birth->is_open) {
 		COUNT(overwritten);
 		COUNT_ROW(birth->conn.backend_id, ended);
+		end_unknown(&birth->conn);
 	}
 	conn->protocol = IPPROTO_TCP;
 	conn->backend_id = id_of(conn);
@@ -476,7 +484,7 @@ int end_unseen(__u32 *id)
 	__builtin_memcpy(addr, conn.addr, sizeof(addr));
 	if (is_mapped(addr))
 		conn.flags = LBL_FLAG_IPV4;
-	return lbl_conn_closed(&conn, LBL_REASON_UNKNOWN);
+	return end_unknown(&conn);
 }
 
 /* ---- the start ---- */

@@ -43,7 +43,7 @@ struct lbl_sockets_counters {
 	__u64 no_port; /* no local port was free */
 	__u64 other;
 	__u64 births_full; /* connections not taken: there was no memory to remember them in */
-	__u64 overwritten; /* connections whose end was never seen: their sockets connected again */
+	__u64 overwritten; /* connections whose end was not seen: their sockets connected again */
 	__u64 older; /* connections found open at the start */
 	__u64 caught; /* ends and handshakes that only the second program saw */
 	__u64 unseen; /* connections that ended without a program being run */

@@ -95,9 +95,11 @@ int lbl_sockets_read(const struct lbl_sockets *sockets, struct lbl_sockets_state
 
 /*
  * Report the ends for which no program was run: of connections that began, no end was seen, and no
- * socket has them, in two looks. They are closed events with neither a creation time nor a reason.
- * Returns how many. Call it about once per second. It looks less often if that would cost more than
- * 1/200 of a CPU, and at no more than a million sockets.
+ * socket has them, in two looks. They are closed events with neither a creation time nor a reason;
+ * those of backends without an id are only counted. Returns how many there were.
+ *
+ * Call it about once per second. It looks less often if that would cost more than 1/200 of a CPU, and
+ * not while there are more than a million connections.
  */
 int64_t lbl_sockets_mend(struct lbl_sockets *sockets);
 /* cdef: end */

@@ -23,6 +23,7 @@ from lblatency import LatencyTracker
 from lblatency._address import format_target
 from lblatency._ffi import lib
 from lblatency.sources import Sockets
+from tests.support import bpf
 from tests.support.netns import Namespace
 from tests.support.rig import assert_accounted, wait_until
 from tests.support.sockets import (
@@ -506,6 +507,29 @@ def test_an_end_that_no_program_sees_is_reported_late(process: str, kind: str) -
         assert (counts["opened"], counts["unmatched"], counts["recorded"]) == (3, 2, 0)
         closed = {format_target(row.ip, row.port): dict(row.closed) for row in tracker.backends()}
         assert [closed[end.target]["unknown"] for end in (older, made, other)] == [1, 1, 0]
+
+
+def test_a_connection_whose_socket_connects_again_unseen_is_closed_then(process: str) -> None:
+    """Nobody saw the end of the first, and its socket is not gone: the second tells."""
+    unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
+    states = (lib.LBL_SOCKETS_STATE, lib.LBL_SOCKETS_STATE_AGAIN)
+    with Sockets(comms=[process]) as source, LatencyTracker() as tracker, Connection() as made:
+        tracker.start(source.stream, None, "edge")
+        for program in states:
+            lib.lbl_sockets_detach(source._sockets, program)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.connect(made.client.fileno(), unspecified, len(unspecified)) == 0
+        links = [bpf.attach(lib.lbl_sockets_program_fd(source._sockets, each)) for each in states]
+        with socket.create_server(("127.0.0.1", 0)) as again:
+            made.client.connect(again.getsockname())
+            second = format_target(*again.getsockname())
+            source.stream.drain()
+            assert open_of(tracker) == {made.target: 0, second: 1}
+        assert source.lost()["overwritten"] == 1
+        counts = assert_accounted(tracker)
+        assert (counts["opened"], counts["unmatched"], counts["recorded"]) == (2, 1, 0)
+        for link in links:
+            os.close(link)
 
 
 def look(source: Sockets) -> int:

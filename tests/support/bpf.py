@@ -23,6 +23,7 @@ VERDICT_PASS, VERDICT_DROP = 0xFFFFFFFF, 2  # of a TC program
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = range(6)
 OBJ_PIN, OBJ_GET, PROG_RUN, OBJ_INFO, ENABLE_STATS = 6, 7, 10, 15, 32
+ATTACH_TRACING = 17
 PROG_BY_ID, MAP_BY_ID, LINK_BY_ID, PROG_QUERY = 13, 14, 30, 16
 TCX_INGRESS, TCX_EGRESS = 46, 47
 
@@ -198,6 +199,11 @@ def run(prog: int, context: bytes) -> None:
     """Run a program of type syscall once."""
     given = _copy(context)
     call(PROG_RUN, struct.pack("=I36xIIQQ", prog, len(context), 0, ctypes.addressof(given), 0))
+
+
+def attach(prog: int) -> int:
+    """Attach a tracing program where it was loaded for; returns the fd of the link."""
+    return call(ATTACH_TRACING, struct.pack("=QI4x", 0, prog))
 
 
 def programs_at(ifindex: int, attach_type: int) -> list[str]:
