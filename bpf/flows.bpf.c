@@ -45,7 +45,7 @@ struct flows_conn {
 	__u8 pad[5];
 };
 
-_Static_assert(sizeof(struct flows_conn) == 56, "flows_conn has no holes");
+_Static_assert(sizeof(struct flows_conn) == FLOWS_CONN_BYTES, "flows_conn has no holes");
 
 /*
  * Keyed by the tuple with the backend. No LRU: that would evict the connections that live longest.

@@ -18,6 +18,8 @@ struct lbl_flows_counters {
 };
 /* cdef: end */
 
+enum { FLOWS_CONN_BYTES = 56 }; /* what the programs keep of a connection */
+
 /* Input: after how long silent connections end, and the size of the ring. */
 struct flows_sweep {
 	struct lbl_idle idle;

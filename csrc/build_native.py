@@ -19,6 +19,7 @@ HEADERS = [
     "csrc/kernel/users.h",
     "csrc/kernel/probe.h",
     "csrc/kernel/pins.h",
+    "csrc/kernel/netns.h",
     "csrc/kernel/privileges.h",
     "csrc/kernel/log.h",
     "csrc/event/event.h",

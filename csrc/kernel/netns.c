@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,18 @@ int lbl_netns_current(void)
 	int fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
+}
+
+int lbl_netns_cookie(uint64_t *ret)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err;
+	socklen_t bytes = sizeof(*ret);
+
+	if (fd < 0)
+		return -errno;
+	err = getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret, &bytes) ? -errno : 0;
+	close(fd);
+	return err;
 }
 
 /* Entering a namespace takes CAP_SYS_ADMIN, even if it is the one where the thread is. */

@@ -3,6 +3,13 @@
 #ifndef LBL_KERNEL_NETNS_H
 #define LBL_KERNEL_NETNS_H
 
+#include <stdint.h>
+
+/* cdef: begin */
+/* Set `ret` to a number that no other namespace has until the next boot. Returns 0 or -errno. */
+int lbl_netns_cookie(uint64_t *ret);
+/* cdef: end */
+
 /* Return an fd of the thread's namespace, which the caller closes, or -errno. */
 int lbl_netns_current(void);
 

@@ -2,6 +2,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -60,4 +61,10 @@ int lbl_pinned(const char *path)
 	int fd = bpf_obj_get(path);
 
 	return fd < 0 ? -errno : fd;
+}
+
+int lbl_dup(int fd, int *ret)
+{
+	*ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return *ret < 0 ? -errno : 0;
 }

@@ -21,6 +21,9 @@ int lbl_pinned(const char *path);
 
 struct bpf_map;
 
+/* Set `ret` to a duplicate of what is to be pinned, or was, which the caller closes; 0 or -errno. */
+int lbl_dup(int fd, int *ret);
+
 /*
  * Pin all maps in `directory` of a mounted bpffs, created if missing; on failure none is pinned.
  * -EBUSY if we have already pinned one, -EEXIST if a name is taken, -EINVAL if the directory is not

@@ -11,4 +11,13 @@
  */
 int lbl_tcx_attach(int ifindex, enum bpf_tc_attach_point point, int prog_fd);
 
+struct lbl_tcx_info {
+	uint32_t id, prog_id;
+	int ifindex; /* in the interface's namespace; 0 if it has gone */
+	enum bpf_tc_attach_point point;
+};
+
+/* Read what such a link is. -EMEDIUMTYPE if the fd is something else. */
+int lbl_tcx_info(int fd, struct lbl_tcx_info *ret);
+
 #endif

@@ -2,49 +2,63 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <fnmatch.h>
-#include <net/if.h>
-#include <net/if_arp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "flows.skel.h"
 #include "kernel/counters.h"
 #include "kernel/log.h"
-#include "kernel/netns.h"
-#include "kernel/tc.h"
-#include "kernel/tcx.h"
+#include "kernel/maps.h"
+#include "kernel/pins.h"
 #include "source/flows.h"
+#include "source/interfaces.h"
 
-enum { IN, OUT, WAYS };
-enum { ETHERNET, IP };
-
-static const enum bpf_tc_attach_point POINTS[WAYS] = {
-	[IN] = BPF_TC_INGRESS,
-	[OUT] = BPF_TC_EGRESS,
+enum {
+	RING,
+	RING_COUNTERS,
+	NETWORKS,
+	CONNS,
+	COUNTERS,
+	PROGRAMS, /* the maps end */
+	SWEEP = PROGRAMS + LBL_DEVICES * LBL_WAYS,
+	FDS,
 };
 
-/* An interface that the programs are attached to. */
-struct attached {
-	int ifindex;
-	int links[WAYS]; /* fds; -1 is a filter of clsact */
+_Static_assert((int)FDS == LBL_FLOWS_FDS, "each fd can be pinned");
+
+/* Maps by their names in the program. */
+static const char *const names[FDS] = {
+	[RING] = "lbl_events",
+	[RING_COUNTERS] = "lbl_counters",
+	[NETWORKS] = "lbl_networks",
+	[CONNS] = "flows_conns",
+	[COUNTERS] = "flows_counters",
+	[PROGRAMS + LBL_DEVICE_ETHERNET * LBL_WAYS + LBL_IN] = "program_in",
+	[PROGRAMS + LBL_DEVICE_ETHERNET * LBL_WAYS + LBL_OUT] = "program_out",
+	[PROGRAMS + LBL_DEVICE_IP * LBL_WAYS + LBL_IN] = "program_in_ip",
+	[PROGRAMS + LBL_DEVICE_IP * LBL_WAYS + LBL_OUT] = "program_out_ip",
+	[SWEEP] = "program_sweep",
 };
 
 struct lbl_flows {
-	struct flows *skel;
-	int netns;
-	char **patterns;
-	size_t n_patterns;
-	struct attached *attached;
-	size_t n_attached;
+	int fds[FDS]; /* -1 if there is none */
+	struct lbl_interfaces *interfaces;
 };
 
 /* ---- load ---- */
+
+static struct lbl_flows *new_flows(void)
+{
+	struct lbl_flows *flows = malloc(sizeof(*flows));
+
+	if (!flows)
+		return NULL;
+	memset(flows->fds, 0xff, sizeof(flows->fds)); /* no fd: -1 */
+	flows->interfaces = NULL;
+	return flows;
+}
 
 static int load(struct flows *skel, uint32_t ring_bytes, uint32_t max_connections)
 {
@@ -56,24 +70,53 @@ static int load(struct flows *skel, uint32_t ring_bytes, uint32_t max_connection
 	return err ? err : flows__load(skel);
 }
 
-int lbl_flows_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_flows **ret)
+/* Duplicate the fds, since the skeleton closes its own. */
+static int keep(struct lbl_flows *flows, const struct flows *skel)
+{
+	const struct bpf_program *programs[FDS - PROGRAMS] = {
+		skel->progs.lbl_flows_in,    skel->progs.lbl_flows_out,
+		skel->progs.lbl_flows_in_ip, skel->progs.lbl_flows_out_ip,
+		skel->progs.lbl_flows_sweep,
+	};
+	int err = 0, i, fd;
+
+	for (i = 0; i < FDS && !err; i++) {
+		fd = i < PROGRAMS ? bpf_object__find_map_fd_by_name(skel->obj, names[i])
+				  : bpf_program__fd(programs[i - PROGRAMS]);
+		err = fd < 0 ? fd : lbl_dup(fd, &flows->fds[i]);
+	}
+	return err;
+}
+
+static int set_up_interfaces(struct lbl_flows *flows, bool only_links)
+{
+	struct lbl_programs programs;
+
+	memcpy(&programs, &flows->fds[PROGRAMS], sizeof(programs));
+	return lbl_interfaces_new(&programs, only_links, &flows->interfaces);
+}
+
+int lbl_flows_open(uint32_t ring_bytes, uint32_t max_connections, bool only_links,
+		   struct lbl_flows **ret)
 {
 	struct lbl_flows *flows;
+	struct flows *skel;
 	int err;
 
 	lbl_log_block();
 	if (ring_bytes < (uint32_t)getpagesize() || ring_bytes & (ring_bytes - 1) ||
 	    !max_connections)
 		return -EINVAL;
-	flows = calloc(1, sizeof(*flows));
+	flows = new_flows();
 	if (!flows)
 		return -ENOMEM;
-	flows->netns = lbl_netns_current();
-	flows->skel = flows->netns < 0 ? NULL : flows__open();
-	if (flows->netns < 0)
-		err = flows->netns;
-	else
-		err = flows->skel ? load(flows->skel, ring_bytes, max_connections) : -errno;
+	skel = flows__open();
+	err = skel ? load(skel, ring_bytes, max_connections) : -errno;
+	if (!err)
+		err = keep(flows, skel);
+	flows__destroy(skel);
+	if (!err)
+		err = set_up_interfaces(flows, only_links);
 	if (err) {
 		lbl_flows_free(flows);
 		return err;
@@ -82,288 +125,161 @@ int lbl_flows_open(uint32_t ring_bytes, uint32_t max_connections, struct lbl_flo
 	return 0;
 }
 
-int lbl_flows_ring_fd(const struct lbl_flows *flows)
-{
-	return bpf_map__fd(flows->skel->maps.lbl_events);
-}
-
-int lbl_flows_counters_fd(const struct lbl_flows *flows)
-{
-	return bpf_map__fd(flows->skel->maps.lbl_counters);
-}
-
-int lbl_flows_networks_fd(const struct lbl_flows *flows)
-{
-	return bpf_map__fd(flows->skel->maps.lbl_networks);
-}
-
-int lbl_flows_in_fd(const struct lbl_flows *flows)
-{
-	return bpf_program__fd(flows->skel->progs.lbl_flows_in);
-}
-
-int lbl_flows_out_fd(const struct lbl_flows *flows)
-{
-	return bpf_program__fd(flows->skel->progs.lbl_flows_out);
-}
-
-/* ---- interfaces ---- */
-
-/*
- * Where older kernels have the program. Handle and priority are fixed, so that a successor replaces
- * a killed process's programs; `tc filter show` has their names.
- */
-static struct lbl_tc_place make_place(int ifindex, int way)
-{
-	return (struct lbl_tc_place){
-		.ifindex = ifindex,
-		.point = POINTS[way],
-		.handle = 1,
-		.priority = 0x1b2,
-	};
-}
-
-/* Return the program for what the device's packets begin with: ETHERNET or IP. */
-static int program(const struct lbl_flows *flows, int link, int way)
-{
-	const struct bpf_program *programs[][WAYS] = {
-		{ flows->skel->progs.lbl_flows_in, flows->skel->progs.lbl_flows_out },
-		{ flows->skel->progs.lbl_flows_in_ip, flows->skel->progs.lbl_flows_out_ip },
-	};
-
-	return bpf_program__fd(programs[link][way]);
-}
-
-static int attach_way(const struct lbl_flows *flows, struct attached *to, int link, int way)
-{
-	int prog_fd = program(flows, link, way);
-	struct lbl_tc_place place = make_place(to->ifindex, way);
-	int fd = lbl_tcx_attach(to->ifindex, POINTS[way], prog_fd);
-
-	to->links[way] = fd < 0 ? -1 : fd;
-	if (fd != -EINVAL)
-		return fd < 0 ? fd : 0;
-	return lbl_tc_attach(&place, prog_fd);
-}
-
-static void detach_way(const struct attached *from, int way)
-{
-	struct lbl_tc_place place = make_place(from->ifindex, way);
-
-	if (from->links[way] >= 0)
-		close(from->links[way]);
-	else
-		lbl_tc_detach(&place);
-}
-
-static int attach(struct lbl_flows *flows, int ifindex, int link)
-{
-	struct attached made = { .ifindex = ifindex };
-	struct attached *grown;
-	int err;
-
-	grown = realloc(flows->attached, (flows->n_attached + 1) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	flows->attached = grown;
-	err = attach_way(flows, &made, link, IN);
-	if (err)
-		return err;
-	err = attach_way(flows, &made, link, OUT);
-	if (err) {
-		detach_way(&made, IN);
-		return err;
-	}
-	grown[flows->n_attached++] = made;
-	return 0;
-}
-
-/* The caller is in the namespace of the interfaces. */
-static void detach(struct lbl_flows *flows, size_t i)
-{
-	detach_way(&flows->attached[i], IN);
-	detach_way(&flows->attached[i], OUT);
-	flows->attached[i] = flows->attached[--flows->n_attached];
-}
-
-static bool is_attached(const struct lbl_flows *flows, int ifindex)
-{
-	size_t i;
-
-	for (i = 0; i < flows->n_attached; i++)
-		if (flows->attached[i].ifindex == ifindex)
-			return true;
-	return false;
-}
-
-static bool is_there(const struct if_nameindex *all, int ifindex)
-{
-	for (; all->if_index; all++)
-		if ((int)all->if_index == ifindex)
-			return true;
-	return false;
-}
-
-static bool is_wanted(const struct lbl_flows *flows, const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < flows->n_patterns; i++)
-		if (!fnmatch(flows->patterns[i], name, 0))
-			return true;
-	return false;
-}
-
-/* Return what the device's packets begin with, ETHERNET or IP, or -errno. */
-static int link_of(const char *name)
-{
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
-	struct ifreq request = { 0 };
-
-	if (fd < 0)
-		return -errno;
-	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
-	rc = ioctl(fd, SIOCGIFHWADDR, &request) ? -errno : 0;
-	close(fd);
-	if (rc)
-		return rc;
-	switch (request.ifr_hwaddr.sa_family) {
-	case ARPHRD_ETHER:
-	case ARPHRD_LOOPBACK:
-		return ETHERNET;
-	case ARPHRD_NONE:
-	case ARPHRD_PPP:
-	case ARPHRD_RAWIP:
-	case ARPHRD_TUNNEL:
-	case ARPHRD_TUNNEL6:
-	case ARPHRD_SIT:
-		return IP;
-	default:
-		return -EPFNOSUPPORT;
-	}
-}
-
-/* Forget the interfaces that have gone, and attach to those that have come. */
-static int follow(struct lbl_flows *flows)
-{
-	struct if_nameindex *all = if_nameindex(), *each;
-	int first = 0, link, err;
-	size_t i;
-
-	if (!all)
-		return -errno;
-	for (i = flows->n_attached; i-- > 0;)
-		if (!is_there(all, flows->attached[i].ifindex))
-			detach(flows, i);
-	for (each = all; each->if_index; each++) {
-		if (!is_wanted(flows, each->if_name) || is_attached(flows, (int)each->if_index))
-			continue;
-		link = link_of(each->if_name);
-		if (link < 0)
-			continue; /* of a pattern; or it has gone */
-		err = attach(flows, (int)each->if_index, link);
-		/* It may have gone meanwhile. */
-		if (err && err != -ENODEV && !first)
-			first = err;
-	}
-	if_freenameindex(all);
-	return first;
-}
-
-int lbl_flows_follow(struct lbl_flows *flows)
-{
-	int home, rc;
-
-	lbl_log_block();
-	home = lbl_netns_enter(flows->netns);
-	if (home < 0)
-		return home;
-	rc = follow(flows);
-	lbl_netns_leave(home);
-	return rc;
-}
-
-/* Return 0 if the interface can be attached to; one of a pattern may come later. */
-static int check_name(const struct lbl_flows *flows, const char *pattern)
-{
-	int home, err;
-
-	if (strpbrk(pattern, "*?["))
-		return 0;
-	home = lbl_netns_enter(flows->netns);
-	if (home < 0)
-		return home;
-	err = link_of(pattern);
-	lbl_netns_leave(home);
-	return err < 0 ? err : 0;
-}
-
-int lbl_flows_watch(struct lbl_flows *flows, const char *pattern)
-{
-	char **grown, *copy;
-	int err = check_name(flows, pattern);
-
-	if (err)
-		return err;
-	grown = realloc(flows->patterns, (flows->n_patterns + 1) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	flows->patterns = grown;
-	copy = strdup(pattern);
-	if (!copy)
-		return -ENOMEM;
-	grown[flows->n_patterns++] = copy;
-	return lbl_flows_follow(flows);
-}
-
-uint32_t lbl_flows_followed(const struct lbl_flows *flows)
-{
-	return (uint32_t)flows->n_attached;
-}
-
-bool lbl_flows_is_linked(const struct lbl_flows *flows)
-{
-	size_t i;
-
-	for (i = 0; i < flows->n_attached; i++)
-		if (flows->attached[i].links[IN] < 0)
-			return false;
-	return true;
-}
-
 void lbl_flows_free(struct lbl_flows *flows)
 {
-	int home;
+	int i;
 
 	if (!flows)
 		return;
-	home = flows->n_attached ? lbl_netns_enter(flows->netns) : -1;
-	if (home >= 0) {
-		while (flows->n_attached)
-			detach(flows, 0);
-		lbl_netns_leave(home);
-	}
-	while (flows->n_patterns)
-		free(flows->patterns[--flows->n_patterns]);
-	free(flows->patterns);
-	free(flows->attached);
-	flows__destroy(flows->skel);
-	lbl_close(flows->netns);
+	lbl_interfaces_free(flows->interfaces);
+	for (i = FDS - 1; i >= 0; i--)
+		lbl_close(flows->fds[i]);
 	free(flows);
+}
+
+/* ---- pins ---- */
+
+const char *lbl_flows_fd_name(unsigned int which)
+{
+	return which < FDS ? names[which] : NULL;
+}
+
+int lbl_flows_fd(const struct lbl_flows *flows, unsigned int which)
+{
+	return which < FDS ? flows->fds[which] : -EINVAL;
+}
+
+int lbl_flows_link(const struct lbl_flows *flows, unsigned int which, uint32_t *id)
+{
+	return lbl_interfaces_link(flows->interfaces, which / LBL_WAYS, which % LBL_WAYS, id);
+}
+
+/* Check that the maps have the sizes of ours: a file of a name may be anything. */
+static int check_maps(const struct lbl_flows *flows)
+{
+	static const uint32_t value_bytes[PROGRAMS] = {
+		[RING_COUNTERS] = sizeof(struct lbl_counters),
+		[NETWORKS] = sizeof(struct lbl_port_ranges),
+		[CONNS] = FLOWS_CONN_BYTES,
+		[COUNTERS] = sizeof(struct lbl_flows_counters),
+	};
+	struct bpf_map_info info;
+	int i, err;
+
+	for (i = 0; i < PROGRAMS; i++) {
+		err = lbl_map_info(flows->fds[i], &info);
+		if (err)
+			return err;
+		if (info.value_size != value_bytes[i] ||
+		    strncmp(info.name, names[i], sizeof(info.name)))
+			return -EMEDIUMTYPE;
+	}
+	return 0;
+}
+
+int lbl_flows_adopt(const int *fds, struct lbl_flows **ret)
+{
+	struct lbl_flows *flows = new_flows();
+	int err = 0, i;
+
+	lbl_log_block();
+	if (!flows)
+		return -ENOMEM;
+	for (i = 0; i < FDS && !err; i++)
+		err = lbl_dup(fds[i], &flows->fds[i]);
+	if (!err)
+		err = check_maps(flows);
+	if (!err)
+		err = set_up_interfaces(flows, true);
+	if (err) {
+		lbl_flows_free(flows);
+		return err;
+	}
+	*ret = flows;
+	return 0;
+}
+
+int lbl_flows_adopt_link(struct lbl_flows *flows, int link_fd)
+{
+	lbl_log_block();
+	return lbl_interfaces_take(flows->interfaces, link_fd);
+}
+
+int64_t lbl_flows_max_connections(const struct lbl_flows *flows)
+{
+	struct bpf_map_info info;
+	int err = lbl_map_info(flows->fds[CONNS], &info);
+
+	return err ? err : (int64_t)info.max_entries;
 }
 
 /* ---- running ---- */
 
+int lbl_flows_ring_fd(const struct lbl_flows *flows)
+{
+	return flows->fds[RING];
+}
+
+int lbl_flows_counters_fd(const struct lbl_flows *flows)
+{
+	return flows->fds[RING_COUNTERS];
+}
+
+int lbl_flows_networks_fd(const struct lbl_flows *flows)
+{
+	return flows->fds[NETWORKS];
+}
+
+int lbl_flows_in_fd(const struct lbl_flows *flows)
+{
+	return flows->fds[PROGRAMS + LBL_IN];
+}
+
+int lbl_flows_out_fd(const struct lbl_flows *flows)
+{
+	return flows->fds[PROGRAMS + LBL_OUT];
+}
+
+int lbl_flows_watch(struct lbl_flows *flows, const char *pattern)
+{
+	lbl_log_block();
+	return lbl_interfaces_watch(flows->interfaces, pattern);
+}
+
+int lbl_flows_follow(struct lbl_flows *flows)
+{
+	lbl_log_block();
+	return lbl_interfaces_follow(flows->interfaces);
+}
+
+uint32_t lbl_flows_followed(const struct lbl_flows *flows)
+{
+	return lbl_interfaces_count(flows->interfaces);
+}
+
+bool lbl_flows_is_linked(const struct lbl_flows *flows)
+{
+	uint32_t i, id;
+
+	for (i = 0; i < lbl_interfaces_count(flows->interfaces); i++)
+		if (lbl_interfaces_link(flows->interfaces, i, LBL_IN, &id) < 0)
+			return false;
+	return true;
+}
+
 int lbl_flows_sweep(struct lbl_flows *flows, const struct lbl_idle *idle)
 {
-	struct flows_sweep sweep = {
-		.idle = *idle,
-		.ring_bytes = bpf_map__max_entries(flows->skel->maps.lbl_events),
-	};
+	struct flows_sweep sweep = { .idle = *idle };
 	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &sweep, .ctx_size_in = sizeof(sweep));
+	struct bpf_map_info ring;
+	int err;
 
 	lbl_log_block();
-	if (bpf_prog_test_run_opts(bpf_program__fd(flows->skel->progs.lbl_flows_sweep), &run))
+	err = lbl_map_info(flows->fds[RING], &ring);
+	if (err)
+		return err;
+	sweep.ring_bytes = ring.max_entries;
+	if (bpf_prog_test_run_opts(flows->fds[SWEEP], &run))
 		return -errno;
 	return (int)sweep.is_partial;
 }
@@ -371,6 +287,5 @@ int lbl_flows_sweep(struct lbl_flows *flows, const struct lbl_idle *idle)
 int lbl_flows_counters(const struct lbl_flows *flows, struct lbl_flows_counters *ret)
 {
 	lbl_log_block();
-	return lbl_counters_sum(bpf_map__fd(flows->skel->maps.flows_counters), (uint64_t *)ret,
-				sizeof(*ret) / 8);
+	return lbl_counters_sum(flows->fds[COUNTERS], (uint64_t *)ret, sizeof(*ret) / 8);
 }

@@ -1,7 +1,7 @@
 """What of a source outlives its process: programs, links and maps in a BPF file system.
 
 They are in `DIR/v<layout>/<source>`, so that versions that keep other things do not mix. Whoever
-uses them has a lock on that directory.
+uses them has a lock on that directory. Some have fixed names; more may come and go beside them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..errors import BpfError, LatencyError
 
 __all__ = ["Pins"]
 
-_FOLDER_MODE = 0o770  # the group's, too: a privileged process pins, an unprivileged one goes on
+# The group's, too, and what comes later: a privileged process pins, an unprivileged one goes on.
+_FOLDER_MODE = 0o2770
 _FILE_MODE = 0o660
 
 
@@ -29,7 +30,7 @@ class Pins(Closing):
     Args:
         directory: in a mounted bpffs; made if missing. Files in it have its group.
         source: the name of the source.
-        names: of the pins; all of them, or none.
+        names: of the pins without which no other is of use; all of them are there, or none.
 
     Raises:
         BpfError: the directory cannot be made or opened.
@@ -58,6 +59,10 @@ class Pins(Closing):
             self.close()
             raise BpfError.from_errno(error.errno or errno.EIO, f"pin in {directory}") from None
 
+    def __str__(self) -> str:
+        """The directory in which they are."""
+        return str(self._folder)
+
     def _refuse_others(self, layout: str, source: str) -> None:
         for other in sorted(self._root.glob(f"v*/{source}/*")):
             if other.parent.parent.name != layout:
@@ -72,9 +77,9 @@ class Pins(Closing):
         for folder in (self._root, self._folder.parent, self._folder):
             with suppress(FileExistsError):
                 folder.mkdir()
-                folder.chmod(_FOLDER_MODE)
                 if group is not None:
                     os.chown(folder, -1, group)
+                folder.chmod(_FOLDER_MODE)
             group = folder.stat().st_gid
 
     def open(self) -> dict[str, int] | None:
@@ -95,6 +100,13 @@ class Pins(Closing):
             found[name] = fd
         return found
 
+    def others(self) -> list[Path]:
+        """The paths of all other pins."""
+        try:
+            return [each for each in self._folder.iterdir() if each.name not in self._names]
+        except FileNotFoundError:
+            return []
+
     def put(self, fds: Mapping[str, int]) -> None:
         """Pin all, in the order of the names; remove what was there.
 
@@ -102,24 +114,43 @@ class Pins(Closing):
             BpfError: the directory is not in a bpffs, or the kernel refuses.
         """
         self.remove()
-        group = self._folder.stat().st_gid
         try:
             for name in self._names:
-                path = self._folder / name
-                check(
-                    lib.lbl_pin(fds[name], os.fsencode(path)),
-                    f"pin in {self._root}, which must be in a mounted BPF file system",
-                )
-                path.chmod(_FILE_MODE)
-                os.chown(path, -1, group)
+                self._pin(name, fds[name])
         except BaseException:
             self.remove()
             raise
 
+    def set_others(self, fds: Mapping[str, int]) -> None:
+        """Pin these beside what has fixed names; remove all others.
+
+        A pin that is there already is left as it is, so a name must always mean the same.
+
+        Raises:
+            BpfError: the kernel refuses.
+        """
+        try:
+            there = {path.name: path for path in self.others()}
+            for name in there.keys() - fds.keys():
+                there[name].unlink()
+            for name in sorted(fds.keys() - there.keys()):
+                self._pin(name, fds[name])
+        except OSError as error:
+            raise BpfError.from_errno(error.errno or errno.EIO, f"pin in {self}") from None
+
+    def _pin(self, name: str, fd: int) -> None:
+        path = self._folder / name
+        check(
+            lib.lbl_pin(fd, os.fsencode(path)),
+            f"pin in {self._root}, which must be in a mounted BPF file system",
+        )
+        path.chmod(_FILE_MODE)
+
     def remove(self) -> None:
         """Remove the pins, last first, so that nothing runs whose maps are gone."""
-        for name in reversed(self._names):
-            (self._folder / name).unlink(missing_ok=True)
+        named = [self._folder / name for name in reversed(self._names)]
+        for path in (*self.others(), *named):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others use the pins. A second call has no effect."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.bpf
 
-KILLS = 50
+KILLS = {"sockets": 50, "flows": 10}
 RING_BYTES = 1 << 22
 LEFT = 200  # connections of the load after which an agent is killed
 
@@ -43,6 +43,14 @@ class Place(NamedTuple):
     bpffs: bpf.Bpffs
     process: str
     listener: socket.socket
+    source: str
+
+    @property
+    def arguments(self) -> list[str]:
+        """What tells an agent its source, and which connections to take."""
+        which = {"sockets": ["--sockets", "--comm", self.process], "flows": ["--flows", "lo"]}
+        backend = "{}:{}=web".format(*self.listener.getsockname())
+        return [*which[self.source], "--backend", backend, "--pin", str(self.directory)]
 
     @property
     def directory(self) -> Path:
@@ -51,12 +59,12 @@ class Place(NamedTuple):
 
     @property
     def pins(self) -> Path:
-        """Those of the sockets."""
-        return self.directory / f"v{lib.LBL_PIN_LAYOUT}" / "sockets"
+        """Those of the source."""
+        return self.directory / f"v{lib.LBL_PIN_LAYOUT}" / self.source
 
 
-@pytest.fixture
-def place(bpffs: bpf.Bpffs) -> Iterator[Place]:
+@pytest.fixture(params=KILLS)
+def place(request: pytest.FixtureRequest, bpffs: bpf.Bpffs) -> Iterator[Place]:
     """This process is in a namespace of its own."""
     with (
         closing(Namespace()) as namespace,
@@ -64,7 +72,7 @@ def place(bpffs: bpf.Bpffs) -> Iterator[Place]:
         named_process() as name,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
-        yield Place(bpffs, name, listener)
+        yield Place(bpffs, name, listener, request.param)
 
 
 class Agent:
@@ -72,12 +80,9 @@ class Agent:
 
     def __init__(self, place: Place, *more: str) -> None:
         """Start it, and wait until its metrics are there."""
-        address = "{}:{}".format(*place.listener.getsockname())
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "lblatency", "serve", "--sockets",
-                "--comm", f"{place.process}=web", "--backend", address,
-                "--pin", str(place.directory),
+                sys.executable, "-m", "lblatency", "serve", *place.arguments,
                 "--listen", "127.0.0.1:0", *more,
             ],
             pass_fds=[place.bpffs.fd], stderr=subprocess.PIPE, text=True,
@@ -177,11 +182,17 @@ def produced(place: Place) -> tuple[int, int]:
     return sum(numbers[::2]), sum(numbers[1::2])
 
 
-def kill_under_load(agent: Agent, load: Load, ring: Ring, begin: int) -> int:
+def wait_for_all(place: Place, load: Load, ring: Ring) -> None:
+    """Wait until the agent has both events of each connection of the load, which stands still."""
+    wait_until(lambda: produced(place) == (2 * load.count, 0), "both events of each connection")
+    wait_until(lambda: not ring.pending(), "the ring to be empty")
+
+
+def kill_under_load(place: Place, agent: Agent, load: Load, ring: Ring, begin: int) -> int:
     """Returns how many events its last scrape has: all that it had taken, since `begin`."""
     wait_until(lambda: ring.consumed() > begin, "an event that the agent takes")
     with load.paused():
-        wait_until(lambda: not ring.pending(), "the ring to be empty")
+        wait_for_all(place, load, ring)
         seen = agent.scrape()["lblatency_events_received_total"]
         assert seen == ring.consumed() - begin
         until = load.count + LEFT
@@ -191,7 +202,7 @@ def kill_under_load(agent: Agent, load: Load, ring: Ring, begin: int) -> int:
 
 
 def test_each_event_is_taken_by_exactly_one_agent(place: Place) -> None:
-    """50 agents are killed under load; what each exports is what it took from the ring.
+    """Many agents are killed under load; what each exports is what it took from the ring.
 
     So the events of the kernel's own count are those that a scrape had seen, those that an agent
     had taken and nobody had scraped, which died with it, and those of the last agent.
@@ -201,17 +212,16 @@ def test_each_event_is_taken_by_exactly_one_agent(place: Place) -> None:
         agent = stack.enter_context(Agent(place))
         load = stack.enter_context(closing(Load(place.listener)))
         ring = stack.enter_context(pinned_ring(place))
-        for _ in range(KILLS):
-            seen = kill_under_load(agent, load, ring, begin)
+        for _ in range(KILLS[place.source]):
+            seen = kill_under_load(place, agent, load, ring, begin)
             scraped += seen
             died += ring.consumed() - begin - seen
             begin = ring.consumed()
             agent = stack.enter_context(Agent(place))
         load.close()
-        wait_until(lambda: not ring.pending(), "the ring to be empty")
+        wait_for_all(place, load, ring)
         last = agent.scrape()["lblatency_events_received_total"]
         assert last == ring.consumed() - begin
-        assert produced(place) == (2 * load.count, 0)
         assert scraped + died + last == 2 * load.count
         assert agent.end(signal.SIGTERM) == 0
     print(f"{2 * load.count} events: {scraped} scraped, {died} taken and not scraped, {last} last")
@@ -225,7 +235,7 @@ def test_pins_stay_only_if_told_to(place: Place) -> None:
     with closing(Load(place.listener)) as load:
         wait_until(lambda: load.count >= LEFT, "load")
     with Agent(place) as agent, pinned_ring(place) as ring:
-        wait_until(lambda: not ring.pending(), "the ring to be empty")
+        wait_for_all(place, load, ring)
         assert agent.scrape()["lblatency_events_received_total"] == 2 * load.count
         assert agent.end(signal.SIGTERM) == 0
     assert not list(place.pins.iterdir())
@@ -278,10 +288,14 @@ def test_an_upgrade_with_another_layout_says_how_to_go_on(place: Place) -> None:
         assert re.search(r"another version of lblatency.*remove the directory", agent.said)
         assert agent.process.stderr is not None
         assert agent.process.stderr.read() == ""
-    assert list((other / "sockets").iterdir())
+    assert list((other / place.source).iterdir())
 
 
-def test_nothing_can_be_kept_without_pins(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("source", [["--sockets"], ["--flows", "lo", "--backend", "10.0.0.1:80"]])
+def test_nothing_can_be_kept_without_pins(
+    capsys: pytest.CaptureFixture[str], source: list[str]
+) -> None:
     """It is one line."""
-    assert main(["serve", "--sockets", "--keep-pins", "--listen", "127.0.0.1:0"]) == 1
+    arguments = [*source, "--proxy", "web", "--keep-pins", "--listen", "127.0.0.1:0"]
+    assert main(["serve", *arguments]) == 1
     assert "nothing is pinned" in capsys.readouterr().err
