@@ -31,15 +31,19 @@
 
 #include "lblatency.bpf.h"
 #include "flows.h"
+#include "lib/icmp.h"
 #include "lib/networks.h"
 #include "lib/packet.h"
 #include "lib/tcp_track.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
+#define FLOWS_LONGEST_RETRY_NS 3500000000ull
+
 struct flows_conn {
 	struct lbl_track track;
 	__u64 created_ns, last_seen_ns;
+	__u64 unreachable_ns; /* when ICMP said so last; 0 = never */
 	__u16 proxy_id;
 	bool ipv4;
 	__u8 pad[5];
@@ -187,10 +191,47 @@ static __always_inline struct flows_conn *flows_start(struct lbl_packet *packet,
 	return NULL;
 }
 
+/*
+ * Return whether the last word about a connect is that the backend is unreachable. It has not failed
+ * yet: a client may try on (Linux does if the answer comes while it sends), and what answers it goes
+ * on. So whoever forges ICMP ends nothing but what fails anyway.
+ */
+static __always_inline bool flows_is_unreachable(const struct flows_conn *conn)
+{
+	return conn->unreachable_ns && !(conn->track.state & LBL_TRACK_SYNACK) &&
+	       (__s64)(conn->unreachable_ns - conn->last_seen_ns) >= 0;
+}
+
+/*
+ * Return whether a client that tried on would have done so by `now_ns`. The time between two SYNs
+ * doubles each time, or is constant; RFC 2988 began with 3 s, today it is 1 s.
+ */
+static __always_inline bool flows_has_stopped(const struct flows_conn *conn, __u64 now_ns)
+{
+	__u64 longest_ns = conn->unreachable_ns - conn->created_ns + FLOWS_LONGEST_RETRY_NS;
+
+	return (__s64)(now_ns - conn->unreachable_ns) >= (__s64)longest_ns;
+}
+
+/* Note an answer to a SYN by ICMP. It quotes the SYN: whoever forges it must know its number. */
+static __noinline int flows_answer(struct __sk_buff *skb, enum lbl_link link)
+{
+	struct lbl_packet packet;
+	struct flows_conn *conn;
+
+	if (lbl_parse_unreachable(skb, &packet, link) != LBL_PARSED)
+		return 0;
+	conn = bpf_map_lookup_elem(&flows_conns, &packet.key);
+	if (conn && conn->track.isn == packet.seq)
+		conn->unreachable_ns = lbl_now();
+	return 0;
+}
+
 static __always_inline void flows_see(struct __sk_buff *skb, bool reply, enum lbl_link link)
 {
 	struct lbl_packet packet;
 	struct flows_conn *conn;
+	bool unreachable;
 	__u32 ended;
 	__u64 now;
 	int rc;
@@ -198,6 +239,8 @@ static __always_inline void flows_see(struct __sk_buff *skb, bool reply, enum lb
 	rc = lbl_parse_any(skb, &packet, reply, link);
 	if (rc == LBL_PARSED_IGNORED)
 		FLOWS_COUNT(ignored);
+	if (rc == LBL_PARSED_OTHER)
+		flows_answer(skb, link);
 	if (rc != LBL_PARSED)
 		return;
 	conn = flows_find(&packet, &reply);
@@ -206,9 +249,14 @@ static __always_inline void flows_see(struct __sk_buff *skb, bool reply, enum lb
 		ended = LBL_REASON_REUSED;
 		if (lbl_track_half_open(&conn->track, packet.key.protocol))
 			ended = LBL_REASON_CONNECT_FAILED;
-		if (flows_finish(&packet.key, conn, ended, conn->last_seen_ns) &&
-		    ended == LBL_REASON_CONNECT_FAILED)
-			FLOWS_COUNT(given_up);
+		unreachable = flows_is_unreachable(conn);
+		now = unreachable ? conn->unreachable_ns : conn->last_seen_ns;
+		if (flows_finish(&packet.key, conn, ended, now)) {
+			if (unreachable)
+				FLOWS_COUNT(unreachable);
+			else if (ended == LBL_REASON_CONNECT_FAILED)
+				FLOWS_COUNT(given_up);
+		}
 		conn = NULL;
 	}
 	if (!conn)
@@ -264,11 +312,14 @@ int lbl_flows_out_ip(struct __sk_buff *skb)
 static long flows_sweep_one(void *map, struct lbl_ct_key *key, struct flows_conn *conn,
 			    struct flows_sweep *sweep)
 {
-	__u64 last_seen_ns = conn->last_seen_ns;
-	__u32 ended = lbl_track_idle(&conn->track, key->protocol, last_seen_ns, sweep->now_ns,
-				     &sweep->idle);
+	bool unreachable = flows_is_unreachable(conn);
+	__u64 last_ns = unreachable ? conn->unreachable_ns : conn->last_seen_ns;
+	__u32 ended =
+		lbl_track_idle(&conn->track, key->protocol, last_ns, sweep->now_ns, &sweep->idle);
 
 	(void)map;
+	if (unreachable && flows_has_stopped(conn, sweep->now_ns))
+		ended = LBL_REASON_CONNECT_FAILED;
 	if (!ended)
 		return 0;
 	/* Many may end at once, and no packet is waiting for them to do so. */
@@ -276,7 +327,11 @@ static long flows_sweep_one(void *map, struct lbl_ct_key *key, struct flows_conn
 		sweep->is_partial = 1;
 		return 1;
 	}
-	if (flows_finish(key, conn, ended, last_seen_ns) && ended == LBL_REASON_CONNECT_FAILED)
+	if (!flows_finish(key, conn, ended, last_ns))
+		return 0;
+	if (unreachable)
+		FLOWS_COUNT(unreachable);
+	else if (ended == LBL_REASON_CONNECT_FAILED)
 		FLOWS_COUNT(timed_out);
 	return 0;
 }

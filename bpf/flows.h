@@ -14,11 +14,12 @@ struct lbl_flows_counters {
 	__u64 stray; /* packets with FIN or RST of no tracked connection with a backend */
 	__u64 refused; /* failed connects by cause: the backend's RST */
 	__u64 timed_out; /* silence */
+	__u64 unreachable; /* ICMP */
 	__u64 given_up; /* the client's next attempt from the same port */
 };
 /* cdef: end */
 
-enum { FLOWS_CONN_BYTES = 56 }; /* what the programs keep of a connection */
+enum { FLOWS_CONN_BYTES = 64 }; /* what the programs keep of a connection */
 
 /* Input: after how long silent connections end, and the size of the ring. */
 struct flows_sweep {

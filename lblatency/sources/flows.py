@@ -20,7 +20,7 @@ __all__ = ["Flows"]
 _RING_BYTES = 1 << 22  # 65,536 events
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST_SWEEPS = 64  # of a tick; each ends up to half a ring's events
-_CAUSES = ("refused", "timed_out", "given_up")
+_CAUSES = ("refused", "timed_out", "unreachable", "given_up")
 _MOST_SECONDS = 3e9  # a century, which does not overflow in ns
 _LONGEST_NAME = 15  # of an interface
 
@@ -302,6 +302,8 @@ class Flows(Source):
         Returns:
             `refused`: the backend reset them.
             `timed_out`: silence.
+            `unreachable`: the backend, or a router before it, said so by ICMP, and the client did
+                not try on for as long as it may wait between two SYNs: 3.5 s after the first.
             `given_up`: the client began another one from the same port.
         """
         counters = self._counters()

@@ -15,6 +15,7 @@ from tests.support.bpf import VERDICT_PASS
 from tests.support.flows import Followed, Wire, following
 from tests.support.netns import BACKENDS, CLIENT
 from tests.support.packets import ACK, FIN, RST, SYN, frame
+from tests.support.rig import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,7 +161,12 @@ def test_failed_connects_have_causes(hasty: Followed) -> None:
     events = hasty.closed(3)
     assert {event.reason for event in events} == {"connect_failed"}
     assert {event.connect_us for event in events} == {NEVER}
-    assert hasty.source.failed_connects() == {"refused": 1, "timed_out": 1, "given_up": 1}
+    assert hasty.source.failed_connects() == {
+        "refused": 1,
+        "timed_out": 1,
+        "unreachable": 0,
+        "given_up": 1,
+    }
 
 
 @pytest.mark.parametrize("late", [ACK, FIN | ACK])
@@ -393,6 +399,183 @@ def test_malformed_packets_are_counted(followed: Followed, name: str) -> None:
         assert bpf.run_on_frame(program, sent)[:2] == (VERDICT_PASS, sent)
     assert followed.poll() == []
     assert followed.counts() == {"ignored": 2}
+
+
+# ---- ICMP ----
+
+UNREACHABLE = {4: 3, 6: 1}  # the kinds of messages
+IP_BYTES = {4: 20, 6: 40}
+CODES = {4: [code for code in range(16) if code != 4], 6: list(range(8))}
+
+
+@both
+def test_icmp_tells_why_the_connects_that_it_quotes_fail(hasty: Followed, version: int) -> None:
+    """Whatever says that the destination is unreachable; and what comes then is new."""
+    wires = {code: Wire(hasty, version, port=40000 + code) for code in CODES[version]}
+    other = Wire(hasty, version, port=39999)
+    for wire in (other, *wires.values()):
+        wire.sends(SYN, seq=1000)
+    before = monotonic_ns()
+    for code, wire in wires.items():
+        wire.gets_icmp(UNREACHABLE[version], code)
+    after = monotonic_ns()
+    hasty.source.tick()
+    events = hasty.closed(len(wires) + 1)
+    assert {(each.reason, each.connect_us) for each in events} == {("connect_failed", NEVER)}
+    times = [each.timestamp_ns for each in events if each.timestamp_ns >= before]
+    assert len(times) == len(wires)
+    assert max(times) <= after
+    assert hasty.counts() == {"unreachable": len(wires), "timed_out": 1}
+    wire.gets_icmp(UNREACHABLE[version], 1)
+    wire.handshake()
+    by_fins(wire)
+    assert hasty.closed(len(wires) + 2)[-1].reason == "fin"
+    assert hasty.counts() == {"unreachable": len(wires), "timed_out": 1}
+
+
+def test_a_client_may_try_on(hasty: Followed) -> None:
+    """It is one connection, which is answered in the end, or is not, or is begun anew."""
+    answered, silent, anew = (Wire(hasty, port=40000 + each) for each in range(3))
+    for wire in (answered, silent, anew):
+        wire.sends(SYN, seq=1000)
+        wire.gets_icmp(3, 0)
+    first = monotonic_ns()
+    anew.sends(SYN, seq=77)
+    assert hasty.counts() == {"unreachable": 1}
+    answered.sends(SYN, seq=1000)
+    silent.sends(SYN, seq=1000)
+    answered.gets(SYN | ACK, seq=5000, ack=1001)
+    answered.sends(ACK, seq=1001, ack=5001)
+    by_fins(answered)
+    event = hasty.closed(2)[1]
+    assert event.reason == "fin"
+    assert event.created_ns < first
+    hasty.source.tick()
+    hasty.closed(4)
+    assert hasty.counts() == {"unreachable": 1, "timed_out": 2}
+
+
+def test_an_unreachable_backend_is_no_matter_of_a_minute(followed: Followed) -> None:
+    """The connect fails when the client's next SYN would be overdue: 3.5 s after the first."""
+    wire = Wire(followed)
+    wire.sends(SYN, seq=1000)
+    before = monotonic_ns()
+    wire.gets_icmp(3, 1)
+    ticks = [monotonic_ns()]
+
+    def ended() -> bool:
+        ticks.append(monotonic_ns())
+        followed.source.tick()
+        return len(followed.poll()) == 2
+
+    wait_until(ended, "the connect's end")
+    event = followed.only()
+    assert before <= event.timestamp_ns <= ticks[0]
+    assert ticks[-2] - ticks[0] < 3_510_000_000
+    assert monotonic_ns() - before > 3_500_000_000
+    assert followed.counts() == {"unreachable": 1}
+
+
+@both
+def test_icmp_is_seen_at_any_hook(hasty: Followed, version: int) -> None:
+    """With tags, too."""
+    ways = [(hooks, tags) for hooks in HOOKS.values() for tags in ((), (0x8100,), (0x88A8, 0x8100))]
+    for number, (hooks, tags) in enumerate(ways):
+        wire = Wire(hasty, version, port=40000 + number, hooks=hooks, change=tagged(*tags))
+        wire.sends(SYN, seq=1000)
+        wire.gets_icmp(UNREACHABLE[version], 1)
+    hasty.source.tick()
+    assert {event.reason for event in hasty.closed(len(ways))} == {"connect_failed"}
+    assert hasty.counts() == {"unreachable": len(ways)}
+
+
+def quote(version: int, **changed: Any) -> bytes:
+    """What an ICMP error quotes of the SYN of a connection, changed."""
+    sent = {"flags": SYN, "seq": 1000, **changed}
+    where = sent.pop("source", (CLIENT[version], 40000)), sent.pop("target", None)
+    whole = frame(where[0], where[1] or (BACKENDS[version][0], 8080), **sent)
+    return whole[14:]
+
+
+def patched(version: int, at: int, value: bytes) -> bytes:
+    """The quote with other bytes at an offset of its IP header, or behind it."""
+    data = quote(version)
+    return data[:at] + value + data[at + len(value) :]
+
+
+def harmless(version: int) -> dict[str, tuple[int, int, bytes]]:
+    """ICMP errors that end no connect: their kind, code and quote."""
+    kind, long = UNREACHABLE[version], IP_BYTES[version]
+    web = BACKENDS[version][0]
+    quotes = {
+        "another sequence number": quote(version, seq=1001),
+        "another port": quote(version, source=(CLIENT[version], 40001)),
+        "another port of the backend": quote(version, target=(web, 8081)),
+        "another client": quote(version, source=(web, 40000)),
+        "another backend": quote(version, target=(BACKENDS[version][1], 8080)),
+        "a reply": quote(version, source=(web, 8080), target=(CLIENT[version], 40000)),
+        "a datagram": quote(version, flags=None, payload=bytes(100)),
+        "nothing": b"",
+        "no ports": quote(version)[:long],
+        "half a sequence number": quote(version)[: long + 6],
+        "another version": patched(version, 0, b"\x55" if version == 4 else b"\x40"),
+    }
+    if version == 4:
+        quotes["a header too short"] = patched(4, 0, b"\x44")
+        quotes["a later fragment"] = patched(4, 6, b"\x00\xb9")
+        quotes["another version's packet"] = quote(6)
+    else:
+        quotes["another version's packet"] = quote(4)
+    found = {name: (kind, 1, data) for name, data in quotes.items()}
+    other = [*range(3), *range(4, 256)] if version == 4 else [0, *range(2, 256)]
+    found.update({f"kind {each}": (each, 0, quote(version)) for each in other})
+    if version == 4:
+        found["fragmentation needed"] = (3, 4, quote(4))
+    return found
+
+
+@both
+def test_other_icmp_is_no_cause(hasty: Followed, version: int) -> None:
+    """All kinds but one, and quotes that are of no connect, wrong, or cut off."""
+    wire = Wire(hasty, version)
+    wire.sends(SYN, seq=1000)
+    for kind, code, quoting in harmless(version).values():
+        wire.gets_icmp(kind, code, quoting=quoting)
+    hasty.source.tick()
+    assert hasty.only().reason == "connect_failed"
+    assert hasty.counts() == {"timed_out": 1}
+
+
+@both
+@pytest.mark.parametrize("answers", range(3))
+def test_icmp_has_no_say_about_what_is_answered(version: int, answers: int) -> None:
+    """Neither the SYN-ACK nor what follows is undone, whatever is quoted."""
+    with following(half_open_s=0) as followed:
+        wire = Wire(followed, version)
+        wire.sends(SYN, seq=1000)
+        wire.gets(SYN | ACK, seq=5000, ack=1001)
+        if answers > 0:
+            wire.sends(ACK, seq=1001, ack=5001)
+        if answers > 1:
+            wire.sends(ACK, seq=1001, ack=5001, payload=b"x")
+        for seq in (1000, 1001, 1002):
+            wire.gets_icmp(UNREACHABLE[version], 1, seq=seq)
+        followed.source.tick()
+        wire.gets(RST, seq=5001)
+        assert followed.only().reason == ("rst" if answers else "connect_failed")
+        assert followed.counts() == ({} if answers else {"timed_out": 1, "stray": 1})
+
+
+@both
+def test_icmp_ends_no_datagrams(hasty: Followed, version: int) -> None:
+    """A connection of UDP ends by silence."""
+    wire = Wire(hasty, version, tcp=False)
+    wire.sends(payload=b"?")
+    wire.gets_icmp(UNREACHABLE[version], 3, quoting=quote(version, flags=None, payload=b"?"))
+    assert len(hasty.poll()) == 1
+    hasty.source.tick()
+    assert hasty.only().reason == "timeout"
+    assert hasty.counts() == {}
 
 
 # ---- rules ----

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.flows import Followed, following
-from tests.support.nat import PORT, SERVICE, WAYS, dropping, end_without_time_wait
+from tests.support.nat import PORT, SERVICE, WAYS, dropping, end_without_time_wait, rejecting
 from tests.support.netns import BACKENDS, FAMILY, VIP, Topology
 from tests.support.rig import wait_until
 from tests.support.timed import Span, Timed
@@ -161,7 +161,38 @@ def test_a_refused_and_an_unanswered_connect_fail(
         wait_until(lambda: len(followed.opened()) == 2, "the SYN")
     followed.source.tick()
     assert [event.reason for event in followed.closed(2)] == ["connect_failed"] * 2
-    assert followed.source.failed_connects() == {"refused": 1, "timed_out": 1, "given_up": 0}
+    assert followed.counts() == {"refused": 1, "timed_out": 1}
+
+
+REJECTS = {
+    4: [f"icmp type {kind}-unreachable" for kind in ("net", "host", "prot", "port")]
+    + [f"icmp type {kind}-prohibited" for kind in ("net", "host", "admin")],
+    6: [f"icmpv6 type {kind}" for kind in ("no-route", "admin-prohibited", "addr-unreachable")]
+    + ["icmpv6 type port-unreachable"],
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "how"), [(version, how) for version, all_ in REJECTS.items() for how in all_]
+)
+def test_an_unreachable_backend_fails_the_connect(
+    nat: Topology, followed: Followed, version: int, how: str
+) -> None:
+    """Its firewall answers each SYN by ICMP, which has no say about a connection that is open."""
+    with Listeners(nat, version) as listeners:
+        timed = Timed(nat, listeners, (VIP[version], SERVICE))
+        with rejecting(nat.backend, f"tcp dport {PORT}", how):
+            timed.client.sendall(b"?")
+            with pytest.raises(OSError, match=r"refused|unreachable|route|denied|vailable"):
+                nat.connect(VIP[version], SERVICE)
+        followed.source.tick()
+        (failed,) = followed.closed()
+        assert failed.reason == "connect_failed"
+        assert timed.server.recv(1) == b"?"  # sent again
+        timed.shut(timed.client)
+        timed.shut_last(timed.server)
+    assert [event.reason for event in followed.closed(2)] == ["connect_failed", "fin"]
+    assert followed.counts() == {"unreachable": 1}
 
 
 def test_a_lost_syn_takes_a_second(nat: Topology, followed: Followed) -> None:

@@ -10,7 +10,7 @@ from lblatency.sources import Flows
 from tests.support import bpf
 from tests.support.bpf import VERDICT_PASS
 from tests.support.netns import BACKENDS, CLIENT, Namespace
-from tests.support.packets import ACK, SYN, frame
+from tests.support.packets import ACK, SYN, frame, icmp
 from tests.support.rig import wait_until
 
 if TYPE_CHECKING:
@@ -134,6 +134,14 @@ class Wire:
     def gets(self, flags: int | None = None, **rest: Any) -> None:
         """The backend sends a frame; it must pass unchanged."""
         self._pass(frame(self.backend, self.client, flags=flags, **rest), self.hooks[1])
+
+    def gets_icmp(self, kind: int, code: int, *, quoting: bytes | None = None, **sent: Any) -> None:
+        """A router sends an ICMP error. It quotes the first bytes of what the client has sent."""
+        if quoting is None:
+            whole = frame(self.client, self.backend, **{"flags": SYN, "seq": 1000, **sent})
+            quoting = whole[14 : 14 + (28 if whole[12:14] == b"\x08\x00" else 48)]
+        router = "10.2.0.1" if "." in self.client[0] else "fd02::1"
+        self._pass(icmp(router, self.client[0], quoting, kind=kind, code=code), self.hooks[1])
 
     def handshake(self, isn: int = 1000, backend_isn: int = 5000) -> None:
         """Send SYN, SYN-ACK and ACK."""

@@ -106,11 +106,26 @@ WAYS = {"nftables": nftables, "kube-proxy": kube_proxy}
 
 
 @contextmanager
-def dropping(namespace: Namespace, what: str) -> Iterator[None]:
-    """Drop what comes to the namespace and matches an nftables expression."""
-    chain = f"chain in {{ type filter hook input priority 0\n{what} drop\n}}"
+def _deciding(namespace: Namespace, what: str) -> Iterator[None]:
+    chain = f"chain in {{ type filter hook input priority 0\n{what}\n}}"
     namespace.run("nft -f -", stdin=f"table inet lossy {{\n{chain}\n}}\n")
     try:
         yield
     finally:
         namespace.run("nft delete table inet lossy")
+
+
+@contextmanager
+def dropping(namespace: Namespace, what: str) -> Iterator[None]:
+    """Drop what comes to the namespace and matches an nftables expression."""
+    with _deciding(namespace, f"{what} drop"):
+        yield
+
+
+@contextmanager
+def rejecting(namespace: Namespace, what: str, how: str) -> Iterator[None]:
+    """Answer it by ICMP instead: `how` is such as `icmp type port-unreachable`."""
+    for limit in ("net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"):
+        namespace.run(f"sysctl -qw {limit}=0")
+    with _deciding(namespace, f"{what} reject with {how}"):
+        yield

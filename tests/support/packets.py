@@ -63,6 +63,22 @@ def frame(
     return bytes(12) + struct.pack("!H", ethertype) + ip + l4 + padding
 
 
+def icmp(
+    source: str, target: str, quoted: bytes, *, kind: int, code: int, ip_options: bytes = b""
+) -> bytes:
+    """Make an Ethernet frame with an ICMP error that quotes an IP packet."""
+    version = ip_address(source).version
+    body = struct.pack("!BBHI", kind, code, 0, 0) + quoted
+    pseudo = b""
+    if version == 6:
+        pseudo = ip_address(source).packed + ip_address(target).packed
+        pseudo += struct.pack("!II", len(body), 58)
+    body = body[:2] + checksum(pseudo + body).to_bytes(2, "big") + body[4:]
+    protocol, ethertype = (1, 0x0800) if version == 4 else (58, 0x86DD)
+    ip = _ip_header(source, target, protocol, len(body), ip_options)
+    return bytes(12) + struct.pack("!H", ethertype) + ip + body
+
+
 def target_of(data: bytes) -> tuple[str, int]:
     """The address and port that a frame goes to."""
     if data[12:14] == b"\x08\x00":
