@@ -61,6 +61,19 @@ class _Start(NamedTuple):
     conntrack_map: Any  # the C object, or NULL
     proxy_name: str
     proxies: dict[int | str, str]
+    own_proxies: dict[Any, dict[int | str, str]]  # by C stream
+
+    def unlike(self, other: _Start) -> list[str]:
+        """What differs in the other, in words."""
+        names = [
+            name
+            for name in ("stats_stream", "conntrack_map", "proxy_name", "proxies")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        both = self.stats_stream & other.stats_stream
+        if any(self.own_proxies[each] != other.own_proxies[each] for each in both):
+            names.append("stats_stream.proxies")
+        return names
 
 
 class LatencyTracker:
@@ -184,9 +197,9 @@ class LatencyTracker:
             raise TypeError("proxies must be a mapping from proxy id or 'ip:port' to name")
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]
-        own_names = [stream.proxies for stream in given for _ in stream.streams]
-        table, _keep = proxy_table(proxy_name, proxies or {}, own_names)
-        start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}))
+        own = {ring: dict(stream.proxies) for stream in given for ring in stream.streams}
+        table, _keep = proxy_table(proxy_name, proxies or {}, [own[ring] for ring in rings])
+        start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}), own)
         rc = lib.lbl_tracker_start(
             self._ptr,
             ffi.new("struct lbl_stream *[]", rings),
@@ -209,8 +222,7 @@ class LatencyTracker:
 
     def _warn_of_other(self, start: _Start) -> None:
         running = self._started or start  # another thread is about to write it, or has just stopped
-        fields = zip(start._fields, start, running, strict=True)
-        if other := [name for name, one, two in fields if one != two]:
+        if other := start.unlike(running):
             warnings.warn(
                 f"the tracker is running already, with another {' and '.join(other)}, and goes on"
                 " with that; call stop() first",

@@ -279,6 +279,11 @@ def test_start_while_running_does_nothing() -> None:
         rig.tracker.start(stats.create_event_stream(other), None, "other")
     with pytest.warns(RuntimeWarning, match="with another proxy_name, and goes on with that"):
         rig.tracker.start(rig.stream, None, "other")
+    rig.stream.proxies = {1: "api"}
+    with pytest.warns(RuntimeWarning, match=r"with another stats_stream\.proxies, and goes on"):
+        rig.tracker.start(rig.stream, None, "web")
+    rig.stream.proxies = {}
+    rig.tracker.start(rig.stream, None, "web")
     rig.send(closed(HOUR))
     other.produce(closed(HOUR))
     rig.tracker.stop()
