@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prometheus_client import Histogram
 from prometheus_client.core import (
     CounterMetricFamily,
+    GaugeHistogramMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
@@ -18,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from ._address import split_endpoint
 from ._ffi import lib
 from ._version import __version__
 from .backend import BackendRow
@@ -25,17 +27,19 @@ from .buckets import LIFETIME
 from .families import FAMILIES, Family
 from .histogram import HistogramSnapshot
 from .names import Name, Names
+from .sources import OpenAges
 from .tracker import LatencyTracker
 
-__all__ = ["LatencyCollector", "Losing"]
+__all__ = ["LatencyCollector", "Losing", "Scanning"]
 
 _CLASSES = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
+    "gaugehistogram": GaugeHistogramMetricFamily,
     "info": InfoMetricFamily,
 }
-_SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created")
+_SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created", "_gcount", "_gsum")
 _LIFETIME = next(each for each in FAMILIES if each.type == "histogram" and each.metric == LIFETIME)
 _BUILD = "lblatency_build"
 _NAME, _TRACKER = "backend_name", "tracker"  # labels that only some collectors have
@@ -50,6 +54,17 @@ class Losing(Protocol):
 
     def failed_connects(self) -> Mapping[str, int]:
         """How many connections never came about, by cause."""
+
+
+@runtime_checkable
+class Scanning(Protocol):
+    """What knows the connections that are open now, too: a `sources.Scan`."""
+
+    def ages(self) -> Mapping[tuple[str | None, str], OpenAges]:
+        """How old they are, by proxy (None is the tracker's) and `ip:port`."""
+
+    def scan_interval(self) -> float | None:
+        """Seconds between two scans, by which a latency may be off; None if there are none."""
 
 
 class LatencyCollector(Collector):
@@ -73,7 +88,8 @@ class LatencyCollector(Collector):
         names: what the servers are called. It exports `lb_backend_info`, with the labels `backend`
             and `server`, for each backend that has a name, and leaves all other series alone; and
             how old the names are.
-        sources: whose losses and failed connects to export, summed up; for one tracker only.
+        sources: whose losses and failed connects to export, summed up, and of those that scan, the
+            ages of open connections; for one tracker only.
 
     Raises:
         TypeError: an argument is of another type.
@@ -103,6 +119,7 @@ class LatencyCollector(Collector):
         if sources and not isinstance(tracker, LatencyTracker):
             raise ValueError("sources is for one tracker; make a collector for each tracker")
         self._sources = sources or ()
+        self._scanning = [each for each in self._sources if isinstance(each, Scanning)]
         self._trackers = [((*own, *values), each) for own, each in _by_labels(tracker)]
         at_backend = (*_LIFETIME.labels, *([_NAME] if self._name_of else []))
         at_end = () if isinstance(tracker, LatencyTracker) else (_TRACKER,)
@@ -138,10 +155,12 @@ class LatencyCollector(Collector):
                 yield family
 
     def _possible(self) -> Iterator[Family]:
-        """All families, except those of names, or of sources, if there are none."""
+        """All families, except those of names, of sources, or of scans, if there are none."""
         for family in FAMILIES:
-            if (self._servers or not family.is_of_names) and (
-                self._sources or not family.is_of_sources
+            if (
+                (self._servers or not family.is_of_names)
+                and (self._sources or not family.is_of_sources)
+                and (self._scanning or not family.is_of_scans)
             ):
                 yield family
 
@@ -175,10 +194,7 @@ class LatencyCollector(Collector):
         metrics = [each for each in metrics if each[0].in_copy or not stats.is_copy]
         for name in tracker.metrics:
             for row, raw in tracker.read_backends(name, with_copies=False):
-                labels: tuple[str, ...] = (row.proxy, row.ip, str(row.port))
-                if self._name_of:
-                    found = self._name_of(row.target)
-                    labels += ("" if found is None else str(found),)
+                labels = self._backend_values(row.proxy, row.ip, row.port, row.target)
                 _add_backend(metrics, name, row, raw, labels, last)
                 if self._servers and name == LIFETIME:
                     _add_name(metrics, self._servers.find(row.ip, row.port), labels, last)
@@ -186,6 +202,35 @@ class LatencyCollector(Collector):
             if not family.is_per_backend:
                 _add_samples(metric, family, (), last, stats, is_counted=stats.events.counted)
         self._add_sources(metrics, last)
+        for family, metric in metrics:
+            if family.is_of_scans:
+                add = self._add_ages if family.is_per_backend else self._add_interval
+                add(metric, tracker, last)
+
+    def _backend_values(self, proxy: str, ip: str, port: int, target: str) -> tuple[str, ...]:
+        """The values of a backend's own labels."""
+        own = (proxy, ip, str(port))
+        if not self._name_of:
+            return own
+        found = self._name_of(target)
+        return (*own, "" if found is None else str(found))
+
+    def _add_ages(self, metric: Any, tracker: LatencyTracker, last: tuple[str, ...]) -> None:
+        found: dict[tuple[str, str], OpenAges] = {}
+        for source in self._scanning:
+            for (own_name, target), ages in source.ages().items():
+                proxy = tracker.proxy_name if own_name is None else own_name
+                if proxy is not None:
+                    where = proxy, target
+                    found[where] = found[where] + ages if where in found else ages
+        for (proxy, target), ages in found.items():
+            labels = self._backend_values(proxy, *split_endpoint(target), target)
+            metric.add_metric((*labels, *last), _cumulative(ages), ages.sum)
+
+    def _add_interval(self, metric: Any, _tracker: LatencyTracker, last: tuple[str, ...]) -> None:
+        seconds = [source.scan_interval() for source in self._scanning]
+        if known := [each for each in seconds if each is not None]:
+            metric.add_metric(last, max(known))
 
     def _add_sources(self, metrics: list[tuple[Family, Any]], last: tuple[str, ...]) -> None:
         lost: Counter[str] = Counter()
@@ -256,7 +301,7 @@ def _add_backend(
         if family.type == "histogram":
             if family.metric == name and row.histogram["count"]:
                 values = (*labels, *last)
-                metric.add_metric(values, _buckets(row.histogram), row.histogram["sum"])
+                metric.add_metric(values, _cumulative(row.histogram), row.histogram["sum"])
         elif family.is_per_backend and name == LIFETIME:
             _add_samples(metric, family, labels, last, raw, is_counted=True)
 
@@ -290,6 +335,6 @@ def _add_samples(
             metric.add_metric((*labels, *own, *last), value)
 
 
-def _buckets(histogram: HistogramSnapshot) -> list[tuple[str, int]]:
-    bounds = [str(floatToGoString(bound)) for bound in histogram["buckets"]]  # type: ignore[no-untyped-call]
-    return [*zip(bounds, histogram["counts"], strict=True), ("+Inf", histogram["count"])]
+def _cumulative(histogram: HistogramSnapshot | OpenAges) -> list[tuple[str, int]]:
+    bounds = [str(floatToGoString(bound)) for bound in histogram.buckets]  # type: ignore[no-untyped-call]
+    return [*zip(bounds, histogram.counts, strict=True), ("+Inf", histogram.count)]

@@ -14,6 +14,7 @@ _TYPES = {
     lib.LBL_COUNTER: "counter",
     lib.LBL_GAUGE: "gauge",
     lib.LBL_HISTOGRAM: "histogram",
+    lib.LBL_GAUGE_HISTOGRAM: "gaugehistogram",
     lib.LBL_INFO: "info",
 }
 
@@ -43,15 +44,16 @@ class Family:
     Attributes:
         name: without `_total` and `_info`.
         help: one sentence.
-        type: "counter", "gauge", "histogram" or "info".
+        type: "counter", "gauge", "histogram", "gaugehistogram" or "info".
         metric: of a histogram, the latency.
         is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
         is_of_sources: whether the sources know the samples.
+        is_of_scans: whether sources that scan know the samples.
         is_of_names: whether the samples come from the names of servers, not from a tracker.
         labels: all label names.
         is_sparse: whether samples that are 0 are left out.
         in_copy: whether a tracker that a child of `fork()` copied has these samples, too.
-        samples: empty for a histogram, and if it is of names or of sources.
+        samples: empty for histograms, and if it is of names, of sources or of scans.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Family:
     metric: str
     is_per_backend: bool
     is_of_sources: bool
+    is_of_scans: bool
     is_of_names: bool
     labels: tuple[str, ...]
     is_sparse: bool
@@ -87,7 +90,8 @@ def _family(raw: Any) -> Family:
         help=_text(raw.help),
         type=_TYPES[raw.type],
         metric=METRICS[raw.metric],
-        is_per_backend=raw.scope in (lib.LBL_PER_BACKEND, lib.LBL_PER_NAME),
+        is_per_backend=raw.scope in (lib.LBL_PER_BACKEND, lib.LBL_PER_OPEN, lib.LBL_PER_NAME),
+        is_of_scans=raw.scope in (lib.LBL_PER_OPEN, lib.LBL_PER_SCAN),
         is_of_names=raw.scope in (lib.LBL_PER_NAME, lib.LBL_PER_READER),
         is_of_sources=raw.scope == lib.LBL_PER_SOURCE,
         labels=_scope_labels(raw.scope) + ((own,) if own else ()),

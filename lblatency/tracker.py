@@ -244,6 +244,12 @@ class LatencyTracker:
         """Whether events are being recorded; False in a child of `fork()`."""
         return bool(lib.lbl_tracker_running(self._ptr))
 
+    @property
+    def proxy_name(self) -> str | None:
+        """What `start()` was given as the name of events without one; None if it is not running."""
+        started = self._started
+        return started.proxy_name if started else None
+
     # ---- recording by hand ----
 
     def _bind(self, proxy_name: str, target_id: str, metric: str) -> Backend:

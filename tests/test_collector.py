@@ -9,11 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import lblatency
 from lblatency import LatencyCollector, LatencyTracker, stats
+from lblatency.sources import OpenAges
 from tests.support.rig import SECOND, TARGET, Rig, closed
 
 LATENCY = "lb_backend_latency_seconds"
@@ -230,6 +232,66 @@ def test_what_sources_lost_is_exported() -> None:
     for cause, count in (("refused", 5), ("timed_out", 0)):
         labels = {"cause": cause, "host": "a"}
         assert value("lblatency_failed_connects_total", labels) == count
+
+
+class Scanning(Losing):
+    """What a source that scans tells."""
+
+    def __init__(
+        self, interval: float | None, ages: Mapping[tuple[str | None, str], OpenAges]
+    ) -> None:
+        super().__init__({}, {})
+        self._interval, self._ages = interval, ages
+
+    def scan_interval(self) -> float | None:
+        """As given."""
+        return self._interval
+
+    def ages(self) -> Mapping[tuple[str | None, str], OpenAges]:
+        """As given."""
+        return self._ages
+
+
+def test_ages_of_open_connections_are_exported() -> None:
+    """Those of several sources are summed up; a name of the tracker's is that of its start."""
+    one = OpenAges(3, (0.5, 10), [1, 2], 12.5, 2)
+    two = OpenAges(4, (0.5, 10), [0, 3], 100.5, 4)
+    sources = [
+        Losing({}, {}),
+        Scanning(1.5, {("web", "10.0.0.1:80"): one, ("six", "[fd00::1]:81"): two}),
+        Scanning(2.5, {(None, "10.0.0.1:80"): two}),
+        Scanning(None, {}),
+    ]
+    rig = busy()
+    registry = CollectorRegistry()
+    registry.register(LatencyCollector(rig.tracker, sources=sources, const_labels={"host": "a"}))
+    web = {"proxy_name": "web", "target_ip": "10.0.0.1", "target_port": "80", "host": "a"}
+    six = {"proxy_name": "six", "target_ip": "fd00::1", "target_port": "81", "host": "a"}
+    name = "lb_backend_open_age_seconds"
+
+    def read(labels: dict[str, str]) -> list[float | None]:
+        value = registry.get_sample_value
+        bounds = [value(f"{name}_bucket", {**labels, "le": le}) for le in ("0.5", "10.0", "+Inf")]
+        return [*bounds, value(f"{name}_gcount", labels), value(f"{name}_gsum", labels)]
+
+    assert read(six) == [0, 3, 4, 4, 100.5]
+    assert read(web) == [1, 5, 6, 6, 113]
+    assert registry.get_sample_value("lblatency_scan_interval_seconds", {"host": "a"}) == 2.5
+    rig.tracker.stop()
+    assert read(web) == [1, 2, 2, 2, 12.5]
+    for text, parse in (
+        (openmetrics_latest(registry).decode(), openmetrics),  # type: ignore[no-untyped-call]
+        (generate_latest(registry).decode(), text_string_to_metric_families),
+    ):
+        assert f'{name}_bucket{{host="a",le="10.0",proxy_name="web"' in text
+        assert any(family.name == name for family in parse(text))
+
+
+def test_without_scans_nothing_is_said_of_ages() -> None:
+    """Nor of an interval."""
+    collector = LatencyCollector(busy().tracker, sources=[Losing({}, {})])
+    names = {family.name for family in (*collector.collect(), *collector.describe())}
+    assert not names & {"lb_backend_open_age_seconds", "lblatency_scan_interval_seconds"}
 
 
 def test_without_sources_nothing_is_said_of_failed_connects() -> None:

@@ -82,6 +82,15 @@ static const struct lbl_family families[] = {
 	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, .in_copy = true, SAMPLES(closed) },
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
+	{ "lb_backend_open_age_seconds",
+	  "Age of a backend's open connections whose beginning is known, as the last scan of a "
+	  "conntrack map found them",
+	  LBL_GAUGE_HISTOGRAM, LBL_PER_OPEN, .label = NULL },
+	{ "lblatency_scan_interval_seconds",
+	  "Time between two scans of a conntrack map, the longest of all maps: latencies that "
+	  "scans "
+	  "find are off by at most so much",
+	  LBL_GAUGE, LBL_PER_SCAN, .label = NULL },
 	{ "lb_backend", "Name of the server at a backend's address", LBL_INFO, LBL_PER_NAME,
 	  .in_copy = true },
 	{ "lblatency_names_age_seconds",
@@ -152,6 +161,7 @@ size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 
 	switch (scope) {
 	case LBL_PER_BACKEND:
+	case LBL_PER_OPEN:
 		*ret = backend;
 		return COUNT_OF(backend);
 	case LBL_PER_NAME:
@@ -162,6 +172,7 @@ size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 		return COUNT_OF(reader);
 	case LBL_PER_TRACKER:
 	case LBL_PER_SOURCE:
+	case LBL_PER_SCAN:
 		break;
 	}
 	*ret = NULL;

@@ -10,13 +10,16 @@
 #include "track/snapshot.h"
 
 /* cdef: begin */
-enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM, LBL_INFO };
+enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM, LBL_GAUGE_HISTOGRAM, LBL_INFO };
 
 /* What a sample describes: the struct that contains the values, and the first labels. */
 enum lbl_family_scope {
 	LBL_PER_BACKEND, /* struct lbl_backend_snapshot; proxy_name, target_ip, target_port */
 	LBL_PER_TRACKER, /* struct lbl_tracker_stats; no labels */
 	LBL_PER_SOURCE, /* no struct: each source knows; no labels */
+	/* No structs: sources that scan know. */
+	LBL_PER_OPEN, /* proxy_name, target_ip, target_port of a backend with open connections */
+	LBL_PER_SCAN, /* no labels */
 	/* No structs: user space knows the names of servers. */
 	LBL_PER_NAME, /* a backend's labels, backend, server */
 	LBL_PER_READER, /* from, place */

@@ -11,7 +11,7 @@ from .._closing import Closing
 from ..conntrack import ConntrackMap
 from ..errors import LatencyError
 from ..names import Names, Reader
-from ..sources import Source
+from ..sources import OpenAges, Scan, Source
 from ..tracker import LatencyTracker
 from ._settings import Settings
 from ._sources import Planned, PlannedReader
@@ -118,6 +118,22 @@ class Agent(Closing):
         with self._opening:
             failed = (each.failed_connects() for each in self._open.values())
             return _sum(self._closed_failed, failed)
+
+    def ages(self) -> Mapping[tuple[str | None, str], OpenAges]:
+        """The connections that are open now, of the sources that scan."""
+        found: dict[tuple[str | None, str], OpenAges] = {}
+        with self._opening:
+            for each in self._open.values():
+                if isinstance(each, Scan):
+                    for backend, ages in each.ages().items():
+                        found[backend] = found[backend] + ages if backend in found else ages
+        return found
+
+    def scan_interval(self) -> float | None:
+        """The longest time between two scans, in seconds; None if no source scans."""
+        with self._opening:
+            scans = [each for each in self._open.values() if isinstance(each, Scan)]
+            return max((each.scan_interval() for each in scans), default=None)
 
     def tick(self) -> list[str]:
         """Let the sources do their regular work; returns what to tell people."""

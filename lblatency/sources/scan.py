@@ -44,6 +44,16 @@ class OpenAges:
     sum: float
     count: int
 
+    def __add__(self, other: OpenAges) -> OpenAges:
+        """Those of both, with the same buckets."""
+        return OpenAges(
+            self.open + other.open,
+            self.buckets,
+            [one + two for one, two in zip(self.counts, other.counts, strict=True)],
+            self.sum + other.sum,
+            self.count + other.count,
+        )
+
 
 def _seconds(interval: float | str) -> float:
     try:
@@ -276,6 +286,10 @@ class Scan(Source):
             for i, row in enumerate(ages.rows[0 : ages.n])
         }
 
+    def scan_interval(self) -> float:
+        """Seconds from a scan to the next, at most, by which a lifetime may be off."""
+        return float(self._stats().of_map.span_ns / 1e9 or self._interval)
+
     def status(self) -> Mapping[str, Any]:
         """Where the events are, and what the scans found.
 
@@ -293,7 +307,7 @@ class Scan(Source):
             **super().status(),
             "layout": self._layout,
             "interval": of_map.interval_ns / 1e9 or self._interval,
-            "error": of_map.span_ns / 1e9 or self._interval,
+            "error": self.scan_interval(),
             "scans": of_map.scans,
             "failures": of_map.failures,
             "scan_error": self._refused or (os.strerror(of_map.error) if of_map.error else None),

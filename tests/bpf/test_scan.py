@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 import lblatency
-from lblatency import LatencyTracker
+from lblatency import LatencyCollector, LatencyTracker
 from lblatency._ffi import ffi
 from lblatency.sources import Scan
 from tests.bpf.test_conntrack_churn import churn
@@ -424,6 +425,28 @@ def test_ages_of_open_connections() -> None:
         table.delete(("192.0.2.1", 6000), (BACKEND, 81))
         source.scan()
         assert set(source.ages()) == {(None, TARGET)}
+
+
+def test_ages_and_the_interval_are_exported() -> None:
+    """By the tracker's name; and what the interval bounds is what the last scans took."""
+    tracker = LatencyTracker()
+    with scanned("hash") as (table, source):
+        registry = CollectorRegistry()
+        registry.register(LatencyCollector(tracker, sources=[source]))
+        tracker.start(source.stream, None, "web")
+        now = time.monotonic_ns()
+        for i, age in enumerate([0.5, 50]):
+            born = now - int(age * SECOND)
+            table.put(("192.0.2.1", 4000 + i), (BACKEND, 80), per_cpu=[(born, born, 1, 0, 0, 0)])
+        source.scan()
+        labels = {"proxy_name": "web", "target_ip": BACKEND, "target_port": "80"}
+        value = registry.get_sample_value
+        assert value("lb_backend_open_age_seconds_bucket", {**labels, "le": "30.0"}) == 1
+        assert value("lb_backend_open_age_seconds_gcount", labels) == 2
+        assert 50.5 <= (value("lb_backend_open_age_seconds_gsum", labels) or 0) < 60
+        interval = value("lblatency_scan_interval_seconds")
+        assert interval == source.scan_interval() == source.status()["error"]
+        tracker.stop()
 
 
 # ---- layouts ----
