@@ -11,6 +11,7 @@ import pytest
 
 from lblatency import LatencyTracker
 from lblatency.sources import Sockets
+from tests.support.nat import dropping
 from tests.support.netns import BACKENDS, Topology
 from tests.support.proxies import Proxy, haproxy
 from tests.support.rig import assert_accounted, wait_until
@@ -174,6 +175,49 @@ listen away
     assert [event.target for event in failed].count(dead) == redispatched
     assert [event.target for event in failed].count(away) == given_up
     compare({live.target: truths}, [event for event in events if event not in failed])
+
+
+def test_connects_that_nobody_answers_are_those_of_the_log(
+    topology: Topology, tmp_path: Path
+) -> None:
+    """Given up by HAProxy's time-out, or timed out by the kernel, which is the sooner; each retry."""
+    patient, hasty = f"{BACKENDS[4][2]}:24300", f"{BACKENDS[4][2]}:24301"
+    config = f"""listen patient
+    bind {PROXY}:24300
+    retries 1
+    server s {patient}
+listen hasty
+    bind {PROXY}:24301
+    timeout connect 200ms
+    retries 2
+    server s {hasty}"""
+    for setting in ("tcp_syn_retries=1", "tcp_syn_linear_timeouts=4"):
+        topology.balancer.run(f"sysctl -qw net.ipv4.{setting}")
+    with (
+        dropping(topology.backend, "tcp dport 24300-24301"),
+        haproxy(config, tmp_path, topology.balancer, 2) as proxy,
+        watch(comms=[proxy.comm]) as seen,
+    ):
+        clients = [topology.connect(PROXY, port) for port in (24300, 24301) for _ in range(5)]
+        wait_until(lambda: len(proxy.log()) == len(clients), "the log")
+        for client in clients:
+            client.close()
+        log = [line.split() for line in proxy.log()]
+        attempts = {
+            name: sum(1 + int(retries) for where, retries, _ in log if where == f"{name}/s")
+            for name in ("patient", "hasty")
+        }
+        failed = seen.closed(sum(attempts.values()))
+        counts = {cause: n for cause, n in seen.source.failed_connects().items() if n}
+    topology.balancer.run("sysctl -qw net.ipv4.tcp_syn_retries=6")
+    assert attempts == {"patient": 10, "hasty": 15}, log
+    assert counts == {"timed_out": attempts["patient"], "given_up": attempts["hasty"]}
+    assert {event.reason for event in failed} == {"connect_failed"}
+    assert [event.target for event in failed].count(patient) == attempts["patient"]
+    for event in failed:
+        assert event.created_ns is not None
+        least_s = 2 if event.target == patient else 0.2
+        assert event.timestamp_ns - event.created_ns > least_s * 0.98e9
 
 
 def test_lost_syns_are_part_of_the_connect_time(
