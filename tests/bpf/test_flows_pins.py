@@ -303,3 +303,37 @@ def test_a_process_without_capabilities_goes_on_with_pins(
     said, _ = agent.communicate("\n", timeout=20)
     assert said == "opened timeout {'flows_full': 0} 3\n", said
     assert not list(folder(directory).iterdir())
+
+
+def test_what_comes_once_capabilities_are_given_up_is_pinned(
+    bpffs: bpf.Bpffs, netns: Namespace
+) -> None:
+    """With those that a source keeps, and for the group of the directory."""
+    directory = Path(bpffs.path) / "shared"
+    group = 12345
+    directory.mkdir()
+    os.chown(directory, -1, group)
+    code = (
+        "import sys; from lblatency._privileges import keep_only;"
+        "from lblatency.sources import Flows;"
+        f"s = Flows(['pod*'], backends={RULES}, pin={str(directory)!r}, keep_pins=True);"
+        "keep_only(s.keeps); print('ready', flush=True); sys.stdin.readline(); s.tick(); s.close()"
+    )
+    agent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[bpffs.fd],
+    )
+    assert agent.stdout is not None
+    assert agent.stdout.readline() == "ready\n"
+    before = links(directory)
+    netns.run("ip link add pod1 type veth peer name far1")
+    agent.communicate("\n", timeout=20)
+    assert agent.returncode == 0
+    new = [folder(directory) / name for name in links(directory) if name not in before]
+    assert [(path.stat().st_gid, path.stat().st_mode & 0o777) for path in new] == [
+        (group, 0o660)
+    ] * 2
+    assert programs("pod1") == OURS

@@ -180,7 +180,7 @@ listen away
 def test_connects_that_nobody_answers_are_those_of_the_log(
     topology: Topology, tmp_path: Path
 ) -> None:
-    """Given up by HAProxy's time-out, or timed out by the kernel, which is the sooner; each retry."""
+    """Each try is given up by HAProxy's time-out or timed out by the kernel, which is sooner."""
     patient, hasty = f"{BACKENDS[4][2]}:24300", f"{BACKENDS[4][2]}:24301"
     config = f"""listen patient
     bind {PROXY}:24300
