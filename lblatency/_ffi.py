@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from . import _native
@@ -26,9 +27,9 @@ def check(rc: int, what: str) -> int:
 
 
 def check_loaded(rc: int, what: str) -> int:
-    """As `check`, with what libbpf and the kernel had to say."""
-    if rc < 0:
+    """As `check`, with what libbpf and the kernel had to say, unless it is that we may not."""
+    if rc < 0 and rc != -errno.EPERM:
         said = ffi.string(lib.lbl_log_text()).decode(errors="replace").strip()
         if said:
-            what = f"{what} ({said})"
+            what = f"{what} ({' | '.join(said.splitlines())})"
     return check(rc, what)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from csrc.build_bpf import search_sbin
-from lblatency.commands import serve
+from lblatency.commands import serve, tail
 from tests.support import bpf
 
 search_sbin()
@@ -40,8 +40,9 @@ def bpf_refusal() -> str | None:
 
 @pytest.fixture(autouse=True)
 def _keeps_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `serve` that runs in this process must not give up what the tests need."""
-    monkeypatch.setattr(serve, "keep_only", lambda _names: None)
+    """A command that runs in this process must not give up what the tests need."""
+    for command in (serve, tail):
+        monkeypatch.setattr(command, "keep_only", lambda _names: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

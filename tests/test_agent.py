@@ -136,6 +136,24 @@ def test_names_come_from_other_places_after_a_change(agent: Agent, tmp_path: Pat
     assert agent.names.find("10.0.0.1", 80) == ("web", "one")
 
 
+def test_a_malformed_file_of_names_is_refused(agent: Agent, tmp_path: Path) -> None:
+    """With its line, and all stays as it was; one that stays and breaks later is none's error."""
+    path = tmp_path / "names.json"
+    named = f'[[source]]\nfake = "a"\nproxy = "web"\nnames = "{path}"\n'
+    with_names = read_config("f.toml", named.encode())
+    path.write_text("[\n{}]")
+    for _ in range(2):
+        with pytest.raises(LatencyError) as error:
+            agent.apply(with_names)
+        assert str(error.value).startswith(f"{path}: line 2: a group is ")
+        assert all(source.is_open for source in Fake.opened)
+        assert agent.names.status() == []
+    path.write_text("[]")
+    agent.apply(with_names)
+    path.write_text("{")
+    agent.apply(with_names)
+
+
 @pytest.mark.parametrize("after", [("a", "broken"), ("c", "away"), ("b", "c", "broken")])
 def test_a_failure_leaves_all_as_it_was(agent: Agent, after: tuple[str, ...]) -> None:
     """What stays is not touched, what was closed is opened again, what is new is closed."""

@@ -370,6 +370,25 @@ def test_check_tries_each_source(
 
 
 @pytest.mark.bpf
+@pytest.mark.parametrize(
+    "source", [["--sockets"], ["--flows", "lo", "--backend", "192.0.2.1:9=x"]], ids=lambda it: it[0]
+)
+@pytest.mark.parametrize("command", ["serve", "tail"])
+def test_a_source_without_privileges_is_refused_in_one_line(
+    command: str, source: list[str]
+) -> None:
+    """It says what is missing, and not what libbpf guesses."""
+    nobody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    ran = subprocess.run(
+        [*nobody, sys.executable, "-m", "lblatency", command, *source],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "Operation not permitted; needs CAP_BPF and CAP_PERFMON" in complaint(ran.stderr)
+    assert "libbpf" not in ran.stderr
+
+
+@pytest.mark.bpf
 def test_check_without_privileges() -> None:
     """A pinned map can be served; the demo lacks capabilities; root's advice is given."""
     ran = subprocess.run(

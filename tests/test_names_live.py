@@ -39,6 +39,9 @@ def test_two_names_of_one_address_are_joint() -> None:
     for rows in ([row("b/other"), row("a/s1")], [row("a/s1"), row("b/other"), row("a/s1")]):
         assert table(*rows).find("10.0.0.1", 80) == Name("a|b", "a/s1|b/other")
     assert table(row("a/s2"), row("a/s1")).find("10.0.0.1", 80) == Name("a", "s1|s2")
+    assert str(table(row("b/other"), row("a/s1")).find("10.0.0.1", 80)) == "a/s1|b/other"
+    assert str(table(row("a/s2"), row("a/s1")).find("10.0.0.1", 80)) == "a/s1|s2"
+    assert str(table(row("a|b/s1")).find("10.0.0.1", 80)) == "a|b/s1"
     many = [row(f"a/s{i:03}") for i in range(500)]
     found = table(*many).find("10.0.0.1", 80)
     assert found == Name("a", "s000|s001|s002|s003|s004|s005|s006|s007|492 more")
@@ -175,6 +178,17 @@ def test_news_come_once() -> None:
         names.refresh()
         assert names.news() == ["here: 2 names are read again"]
         assert names.news() == []
+
+
+def test_news_say_that_no_name_is_known_yet(tmp_path: Path) -> None:
+    """Not that none of none stay."""
+    with Names([FileSd(str(tmp_path / "absent.json"))]) as names:
+        names.refresh()
+        (told,) = names.news()
+    assert told == (
+        f"{tmp_path}/absent.json: No such file or directory; its servers have no names until it"
+        " can be read, which is tried again and again"
+    )
 
 
 def test_nobody_waits_for_a_slow_reader() -> None:

@@ -85,8 +85,12 @@ def test_a_changed_configuration_is_parsed_again(tmp_path: Path) -> None:
     (tmp_path / "inc/up.conf").write_text(INCLUDED.replace("10.0.0.2", "10.0.0.22"))
     assert {row.ip for row in reader.read(soon(20))} - {row.ip for row in first} == {"10.0.0.22"}
     (tmp_path / "inc/up.conf").write_text("upstream web { server; }")
-    with pytest.raises(LatencyError, match=r"fails: .*invalid number of arguments.*up\.conf:1"):
-        reader.read(soon(20))
+    told = set()
+    for _ in range(2):  # the same text, whatever the time and the process
+        with pytest.raises(LatencyError, match=r"fails: .*arguments.*up\.conf:1") as error:
+            reader.read(soon(20))
+        told.add(str(error.value))
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(

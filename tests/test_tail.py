@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +168,29 @@ def test_backends_are_filtered(
     assert [json.loads(line)["backend"] for line in lines] == [
         "[2001:db8::1]:8080", "10.0.0.2:81", "10.0.0.3:81",
     ]  # fmt: skip
+
+
+def test_a_place_that_cannot_be_read_is_told_once(
+    ending: type[Ending], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A file that is not there yet ends nothing; the connections come without names."""
+    ending.events = ()
+    with pytest.raises(KeyboardInterrupt):
+        main(["tail", "--fake", "a", "--names", str(tmp_path / "absent.json")])
+    (told,) = capfd.readouterr().err.splitlines()
+    assert told.startswith(f"lblatency: {tmp_path}/absent.json: No such file or directory; ")
+
+
+@pytest.mark.parametrize("command", ["serve", "tail"])
+def test_a_malformed_file_of_names_is_an_error(command: str, tmp_path: Path) -> None:
+    """At the start, with its line."""
+    path = tmp_path / "names.json"
+    path.write_text("[\n\n{}]")
+    argv = [command, "--fake", "a", "--proxy", "web", "--names", str(path)]
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.support.fake_source", *argv],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"lblatency: {path}: line 3: a group is ")
+    assert ran.stderr.count("\n") == 1

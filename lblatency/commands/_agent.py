@@ -14,7 +14,7 @@ from ..names import Names, Reader
 from ..sources import OpenAges, Scan, Source
 from ..tracker import LatencyTracker
 from ._settings import Settings
-from ._sources import Planned, PlannedReader
+from ._sources import Planned, PlannedReader, checked
 from ._ticks import Ticks
 
 __all__ = ["Agent"]
@@ -63,6 +63,7 @@ class Agent(Closing):
                     "listen, metrics, buckets and max-backends cannot change while it runs;"
                     " restart it"
                 )
+        self._readers |= checked(each for each in settings.readers if each not in self._readers)
         before = list(self._open)
         if gone := [each for each in before if each not in settings.sources]:
             self._close(gone)
@@ -75,9 +76,7 @@ class Agent(Closing):
                 self._record(self._settings)
             raise
         self._settings = settings
-        self._readers = {
-            each: self._readers.get(each) or each[0](each[1]) for each in settings.readers
-        }
+        self._readers = {each: self._readers[each] for each in settings.readers}
         self.names.replace(list(self._readers.values()))
 
     def _record(self, settings: Settings) -> None:

@@ -19,10 +19,13 @@ __all__ = [
     "Planned",
     "PlannedReader",
     "add_sources",
+    "checked",
     "is_repeatable",
+    "kept",
     "opening_options",
     "plan",
     "planned",
+    "processes",
     "readers",
     "source_options",
 ]
@@ -203,6 +206,30 @@ def readers(table: Mapping[str, Any]) -> list[PlannedReader]:
         for reader, option in _READERS.items()
         for place in table.get(option.name, ())
     ]
+
+
+def checked(plans: Iterable[PlannedReader]) -> dict[PlannedReader, Reader]:
+    """Make readers.
+
+    Raises:
+        LatencyError: the place of one is malformed.
+    """
+    made = {(kind, place): kind(place) for kind, place in plans}
+    for reader in made.values():
+        reader.check()
+    return made
+
+
+def kept(sources: Iterable[Planned], readers: Iterable[PlannedReader]) -> set[str]:
+    """The capabilities that are needed once all sources are open."""
+    ticking = {name for each in sources for name in each.source.keeps}
+    return ticking | {name for reader, _ in readers for name in reader.capabilities}
+
+
+def processes(sources: Iterable[Source]) -> str:
+    """Whose connections are taken, in words; "" if the sources do not go by processes."""
+    names = [name for each in sources for name in each.status().get("processes", ())]
+    return f"connections of {', '.join(dict.fromkeys(names))}" if names else ""
 
 
 def plan(

@@ -18,7 +18,7 @@ from ._agent import Agent
 from ._config import ConfigFile, ReloadStatus
 from ._options import add_flag, flag, given
 from ._settings import SERVE_OPTIONS, Settings
-from ._sources import add_sources, planned, readers, source_options
+from ._sources import add_sources, kept, planned, processes, readers, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -92,8 +92,7 @@ def _kept(settings: Settings, *, may_change: bool) -> set[str]:
         opening = {name for source in SOURCES for name in source.capabilities}
         reading = {name for reader in READERS for name in reader.capabilities}
         return {"CAP_SYS_ADMIN", *opening, *reading}  # the first for maps by id or name
-    ticking = {name for each in settings.sources for name in each.source.keeps}
-    return ticking | {name for reader, _ in settings.readers for name in reader.capabilities}
+    return kept(settings.sources, settings.readers)
 
 
 class _Server:
@@ -188,6 +187,7 @@ def run(options: argparse.Namespace) -> int:
         url = serve_metrics(
             agent.tracker, settings.listen, sources=[agent], names=agent.names, more=more
         )
-        _say(f"metrics at {stack.enter_context(url)}")
+        whose = processes(agent.sources)
+        _say(f"metrics at {stack.enter_context(url)}" + (f" ({whose})" if whose else ""))
         server.run(signals)
     return 0

@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from .._address import format_endpoint, parse_target, split_endpoint
+from .._privileges import keep_only
 from .._rules import BackendRule
 from ..event import NEVER, Event
 from ..names import Names
 from ..sources import BACKEND, Source
 from ..stats import Subscription
 from ._options import given
-from ._sources import add_sources, planned, readers, source_options
+from ._sources import add_sources, checked, kept, planned, processes, readers, source_options
 from ._ticks import Ticks
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
@@ -78,7 +79,7 @@ class _Tailed:
             return None
         host, port = split_endpoint(event.target)
         found = self._servers.find(host, port, at_ns=event.created_ns or None)
-        return found and "/".join(found)
+        return found and str(found)
 
     def closed(self) -> Iterator[Event]:
         """The connections that ended, of those events that are there."""
@@ -149,6 +150,11 @@ def _matches(rules: Sequence[BackendRule], target: str) -> bool:
     )
 
 
+def _tell(*texts: str) -> None:
+    for text in texts:
+        print(f"lblatency: {text}", file=sys.stderr, flush=True)
+
+
 def _terminate(*_: object) -> None:
     sys.exit(_TERMINATED)
 
@@ -157,9 +163,15 @@ class _Tail:
     """Prints what ends, until it is interrupted or nobody reads."""
 
     def __init__(
-        self, tailed: Sequence[_Tailed], rules: Sequence[BackendRule], *, is_json: bool
+        self,
+        tailed: Sequence[_Tailed],
+        names: Names,
+        rules: Sequence[BackendRule],
+        *,
+        is_json: bool,
     ) -> None:
         self._tailed = tailed
+        self._names = names
         self._rules = rules
         self._line = _object if is_json else _row
         self._dropped = 0
@@ -184,8 +196,8 @@ class _Tail:
             self._print()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
-                for news in self._ticks.tick([each.source for each in self._tailed]):
-                    print(f"lblatency: {news}", file=sys.stderr, flush=True)
+                _tell(*self._ticks.tick([each.source for each in self._tailed]))
+                _tell(*self._names.news())
                 self.tell_dropped()
 
     def _print(self) -> None:
@@ -201,10 +213,7 @@ class _Tail:
         dropped = sum(each.events.dropped for each in self._tailed)
         if dropped > self._dropped:
             new = dropped - self._dropped
-            text = (
-                f"lblatency: {new} events are missing here, since lines were not read fast enough"
-            )
-            print(text, file=sys.stderr, flush=True)
+            _tell(f"{new} events are missing here, since lines were not read fast enough")
             self._dropped = dropped
 
 
@@ -215,14 +224,17 @@ def run(options: argparse.Namespace) -> int:
     try:
         with ExitStack() as stack:
             named = readers(given(options, source_options().values()))
-            names = stack.enter_context(Names([kind(place) for kind, place in named]))
+            names = stack.enter_context(Names(list(checked(named).values())))
             names.refresh()  # else the first connections had none
             tailed = []
             for each in plans:
                 source = stack.enter_context(each.open())
                 events = stack.enter_context(source.stream.subscribe(_QUEUE))
                 tailed.append(_Tailed(source, events, names if named else None))
-            tail = _Tail(tailed, options.backend or (), is_json=options.json)
+            keep_only(kept(plans, named))
+            if whose := processes(each.source for each in tailed):
+                _tell(whose)
+            tail = _Tail(tailed, names, options.backend or (), is_json=options.json)
             stack.callback(tail.tell_dropped)
             tail.run()
     finally:

@@ -31,6 +31,13 @@ class Name(NamedTuple):
     backend: str
     server: str
 
+    def __str__(self) -> str:
+        """`backend/server`; a joint name of servers of several backends says so of each anyway."""
+        first, is_joint, _ = self.backend.partition("|")
+        if is_joint and self.server.startswith(f"{first}/"):
+            return self.server
+        return f"{self.backend}/{self.server}"
+
 
 class Row(NamedTuple):
     """A server of a proxy.
@@ -102,6 +109,13 @@ class Reader(ABC):
         Raises:
             LatencyError: the place is away, or what it says is no such list; in one line.
             OSError: the place cannot be read.
+        """
+
+    def check(self) -> None:  # noqa: B027  # most places mend themselves
+        """Refuse a place that does not mend itself. One that is only away may come yet.
+
+        Raises:
+            LatencyError: it is malformed; in one line, with the place.
         """
 
 

@@ -56,6 +56,15 @@ class FileSd(Reader):
             raise result
         return result
 
+    def check(self) -> None:
+        """A file that is malformed is refused with the line; one that is not there yet is not."""
+        try:
+            self.read(0.0)
+        except LatencyError as error:
+            raise LatencyError(f"{self.place}: {error}") from None
+        except OSError:
+            pass  # it is told as soon as names are read
+
     def _parsed(self, data: bytes) -> list[Row] | LatencyError:
         try:
             if len(data) > BYTES_MAX:

@@ -128,7 +128,7 @@ class Names(Closing):
             if error != book.told:
                 book.told = error
                 told.append(
-                    f"{error}; {len(book.rows)} older names stay"
+                    f"{error}; {_what_stays(book)}"
                     if error
                     else f"{book.place}: {len(book.rows)} names are read again"
                 )
@@ -160,6 +160,12 @@ class Names(Closing):
             if [book.rows for book in self._books] != before:
                 rows = [row for book in self._books for row in book.rows]
                 self._table = self._table.updated(rows, started_ns)
+
+
+def _what_stays(book: _Book) -> str:
+    if book.good_at is None:
+        return "its servers have no names until it can be read, which is tried again and again"
+    return f"{len(book.rows)} older names stay"
 
 
 def _is_ip(ip: str) -> bool:

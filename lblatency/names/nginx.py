@@ -17,6 +17,8 @@ from .base import Reader, Row, printable
 __all__ = ["Nginx"]
 
 _FILE = re.compile(r"^# configuration file (/.*):$", re.MULTILINE)
+# With the time and the process of each run, the same mistake would be told again and again.
+_WHEN = re.compile(r"^[\d/]+ [\d:]+ (\[\w+\]) \d+#\d+: ")
 _DIRECTIVE = re.compile(r"(proxy|fastcgi|grpc|memcached|scgi|uwsgi)_(pass|bind)")
 _TARGET = re.compile(r"(?:(\w+)://)?([^/]+)")
 _PORTS = {"https": 443, "grpcs": 443}
@@ -53,7 +55,8 @@ class Nginx(Reader):
         if code:
             said = output.decode(errors="replace").splitlines()
             why = next((line for line in said if "[warn]" not in line), "it says nothing")
-            raise LatencyError(f"`{' '.join(self._command)}` fails: {printable(why)}")
+            why = printable(_WHEN.sub(r"\1 ", why))
+            raise LatencyError(f"`{' '.join(self._command)}` fails: {why}")
         if self._read is None or output != self._read[0]:
             self._read = output, _rows(output.decode(errors="replace"), deadline)
         return self._read[1]

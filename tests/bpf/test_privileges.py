@@ -98,6 +98,31 @@ def test_it_keeps_what_its_sources_go_on_to_need(
         wait_for(process, kept)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("--sockets",), set()),
+        (FLOWS, {"CAP_NET_ADMIN"}),
+        (("--haproxy", "/nowhere/admin.sock"), {"CAP_DAC_OVERRIDE"}),
+    ],
+)
+def test_tail_keeps_no_more_either(arguments: tuple[str, ...], kept: set[str]) -> None:
+    """Its lines begin when it has given up the rest."""
+    command = [sys.executable, "-m", "lblatency", "tail", *arguments]
+    with (
+        closing(Namespace()) as namespace,
+        namespace.inside(),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("TIME ")
+            for task in Path(f"/proc/{process.pid}/task").iterdir():
+                assert capabilities(task) == kept
+        finally:
+            process.terminate()
+
+
 def test_a_file_that_may_change_keeps_what_any_source_needs(tmp_path: Path) -> None:
     """No more than that, either: it cannot load a module of the kernel, say."""
     path = tmp_path / "f.toml"

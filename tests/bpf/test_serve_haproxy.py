@@ -102,7 +102,9 @@ def test_one_flag_measures_haproxy(
     ip, port = server.getsockname()
     with running("serve", home, server, "--listen", "127.0.0.1:0", *flags) as process:
         assert process.stderr is not None
-        found = re.search(r"metrics at (\S+)", process.stderr.readline())
+        said = process.stderr.readline()
+        assert said.endswith("/metrics (connections of haproxy)\n")
+        found = re.search(r"metrics at (\S+)", said)
         assert found
 
         def metrics() -> str:
