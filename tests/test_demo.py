@@ -353,6 +353,18 @@ def test_report_adds_up() -> None:
     ]
 
 
+def test_a_source_tells_what_failed_and_what_it_lost() -> None:
+    """By cause and by reason, also where there is nothing."""
+    told = {"failed_connects": {"refused": 0, "timed_out": 0}, "lost_by_source": {"full": 3}}
+    found = report(**told)
+    assert found.problems() == []
+    assert json.loads(found.as_json()).items() >= told.items()
+    assert found.as_text().splitlines()[-3:-1] == [
+        "0 failed connects: 0 refused, 0 timed out",
+        "3 lost by source: 3 full",
+    ]
+
+
 @pytest.mark.parametrize("counter", sorted(EVENTS))
 def test_each_count_is_part_of_the_loss_accounting(counter: str) -> None:
     """One event too many of any kind opens a sum: it is said, and the text shows which."""
@@ -379,6 +391,10 @@ def without(metric: str) -> Row:
         (
             {"rows": [row(), row(measured=dict.fromkeys(METRICS))], "lost": 1},
             "1 connections failed",
+        ),
+        (
+            {"failed_connects": {"refused": 0, "timed_out": 2}},
+            "2 connects to backends failed: timed out",
         ),
         ({"comparisons": []}, "no connection was measured"),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 from .client import ENDED_LOST, Ending, unpack_endings
@@ -50,6 +50,14 @@ class RealSource(TrafficSource):
         if balancer.has_ended():
             raise DemoError(f"the balancer has ended: {balancer.last_words() or 'without a word'}")
         self._source.tick()
+
+    def lost(self) -> Mapping[str, int]:
+        """What the source that follows the connections lost."""
+        return self._source.lost()
+
+    def failed_connects(self) -> Mapping[str, int]:
+        """Which it saw fail."""
+        return self._source.failed_connects()
 
     def finish(self) -> None:
         """Let the clients open no more connections."""

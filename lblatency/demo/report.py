@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..buckets import LIFETIME
@@ -71,7 +71,11 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a run. `source` is a way to balance, or `simulated`."""
+    """The result of a run. `source` is a way to balance, or `simulated`.
+
+    What the source lost before the ring is no problem by itself, because some of it is a limit from
+    above: each backend's count tells.
+    """
 
     source: str
     rows: Sequence[Row]
@@ -79,6 +83,8 @@ class Report:
     comparisons: Sequence[Comparison]
     expected: Mapping[BackendKey, Expected]  # of the connections that ended as they should
     lost: int
+    failed_connects: Mapping[str, int] = field(default_factory=dict)  # what the source says
+    lost_by_source: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def connections(self) -> int:
@@ -113,6 +119,11 @@ class Report:
             ]
         if self.lost:
             found.append(f"{self.lost} connections failed")
+        found += [
+            f"{count} connects to backends failed: {in_words(cause)}"
+            for cause, count in self.failed_connects.items()
+            if count
+        ]
         if not self.comparisons:
             found.append("no connection was measured")
         for one in self.comparisons:
@@ -140,9 +151,15 @@ class Report:
                     for row in self.rows
                 ],
                 "events": dict(self.events),
+                **{name: dict(counts) for name, counts in self._told().items()},
                 "truth": {"connections": self.connections, **_nested(self._errors())},
             }
         )
+
+    def _told(self) -> dict[str, Mapping[str, int]]:
+        """What the source tells besides its events; not all sources do."""
+        told = {"failed_connects": self.failed_connects, "lost_by_source": self.lost_by_source}
+        return {name: counts for name, counts in told.items() if counts}
 
     def _errors(self) -> dict[str, dict[str, float | None]]:
         return {
@@ -166,6 +183,7 @@ class Report:
                 _WORDS[self.source].note,
                 "",
                 *(self._sum(*one) for one in _SUMS),
+                *(_listed(name, counts) for name, counts in self._told().items()),
                 f"{self.connections} connections ended."
                 f" The loss accounting {'closes' if closes else 'DOES NOT CLOSE'}.",
             ]
@@ -176,6 +194,12 @@ class Report:
         sign = "=" if self._closes(total, parts) else "≠"
         counts = (f"{self.events[part]} {in_words(part)}" for part in parts)
         return f"{self.events[total]} {total} {sign} {' + '.join(counts)}"
+
+
+def _listed(name: str, counts: Mapping[str, int]) -> str:
+    """`1 failed connects: 1 refused, 0 timed out`."""
+    each = ", ".join(f"{count} {in_words(key)}" for key, count in counts.items())
+    return f"{sum(counts.values())} {in_words(name)}: {each}"
 
 
 def _figures(row: Row) -> dict[str, dict[str, float | None]]:

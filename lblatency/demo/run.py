@@ -91,14 +91,14 @@ def _observe(
     tracker = LatencyTracker(metrics=METRICS)
     tracker.start(source.stream, None, "demo")
     try:
-        with serve_metrics(tracker, listen) as url:
+        with serve_metrics(tracker, listen, sources=[source]) as url:
             _tell(f"metrics at {url}")
             _tell(f"{duration:g} s of connections; Ctrl-C ends them sooner")
             source.start()
             _watch(source, tracker, signals, duration, is_live=is_live)
             truth = source.truth()
             _settle(source, tracker, truth)
-            return _report(source.name, tracker, truth)
+            return _report(source, tracker, truth)
     finally:
         tracker.stop()
 
@@ -163,7 +163,7 @@ def _rows(tracker: LatencyTracker) -> list[Row]:
     return rows
 
 
-def _report(name: str, tracker: LatencyTracker, truth: Truth) -> Report:
+def _report(source: TrafficSource, tracker: LatencyTracker, truth: Truth) -> Report:
     rows = _rows(tracker)
     comparisons = []
     for metric in METRICS:
@@ -171,7 +171,7 @@ def _report(name: str, tracker: LatencyTracker, truth: Truth) -> Report:
         known = {backend: values for backend, values in measured.items() if values}
         comparisons += compare(metric, known, truth.latencies[metric])
     return Report(
-        source=name,
+        source=source.name,
         rows=rows,
         events=_event_counts(tracker),
         comparisons=comparisons,
@@ -180,4 +180,6 @@ def _report(name: str, tracker: LatencyTracker, truth: Truth) -> Report:
             for row in rows
         },
         lost=truth.lost,
+        failed_connects=source.failed_connects(),
+        lost_by_source=source.lost(),
     )

@@ -89,6 +89,9 @@ def assert_agrees(way: str, process: subprocess.Popen[str]) -> int:
         "produced": 2 * connections,
         "received": 2 * connections,
     }
+    assert found["failed_connects"]
+    assert not any(found["failed_connects"].values())
+    assert found["lost_by_source"]
     return connections
 
 
