@@ -148,6 +148,11 @@ def test_a_malformed_file_of_names_is_refused(agent: Agent, tmp_path: Path) -> N
         assert str(error.value).startswith(f"{path}: line 2: a group is ")
         assert all(source.is_open for source in Fake.opened)
         assert agent.names.status() == []
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LatencyError, match=r"names\.json: Is a directory"):
+        agent.apply(with_names)
+    path.rmdir()
     path.write_text("[]")
     agent.apply(with_names)
     path.write_text("{")

@@ -187,7 +187,7 @@ def test_news_say_that_no_name_is_known_yet(tmp_path: Path) -> None:
         (told,) = names.news()
     assert told == (
         f"{tmp_path}/absent.json: No such file or directory; its servers have no names until it"
-        " can be read, which is tried again and again"
+        " can be read"
     )
 
 

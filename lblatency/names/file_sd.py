@@ -60,10 +60,11 @@ class FileSd(Reader):
         """A file that is malformed is refused with the line; one that is not there yet is not."""
         try:
             self.read(0.0)
-        except LatencyError as error:
-            raise LatencyError(f"{self.place}: {error}") from None
-        except OSError:
-            pass  # it is told as soon as names are read
+        except FileNotFoundError:
+            pass  # whoever reads the names tells
+        except (LatencyError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LatencyError(f"{self.place}: {why}") from None
 
     def _parsed(self, data: bytes) -> list[Row] | LatencyError:
         try:

@@ -164,7 +164,7 @@ class Names(Closing):
 
 def _what_stays(book: _Book) -> str:
     if book.good_at is None:
-        return "its servers have no names until it can be read, which is tried again and again"
+        return "its servers have no names until it can be read"
     return f"{len(book.rows)} older names stay"
 
 
