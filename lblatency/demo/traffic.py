@@ -13,6 +13,7 @@ import gc
 import os
 import sys
 
+from .._signals import HeldSignals
 from . import namespace
 from .client import Client
 from .plan import backend_numbered
@@ -65,10 +66,13 @@ def main(arguments: list[str]) -> None:
 def _become(command: bytes) -> None:
     """Run a program in this process, which dies with its parent as before.
 
-    What a terminal sends to its foreground must not end it, so it has a session of its own.
+    What a terminal sends to its foreground must not end it, so it has a session of its own, and
+    what was sent before, and is held, is forgotten.
     """
     if command:
         os.setsid()
+        while HeldSignals().arrived(0):
+            pass
         os.dup2(1, 2)
         arguments = command.split(b"\0")
         os.execv(arguments[0], arguments)  # noqa: S606

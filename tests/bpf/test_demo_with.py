@@ -115,6 +115,24 @@ def test_ctrl_c_ends_it_in_order(way: str, leftovers: Leftovers) -> None:
         assert_agrees(way, process)
 
 
+@pytest.mark.parametrize("program", ["haproxy", "nginx"])
+def test_ctrl_c_before_the_balancer_runs_does_not_end_it(
+    program: str, leftovers: Leftovers
+) -> None:
+    """What a terminal has sent to the worker is not left for the program that it becomes."""
+    command = [sys.executable, "-m", "lblatency", "demo", "--with", program, "--json"]
+    with subprocess.Popen(
+        command, env=leftovers.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        wait_until(lambda: children(process.pid), "a worker")
+        leftovers.look()
+        os.killpg(process.pid, signal.SIGINT)
+        output, notices = process.communicate(timeout=60)
+    assert "did not start" not in notices
+    assert json.loads(output)["source"] == program
+
+
 @each_way
 def test_kill_9_leaves_nothing(way: str, leftovers: Leftovers) -> None:
     """The kernel ends the balancer with the demo, and there is no file to be left."""
