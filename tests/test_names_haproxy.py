@@ -174,7 +174,7 @@ def test_a_server_is_renamed_by_a_restart(haproxy: Balancer) -> None:
         assert names.find("127.0.0.12", 9001) == Name("a", "s2")
         haproxy.socket.unlink()
         names.refresh()
-        assert "No such file or directory" in str(error_of(names))
+        assert "No such file or directory; `stats socket " in str(error_of(names))
         assert names.find("127.0.0.12", 9001) == Name("a", "s2")
         haproxy.start(SERVERS.replace("server s2", "server renamed"))
         names.refresh()

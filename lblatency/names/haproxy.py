@@ -47,7 +47,11 @@ class HAProxy(Reader):
             with self._connected(deadline) as connected:
                 answer = ask(connected, _COMMAND, deadline)
         except OSError as error:
-            raise LatencyError(f"no HAProxy answers there: {error.strerror or error}") from None
+            why = f"no HAProxy answers there: {error.strerror or error}"
+            if isinstance(error, FileNotFoundError):
+                line = f"stats socket {self.place} level operator"
+                why += f"; `{line}` in the section `global` of its configuration makes it"
+            raise LatencyError(why) from None
         return _rows(answer.decode(errors="replace"))
 
     def _connected(self, deadline: float) -> socket.socket:
