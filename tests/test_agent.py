@@ -175,6 +175,36 @@ def test_a_failure_leaves_all_as_it_was(agent: Agent, after: tuple[str, ...]) ->
     assert count(agent) == 3
 
 
+def test_what_is_there_does_not_wait_for_the_others(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is opened as soon as it is pinned; those that are open are not touched meanwhile."""
+    monkeypatch.setattr(Fake, "away", {"c", "d"})
+    wanted = settings("a", "c", "b", "d")
+    for _ in range(2):
+        assert "pinned at c" in str(agent.apply_what_is_there(wanted))
+        assert [each.fake for each in Fake.opened] == ["a", "b"]
+    Fake.away.remove("d")
+    assert "pinned at c" in str(agent.apply_what_is_there(wanted))
+    Fake.away.remove("c")
+    for _ in range(2):
+        assert agent.apply_what_is_there(wanted) is None
+        assert [each.fake for each in Fake.opened] == ["a", "b", "d", "c"]
+    for source in Fake.opened:
+        source.ring.produce(closed())
+    assert count(agent) == 4
+
+
+def test_a_source_that_is_away_does_not_stop_the_recording(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again and again."""
+    monkeypatch.setattr(agent.tracker, "stop", lambda: pytest.fail("it stopped"))
+    with pytest.raises(LatencyError, match="pinned at away"):
+        agent.apply(settings("a", "b", "away"))
+    monkeypatch.undo()
+
+
 def test_the_same_source_twice_is_one(agent: Agent) -> None:
     """Two tables that say the same open one source."""
     agent.apply(settings("c", "c"))

@@ -427,6 +427,17 @@ def test_a_source_is_opened_as_soon_as_it_is_pinned(tmp_path: Path) -> None:
         wait_until(lambda: served.total() == 5, "the source")
 
 
+def test_a_source_that_is_not_there_keeps_no_other_one_waiting(tmp_path: Path) -> None:
+    """It is told, and the others are recorded meanwhile."""
+    away = '[[source]]\nfake = "away"\nproxy = "web"\n'
+    with serving(tmp_path / "f.toml", ANY_PORT + away + A) as served:
+        assert "waiting for it" in served.said[0]
+        wait_until(lambda: served.total() == 5, "the source that is there")
+        served.write(ANY_PORT + A)
+        served.until("is read again")
+        assert served.total() == 5
+
+
 def test_what_must_be_opened_again_is(tmp_path: Path) -> None:
     """If a file replaces a source by one that does not open, the old one is opened once more."""
     changed = A.replace("count = 5", 'count = 6\ncomm = "x=y"')

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 from .._closing import Closing
 from ..conntrack import ConntrackMap
@@ -14,7 +15,7 @@ from ..names import Names, Reader
 from ..sources import OpenAges, Scan, Source
 from ..tracker import LatencyTracker
 from ._settings import Settings
-from ._sources import Planned, PlannedReader, checked
+from ._sources import AwayError, Planned, PlannedReader, checked
 from ._ticks import Ticks
 
 __all__ = ["Agent"]
@@ -72,12 +73,34 @@ class Agent(Closing):
             self._record(settings)
         except BaseException:
             self._close(each for each in self._open if each not in before)
-            if before:
+            if before and not self.tracker.running():
                 self._record(self._settings)
             raise
         self._settings = settings
         self._readers = {each: self._readers[each] for each in settings.readers}
         self.names.replace(list(self._readers.values()))
+
+    def apply_what_is_there(self, settings: Settings) -> AwayError | None:
+        """As `apply()`, without the sources that are not pinned yet.
+
+        Returns:
+            Why the first of them is left out; None if all are open.
+
+        Raises:
+            AwayError: none of the sources is there.
+        """
+        there, first = settings.sources, None
+        while there:
+            try:
+                if not self._open or there != self._settings.sources:
+                    self.apply(replace(settings, sources=there))
+            except AwayError as away:
+                first = first or away
+                there = tuple(each for each in there if each != away.plan)
+            else:
+                return first
+        assert first is not None  # settings have a source
+        raise first
 
     def _record(self, settings: Settings) -> None:
         """Open what is not open yet, and let the tracker go on with all."""

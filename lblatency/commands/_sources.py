@@ -16,6 +16,7 @@ from ..sources import SOURCES, Option, Source
 from ._options import add_flag, flag, given
 
 __all__ = [
+    "AwayError",
     "Planned",
     "PlannedReader",
     "add_sources",
@@ -85,6 +86,15 @@ _READERS = {
     for reader in READERS
 }
 
+
+class AwayError(NotPinnedError):
+    """What a source opens is not pinned yet; `plan` is the source."""
+
+    def __init__(self, why: str, plan: Planned) -> None:
+        super().__init__(why)
+        self.plan = plan
+
+
 PlannedReader = tuple[type[Reader], str]  # with its place
 
 
@@ -108,13 +118,13 @@ class Planned:
         """Open it.
 
         Raises:
-            NotPinnedError: something is not pinned yet.
+            AwayError: something is not pinned yet.
             LatencyError: it cannot be opened.
         """
         try:
             source = self.source(**dict(self.arguments))
-        except NotPinnedError:
-            raise
+        except NotPinnedError as error:
+            raise AwayError(str(error), self) from None
         except (LatencyError, OSError, ValueError) as error:
             raise LatencyError(f"{self.where}{error}") from error
         source.stream.proxies = {**dict(self.proxies), **source.stream.proxies}

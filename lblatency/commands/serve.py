@@ -107,15 +107,20 @@ class _Server:
         self._detached: list[str] = []
 
     def start(self) -> None:
-        """Open the sources, or begin to wait for what is not pinned yet."""
-        try:
-            self._agent.apply(self._settings)
-        except NotPinnedError as error:
+        """Open the sources, and begin to wait for what is not pinned yet."""
+        if away := self._open():
             if not self._settings.wait_s:
-                raise
-            _say(f"{error}; waiting for it")
+                raise away
+            _say(f"{away}; waiting for it")
             self._deadline = time.monotonic() + self._settings.wait_s
         self.reloads.told(is_good=True)
+
+    def _open(self) -> NotPinnedError | None:
+        """Open what is there; returns what is not, if anything."""
+        try:
+            return self._agent.apply_what_is_there(self._settings)
+        except NotPinnedError as away:
+            return away
 
     def _opened(self) -> None:
         """Say what is taken and what cannot be known; give up what only opening needs."""
@@ -130,27 +135,25 @@ class _Server:
         if self._deadline is None:
             self._opened()
         while True:
-            arrived = signals.next(_TICK_S if self._deadline is None else _POLL_S)
+            has_work = self._deadline is None or self._agent.sources
+            arrived = signals.next(_TICK_S if has_work else _POLL_S)
             if arrived not in (None, signal.SIGHUP):
                 return
             if self._config and (arrived == signal.SIGHUP or self._config.has_changed()):
                 self._reload(self._config)
-            if self._deadline is None:
-                for news in (*self._agent.tick(), *self._agent.names.news()):
-                    _say(news)
-                self._detached = _tell_changes(self._agent.sources, self._detached)
-            else:
+            if self._deadline is not None:
                 self._try_again(self._deadline)
+            for news in (*self._agent.tick(), *self._agent.names.news()):
+                _say(news)
+            self._detached = _tell_changes(self._agent.sources, self._detached)
 
     def _try_again(self, deadline: float) -> None:
-        try:
-            self._agent.apply(self._settings)
-        except NotPinnedError:
-            if time.monotonic() >= deadline:
-                raise
-        else:
+        away = self._open()
+        if away is None:
             self._deadline = None
             self._opened()
+        elif time.monotonic() >= deadline:
+            raise away
 
     def _reload(self, config: ConfigFile) -> None:
         """Take over what the file says now; keep what there is if it is broken."""
