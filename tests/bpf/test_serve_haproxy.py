@@ -55,7 +55,8 @@ def home(server: socket.socket) -> Iterator[Path]:
             ["haproxy", "-db", "-q", "-f", path / "haproxy.cfg"], stderr=subprocess.DEVNULL
         ) as process:
             try:
-                wait_until((path / "in.sock").exists, "HAProxy")
+                for name in ("in.sock", "admin.sock"):
+                    wait_until((path / name).exists, "HAProxy")
                 yield path
             finally:
                 process.kill()
