@@ -58,6 +58,16 @@ class BackendRule:
     last_port: int
     proxy: str | None = None
 
+    @property
+    def backends(self) -> str:
+        """The rule without the proxy, as `parse()` takes it."""
+        ip, length = str(self.network.network_address), self.network.prefixlen
+        length_text = "" if length == self.network.max_prefixlen else f"/{length}"
+        ports = format(self.first_port) + (
+            "" if self.last_port == self.first_port else f"-{self.last_port}"
+        )
+        return f"[{ip}]{length_text}:{ports}" if ":" in ip else f"{ip}{length_text}:{ports}"
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """The rule in `ADDR[/LEN]:PORT[-PORT][=PROXY]`, with IPv6 in brackets.

@@ -85,7 +85,7 @@ MISTAKES = [
     (["serve", "--scan", "/etc/passwd", "--proxy", "p"], 1, "/etc/passwd is not in a bpffs"),
     (["serve", "--scan", "x"], 2, "say --proxy NAME"),
     (["serve", "--layout", "x", "--sockets"], 2, "--layout does nothing without --scan"),
-    (["serve", "--sockets", "--pin", "/etc"], 1, "/etc"),
+    (["serve", "--sockets", "--pin", "/etc"], 1, "/etc is not in a BPF file system"),
     (["tail"], 2, "say where events come from: --haproxy or --nginx or --envoy or --ring or"),
     (
         ["tail", "--backend", "10.0.0.1:80"],

@@ -30,6 +30,15 @@ def test_backends_are_read(text: str) -> None:
     assert BackendRule.parse(text) == BACKENDS[text]
 
 
+@pytest.mark.parametrize("text", BACKENDS)
+def test_backends_are_written_as_they_are_read(text: str) -> None:
+    """A rule's own text for its backends says the same backends."""
+    rule = BACKENDS[text]
+    assert BackendRule.parse(f"{rule.backends}={rule.proxy or 'x'}") == BackendRule(
+        rule.network, rule.first_port, rule.last_port, rule.proxy or "x"
+    )
+
+
 FORM = r"is not of the form ADDR\[/LEN\]:PORT\[-PORT\]\[=PROXY\], with IPv6 in brackets"
 PORTS = "ports must be 1 to 65535, the lower one first"
 

@@ -34,9 +34,15 @@ bool lbl_map_is_called(int fd, const char *name)
 	return !lbl_map_info(fd, &info) && !strncmp(info.name, name, sizeof(info.name) - 1);
 }
 
-int lbl_map_by_path(const char *path)
+int lbl_is_bpffs(const char *path)
 {
 	struct statfs where;
+
+	return statfs(path, &where) ? -errno : where.f_type == BPF_FS_MAGIC;
+}
+
+int lbl_map_by_path(const char *path)
+{
 	int fd = bpf_obj_get(path), err = errno;
 
 	if (fd >= 0)
@@ -45,7 +51,7 @@ int lbl_map_by_path(const char *path)
 	 * The kernel returns EACCES for any other file, which wrongly suggests a missing
 	 * capability.
 	 */
-	return !statfs(path, &where) && where.f_type != BPF_FS_MAGIC ? -EINVAL : -err;
+	return lbl_is_bpffs(path) ? -err : -EINVAL;
 }
 
 int lbl_map_by_id(uint32_t id)

@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 /* cdef: begin */
+/* Return 1 if the path is in a BPF file system, a bpffs, 0 if not, or -errno. */
+int lbl_is_bpffs(const char *path);
 /* Open a pinned map. -EINVAL if the path is not in a bpffs. */
 int lbl_map_by_path(const char *path);
 int lbl_map_by_id(uint32_t id);

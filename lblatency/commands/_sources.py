@@ -26,7 +26,6 @@ __all__ = [
     "opening_options",
     "plan",
     "planned",
-    "processes",
     "readers",
     "source_options",
 ]
@@ -234,12 +233,6 @@ def kept(sources: Iterable[Planned], readers: Iterable[PlannedReader]) -> set[st
     """The capabilities that are needed once all sources are open."""
     ticking = {name for each in sources for name in each.source.keeps}
     return ticking | {name for reader, _ in readers for name in reader.capabilities}
-
-
-def processes(sources: Iterable[Source]) -> str:
-    """Whose connections are taken, in words; "" if the sources do not go by processes."""
-    names = [name for each in sources for name in each.status().get("processes", ())]
-    return f"connections of {', '.join(dict.fromkeys(names))}" if names else ""
 
 
 def plan(

@@ -18,7 +18,7 @@ from ._agent import Agent
 from ._config import ConfigFile, ReloadStatus
 from ._options import add_flag, flag, given
 from ._settings import SERVE_OPTIONS, Settings
-from ._sources import add_sources, kept, planned, processes, readers, source_options
+from ._sources import add_sources, kept, planned, readers, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -190,7 +190,6 @@ def run(options: argparse.Namespace) -> int:
         url = serve_metrics(
             agent.tracker, settings.listen, sources=[agent], names=agent.names, more=more
         )
-        whose = processes(agent.sources)
-        _say(f"metrics at {stack.enter_context(url)}" + (f" ({whose})" if whose else ""))
+        _say(f"metrics at {stack.enter_context(url)}")
         server.run(signals)
     return 0

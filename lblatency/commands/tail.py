@@ -22,7 +22,7 @@ from ..names import Names
 from ..sources import BACKEND, Source
 from ..stats import Subscription
 from ._options import given
-from ._sources import add_sources, checked, kept, planned, processes, readers, source_options
+from ._sources import add_sources, checked, kept, planned, readers, source_options
 from ._ticks import Ticks
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
@@ -232,8 +232,8 @@ def run(options: argparse.Namespace) -> int:
                 events = stack.enter_context(source.stream.subscribe(_QUEUE))
                 tailed.append(_Tailed(source, events, names if named else None))
             keep_only(kept(plans, named))
-            if whose := processes(each.source for each in tailed):
-                _tell(whose)
+            taken = (each.source.takes() for each in tailed)
+            _tell(*(f"takes {what}" for what in taken if what))
             tail = _Tail(tailed, names, options.backend or (), is_json=options.json)
             stack.callback(tail.tell_dropped)
             tail.run()

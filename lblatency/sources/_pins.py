@@ -34,7 +34,8 @@ class Pins(Closing):
 
     Raises:
         BpfError: the directory cannot be made or opened.
-        LatencyError: another process uses the pins, or another version of lblatency made some.
+        LatencyError: the directory is not in a bpffs, another process uses the pins, or another
+            version of lblatency made some.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Pins(Closing):
     ) -> None:
         self._lock = -1
         self._root = Path(directory)
+        self._check_place()
         layout = f"v{lib.LBL_PIN_LAYOUT}"
         self._refuse_others(layout, source)
         self._folder = self._root / layout / source
@@ -62,6 +64,16 @@ class Pins(Closing):
     def __str__(self) -> str:
         """The directory in which they are."""
         return str(self._folder)
+
+    def _check_place(self) -> None:
+        """Refuse another file system before anything is made there."""
+        places = (self._root, *self._root.parents)  # as they are: what is above may be hidden
+        found = (lib.lbl_is_bpffs(os.fsencode(each)) for each in places)
+        if next(rc for rc in found if rc != -errno.ENOENT) == 0:
+            raise LatencyError(
+                f"{self._root} is not in a BPF file system; name a directory in one, such as"
+                " /sys/fs/bpf/lblatency, or mount one there: `mount -t bpf bpf DIR`"
+            )
 
     def _refuse_others(self, layout: str, source: str) -> None:
         for other in sorted(self._root.glob(f"v*/{source}/*")):
@@ -111,7 +123,7 @@ class Pins(Closing):
         """Pin all, in the order of the names; remove what was there.
 
         Raises:
-            BpfError: the directory is not in a bpffs, or the kernel refuses.
+            BpfError: the kernel refuses.
         """
         self.remove()
         try:
@@ -140,10 +152,7 @@ class Pins(Closing):
 
     def _pin(self, name: str, fd: int) -> None:
         path = self._folder / name
-        check(
-            lib.lbl_pin(fd, os.fsencode(path)),
-            f"pin in {self._root}, which must be in a mounted BPF file system",
-        )
+        check(lib.lbl_pin(fd, os.fsencode(path)), f"pin in {self._root}")
         path.chmod(_FILE_MODE)
 
     def remove(self) -> None:

@@ -23,6 +23,7 @@ _MOST_SWEEPS = 64  # of a tick; each ends up to half a ring's events
 _CAUSES = ("refused", "timed_out", "unreachable", "given_up")
 _MOST_SECONDS = 3e9  # a century, which does not overflow in ns
 _LONGEST_NAME = 15  # of an interface
+_PATTERN = set("*?[")
 
 
 def _ns(name: str, seconds: float) -> int:
@@ -233,6 +234,8 @@ class Flows(Source):
                     f"{name} is neither an Ethernet device nor an IP tunnel, so its packets cannot"
                     " be read; name another interface that they pass"
                 )
+            if rc == -errno.ENODEV:
+                raise LatencyError(f"there is no interface {name}; `ip link` lists them")
             check_loaded(rc, f"attach to {name}")
         self._follow()
 
@@ -286,6 +289,14 @@ class Flows(Source):
                 break
             self.stream.drain()
         self._follow()
+
+    def trouble(self) -> str | None:
+        """Which interfaces have gone, if as many are not there as have been named."""
+        named = [name for name in self._interfaces if not _PATTERN & set(name)]
+        followed = int(lib.lbl_flows_followed(self._open))
+        if followed >= len(named):
+            return None
+        return f"of the interfaces {', '.join(named)}, {len(named) - followed} are not there"
 
     def _counters(self) -> Any:
         ret = ffi.new("struct lbl_flows_counters *")

@@ -196,9 +196,9 @@ class Sockets(Source):
     def takes(self) -> str:
         """Whose connections, and to which backends."""
         processes = [rule.name for rule in (*self._comms, *self._cgroups)]
-        networks = [str(rule.network) for rule in self._backends]
+        backends = [rule.backends for rule in self._backends]
         whose = _some(processes) if processes else "any process"
-        return f"connections of {whose}" + (f" to {_some(networks)}" if networks else "")
+        return f"connections of {whose}" + (f" to {_some(backends)}" if backends else "")
 
     def tick(self) -> None:
         """Report ends that were not seen. A look at 50,000 open connections takes 10 ms of CPU."""

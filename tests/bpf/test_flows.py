@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lblatency import LatencyTracker
-from lblatency.errors import BpfError, LatencyError
+from lblatency.errors import LatencyError
 from lblatency.sources import Flows
 from tests.support import bpf
 from tests.support.flows import RULES, following
@@ -188,6 +188,23 @@ def test_interfaces_that_come_later_are_followed() -> None:
         netns.close()
 
 
+def test_an_interface_that_goes_is_told_until_it_is_back() -> None:
+    """One that a pattern names may be away; one that is named itself may not."""
+    netns = Namespace()
+    try:
+        netns.run("ip link add one type veth peer name far")
+        with following("lo", "one", "pod*", netns=netns) as followed:
+            assert followed.source.trouble() is None
+            netns.run("ip link del one")
+            followed.source.tick()
+            assert followed.source.trouble() == "of the interfaces lo, one, 1 are not there"
+            netns.run("ip link add one type veth peer name far")
+            followed.source.tick()
+            assert followed.source.trouble() is None
+    finally:
+        netns.close()
+
+
 @contextlib.contextmanager
 def tunnel(netns: Namespace, kind: int | None = None) -> Iterator[int]:
     """The descriptor of the far end of tun0; `kind` is what the device claims to be."""
@@ -240,7 +257,7 @@ def test_other_devices_are_refused() -> None:
 BAD: dict[str, tuple[type[Exception], str, dict[str, Any]]] = {
     "no interface": (ValueError, "at least one interface", {"interfaces": []}),
     "a string": (ValueError, "in a list", {"interfaces": "eth0"}),
-    "unknown": (BpfError, "attach to nope0: No such device", {"interfaces": ["nope0"]}),
+    "unknown": (LatencyError, "there is no interface nope0; `ip link`", {"interfaces": ["nope0"]}),
     "too long": (ValueError, "not the name of an interface", {"interfaces": ["a" * 16]}),
     "empty name": (ValueError, "not the name of an interface", {"interfaces": [""]}),
     "null": (ValueError, "not the name of an interface", {"interfaces": ["a\0b"]}),

@@ -563,12 +563,12 @@ def test_it_says_what_it_takes(cgroup: Path) -> None:
         ({"comms": ["traefik=edge"]}, "connections of traefik"),
         (
             {"cgroups": [str(cgroup)], "backends": ["[fd00::]/64:80=web"]},
-            f"connections of {cgroup} to fd00::/64",
+            f"connections of {cgroup} to [fd00::]/64:80",
         ),
         (
             {"backends": many},
             "connections of any process to "
-            + ", ".join(f"10.0.0.{n}/32" for n in range(8))
+            + ", ".join(f"10.0.0.{n}:80" for n in range(8))
             + " and 12 more",
         ),
     ]

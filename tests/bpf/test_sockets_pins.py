@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lblatency._ffi import lib
-from lblatency.errors import BpfError, LatencyError
+from lblatency.errors import LatencyError
 from lblatency.sources import Sockets
 from tests.support import bpf
 from tests.support.netns import Namespace
@@ -177,8 +177,9 @@ def test_pins_of_another_layout_are_left_alone(directory: Path) -> None:
 
 def test_what_is_not_ours_is_refused(directory: Path, tmp_path: Path) -> None:
     """A directory elsewhere and a map that is another one give one line each."""
-    with pytest.raises(BpfError, match="must be in a mounted BPF file system"):
-        Sockets(pin=tmp_path)
+    with pytest.raises(LatencyError, match=r"not in a BPF file system.*`mount -t bpf"):
+        Sockets(pin=tmp_path / "new")
+    assert not list(tmp_path.iterdir())
     Sockets(pin=directory, keep_pins=True).close()
     names = ("comms", "filter")
     paths = [folder(directory) / name for name in names]
