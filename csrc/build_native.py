@@ -44,6 +44,8 @@ HEADERS = [
     "csrc/track/backend.h",
     "csrc/track/snapshot.h",
     "csrc/render/families.h",
+    "csrc/render/given.h",
+    "csrc/render/page.h",
     "csrc/demo/nat_lb.h",
 ]
 INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "bpf" / "include")]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import Histogram
 from prometheus_client.core import (
@@ -18,8 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from ._ffi import lib
-from ._version import __version__
+from ._known import LOST, Losing, build, failed_connects, lost, names_age
 from .backend import BackendRow
 from .buckets import LIFETIME
 from .families import FAMILIES, Family
@@ -37,19 +34,8 @@ _CLASSES = {
 }
 _SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created")
 _LIFETIME = next(each for each in FAMILIES if each.type == "histogram" and each.metric == LIFETIME)
-_BUILD = "lblatency_build"
+_BUILD = build()[0]
 _NAME, _TRACKER = "backend_name", "tracker"  # labels that only some collectors have
-_LOST = "lblatency_events_lost"  # sources add their reasons to those of the tracker
-
-
-class Losing(Protocol):
-    """What tells what it lost: a `sources.Source`."""
-
-    def lost(self) -> Mapping[str, int]:
-        """How many events, by reason."""
-
-    def failed_connects(self) -> Mapping[str, int]:
-        """How many connections never came about, by cause."""
 
 
 class LatencyCollector(Collector):
@@ -122,11 +108,8 @@ class LatencyCollector(Collector):
             self._add_tracker(metrics, tracker, last)
         for family, metric in metrics:
             if self._servers and family.is_of_names and not family.is_per_backend:
-                for reader in self._servers.status():
-                    labels = (reader["from"], reader["place"], *self._const.values())
-                    metric.add_metric(
-                        labels, math.inf if reader["age_s"] is None else reader["age_s"]
-                    )
+                for _, labels, age, _ in names_age(family, self._servers):
+                    metric.add_metric((*labels.values(), *self._const.values()), age)
             yield metric
         yield self._build()
 
@@ -154,7 +137,9 @@ class LatencyCollector(Collector):
 
     def _new(self, family: Family) -> Any:
         name = self._name if family is _LIFETIME else family.name
-        return _CLASSES[family.type](name, family.help, labels=self._labels(family))
+        metric = _CLASSES[family.type](name, family.help, labels=self._labels(family))
+        metric.unit = family.unit if name.endswith(family.unit) else ""
+        return metric
 
     def _check_names(self) -> None:
         of_build = (*self._const, "version", "libbpf")
@@ -188,27 +173,15 @@ class LatencyCollector(Collector):
         self._add_sources(metrics, last)
 
     def _add_sources(self, metrics: list[tuple[Family, Any]], last: tuple[str, ...]) -> None:
-        lost: Counter[str] = Counter()
-        failed: Counter[str] = Counter()
-        for source in self._sources:
-            lost.update(source.lost())
-            failed.update(source.failed_connects())
+        all_lost, failed = lost(self._sources), failed_connects(self._sources)
         for family, metric in metrics:
-            counts = failed if family.is_of_sources else lost if family.name == _LOST else {}
+            counts = failed if family.is_of_sources else all_lost if family.name == LOST else {}
             for reason, count in counts.items():
                 metric.add_metric((reason, *last), count)
 
     def _build(self) -> Metric:
-        libbpf = lib.lbl_libbpf_version()
-        return InfoMetricFamily(
-            _BUILD,
-            "Version of lblatency and of libbpf",
-            value={
-                "version": __version__,
-                "libbpf": f"{libbpf // 1000}.{libbpf % 1000}",
-                **self._const,
-            },
-        )
+        name, sentence, labels = build()
+        return InfoMetricFamily(name, sentence, value={**labels, **self._const})
 
 
 def _by_labels(

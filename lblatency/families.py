@@ -43,6 +43,7 @@ class Family:
     Attributes:
         name: without `_total` and `_info`.
         help: one sentence.
+        unit: "seconds" or "bytes", which the name ends with; "" for none.
         type: "counter", "gauge", "histogram" or "info".
         metric: of a histogram, the latency.
         is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
@@ -56,6 +57,7 @@ class Family:
 
     name: str
     help: str
+    unit: str
     type: str
     metric: str
     is_per_backend: bool
@@ -80,11 +82,13 @@ def _scope_labels(scope: int) -> tuple[str, ...]:
     return tuple(_text(names[0][i]) for i in range(lib.lbl_scope_labels(scope, names)))
 
 
-def _family(raw: Any) -> Family:
+def _family(pointer: Any) -> Family:
+    raw = pointer[0]
     own = _optional(raw.label)
     return Family(
         name=_text(raw.name),
         help=_text(raw.help),
+        unit=_text(lib.lbl_family_unit(pointer)),
         type=_TYPES[raw.type],
         metric=METRICS[raw.metric],
         is_per_backend=raw.scope in (lib.LBL_PER_BACKEND, lib.LBL_PER_NAME),
@@ -107,7 +111,7 @@ def _family(raw: Any) -> Family:
 def _read_all() -> tuple[Family, ...]:
     n = ffi.new("size_t *")
     first = lib.lbl_families(n)
-    return tuple(_family(first[i]) for i in range(n[0]))
+    return tuple(_family(first + i) for i in range(n[0]))
 
 
 FAMILIES = _read_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -22,6 +23,7 @@ from .stats import EventStream, check_room
 
 __all__ = ["LatencyTracker"]
 
+_ROW = struct.Struct(f"=HH16s{ffi.sizeof('struct lbl_backend_snapshot') - 20}x")
 _EXPIRE_MAX_S = 100 * 365 * 86400
 _DICT_VERSION = 1
 
@@ -399,6 +401,43 @@ class LatencyTracker:
                 probes=raw.probes,
             )
             yield row, ffi.addressof(raw)
+
+    def show(self, page: Any, label: str | None) -> Any:
+        """Add all counts to a C `struct lbl_page`; `label` is the text of its label `tracker`.
+
+        Returns:
+            What has to live as long as the page.
+
+        Raises:
+            MemoryError: there is no memory for all counts.
+        """
+        text = None if label is None else ffi.from_buffer(label.encode(errors="replace"))
+        bounds = [
+            ffi.new("double[]", self._buckets[name].bounds) if name in self._buckets else ffi.NULL
+            for name in METRICS
+        ]
+        shown = {
+            "bounds": bounds,
+            "label": ffi.NULL if text is None else text,
+            "label_bytes": 0 if text is None else len(text),
+            "with_removed": self._removed_row,
+        }
+        rc = lib.lbl_page_add(page, self._ptr, ffi.new("struct lbl_shown *", shown))
+        if rc == -errno.ENOMEM:
+            raise MemoryError("there is no memory to read all backends")
+        check(rc, "reading the histograms")
+        return self, text, bounds
+
+    def targets(self, snapshot: Any) -> Iterator[tuple[str, str, int]]:
+        """Proxy, ip and port of each row of a C `struct lbl_snapshot`."""
+        if not snapshot.n_rows:
+            return
+        rows = ffi.buffer(snapshot.rows, snapshot.n_rows * _ROW.size)
+        for number, port, address in _ROW.iter_unpack(rows):
+            if number:
+                yield self._name(number), format_ip(address), port
+            else:
+                yield self._nameless[port], self._nameless[port], 0
 
     def read_backends(
         self, metric: str, *, with_copies: bool = True

@@ -143,6 +143,20 @@ uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of)
 	return value;
 }
 
+const char *lbl_family_unit(const struct lbl_family *family)
+{
+	static const char *const units[] = { "seconds", "bytes" };
+	size_t i;
+
+	for (i = 0; i < COUNT_OF(units); i++) {
+		size_t from = strlen(family->name) - strlen(units[i]);
+
+		if (!strcmp(family->name + from, units[i]))
+			return units[i];
+	}
+	return "";
+}
+
 size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 {
 	static const char *const backend[] = { "proxy_name", "target_ip", "target_port" };

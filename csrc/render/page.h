@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a scrape shows, read once, and then rendered in any format. Several threads may render the
+ * same page at once.
+ */
+#ifndef LBL_RENDER_PAGE_H
+#define LBL_RENDER_PAGE_H
+
+#include "render/given.h"
+
+/* cdef: begin */
+struct lbl_page;
+
+enum lbl_format { LBL_TEXT, LBL_OPENMETRICS };
+
+/* How a tracker shows. All that it points to outlives the page. */
+struct lbl_shown {
+	const double *bounds[LBL_METRICS]; /* seconds, as they were given, without +Inf */
+	const char *label; /* value of the label `tracker`; NULL for none */
+	size_t label_bytes;
+	bool with_removed; /* show the counts of backends that went */
+};
+
+/* Make an empty page. -ENOMEM. */
+int lbl_page_new(struct lbl_page **ret);
+void lbl_page_free(struct lbl_page *page);
+
+/*
+ * Read all counts of a tracker, which outlives the page; in a child of fork(), those that are its
+ * own. -ENOMEM, or -errno if its streams' counters cannot be read.
+ */
+int lbl_page_add(struct lbl_page *page, struct lbl_tracker *tracker, const struct lbl_shown *shown);
+
+/* Return what was read of the lifetimes of the tracker that was added as number `i`. */
+const struct lbl_snapshot *lbl_page_lifetimes(const struct lbl_page *page, size_t i);
+
+/* Add what user space knows; once, and it outlives the page. Families of the table come first. */
+void lbl_page_give(struct lbl_page *page, const struct lbl_given *given);
+
+/*
+ * Render. The caller frees the `n` bytes in `ret` with lbl_page_free_bytes(). -ENOMEM, also if they
+ * would be more than 2^30.
+ */
+int lbl_page_render(const struct lbl_page *page, enum lbl_format format, char **ret, size_t *n);
+void lbl_page_free_bytes(char *bytes);
+/* cdef: end */
+
+#endif

@@ -1,0 +1,176 @@
+"""The bytes of a scrape, made in C: for exporters, and for people with an HTTP server."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from . import _default
+from ._ffi import check, ffi, lib
+from ._given import Given, GivenSample
+from ._known import LOST, Losing, build, failed_connects, lost, names_age
+from .families import FAMILIES, Family
+from .formats import FORMATS, OPENMETRICS, TEXT, TEXT_1, Format, negotiate
+from .names import Names
+from .tracker import LatencyTracker
+
+__all__ = [
+    "FORMATS",
+    "OPENMETRICS",
+    "TEXT",
+    "TEXT_1",
+    "Capture",
+    "Collects",
+    "Format",
+    "exposition",
+    "negotiate",
+]
+
+
+class Collects(Protocol):
+    """A collector of `prometheus_client`."""
+
+    def collect(self) -> Iterable[Any]:
+        """Its metric families."""
+
+
+class Capture:
+    """All that a scrape shows, read once. It can be rendered in any format, by any thread.
+
+    Args:
+        trackers: whose metrics; several as a mapping from a name to each, which becomes the label
+            `tracker` of its samples; None for the default tracker.
+        names: what servers are called, as in `LatencyCollector`.
+        sources: whose losses and failed connects to show; for one tracker only.
+        more: further collectors of `prometheus_client`, whose metrics come last.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described above.
+        MemoryError: there is no memory for all counts.
+    """
+
+    def __init__(
+        self,
+        trackers: LatencyTracker | Mapping[str, LatencyTracker] | None = None,
+        *,
+        names: Names | None = None,
+        sources: Sequence[Losing] | None = None,
+        more: Iterable[Collects] = (),
+    ) -> None:
+        if sources and isinstance(trackers, Mapping):
+            raise ValueError("sources is for one tracker")
+        self._trackers = _by_label(trackers)
+        self._keep: list[Any] = []
+        self._ptr = self._read()
+        given = Given()
+        for index, family in enumerate(FAMILIES):
+            if (samples := self._samples(family, names, sources or ())) is not None:
+                given.add(family.name, family.help, family.type, samples, index=index)
+        name, sentence, labels = build()
+        given.add(name, sentence, "info", [(f"{name}_info", labels, 1.0, None)])
+        for collector in more:
+            for metric in collector.collect():
+                given.add_metric(metric)
+        packed, keep = given.packed()
+        self._keep += [packed, *keep]
+        lib.lbl_page_give(self._ptr, packed)
+
+    def _read(self) -> Any:
+        out = ffi.new("struct lbl_page **")
+        _check(lib.lbl_page_new(out))
+        page = ffi.gc(out[0], lib.lbl_page_free)
+        for label, tracker in self._trackers:
+            self._keep.append(tracker.show(page, label))
+        return page
+
+    def _samples(
+        self, family: Family, names: Names | None, sources: Sequence[Losing]
+    ) -> Iterable[GivenSample] | None:
+        """What only Python knows of a family of C's table; None if it knows nothing."""
+        if family.is_of_names and names:
+            return self._named(family, names) if family.is_per_backend else names_age(family, names)
+        if sources and family.is_of_sources:
+            return _by_label_value(family, failed_connects(sources))
+        if sources and family.name == LOST:
+            return _by_label_value(family, lost(sources))
+        return None
+
+    def _named(self, family: Family, names: Names) -> Iterator[GivenSample]:
+        for i, (label, tracker) in enumerate(self._trackers):
+            last = {} if label is None else {"tracker": label}
+            for row in tracker.targets(lib.lbl_page_lifetimes(self._ptr, i)):
+                if found := names.find(row[1], row[2]):
+                    values = (row[0], row[1], str(row[2]), *found)
+                    labels = dict(zip(family.labels, values, strict=True)) | last
+                    yield f"{family.name}_info", labels, 1.0, None
+
+    def render(self, into: Format) -> memoryview:
+        """The page in a format. Nothing is copied, and other threads go on meanwhile.
+
+        Raises:
+            MemoryError: there is no memory for it, or it would be more than 2**30 bytes.
+        """
+        out, n = ffi.new("char **"), ffi.new("size_t *")
+        _check(lib.lbl_page_render(self._ptr, into.number, out, n))
+        return memoryview(ffi.buffer(ffi.gc(out[0], lib.lbl_page_free_bytes), n[0]))
+
+
+def exposition(
+    trackers: LatencyTracker | Mapping[str, LatencyTracker] | None = None,
+    accept: str | None = None,
+    *,
+    names: Names | None = None,
+    sources: Sequence[Losing] | None = None,
+    more: Iterable[Collects] = (),
+) -> tuple[bytes, str]:
+    """What to answer to a scrape, by an HTTP server of one's own.
+
+    Args:
+        trackers: whose metrics; several as a mapping from a name to each, which becomes the label
+            `tracker` of its samples; None for the default tracker.
+        accept: the request's `Accept` header, which says in which format; None if it has none.
+        names: what servers are called, as in `LatencyCollector`.
+        sources: whose losses and failed connects to show; for one tracker only.
+        more: further collectors of `prometheus_client`, whose metrics come last.
+
+    Returns:
+        The body, and its `Content-Type`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described above.
+        MemoryError: there is no memory for all counts, or for a body of more than 2**30 bytes.
+    """
+    into = negotiate(accept)
+    capture = Capture(trackers, names=names, sources=sources, more=more)
+    return bytes(capture.render(into)), into.content_type
+
+
+def _check(rc: int) -> None:
+    if rc == -errno.ENOMEM:
+        raise MemoryError("there is no memory for all metrics; watch fewer backends")
+    check(rc, "reading the metrics")
+
+
+def _by_label(
+    trackers: LatencyTracker | Mapping[str, LatencyTracker] | None,
+) -> list[tuple[str | None, LatencyTracker]]:
+    if trackers is None:
+        return [(None, _default.tracker())]
+    if isinstance(trackers, LatencyTracker):
+        return [(None, trackers)]
+    if isinstance(trackers, Mapping) and all(
+        isinstance(name, str) and isinstance(each, LatencyTracker)
+        for name, each in trackers.items()
+    ):
+        return list(trackers.items())
+    raise TypeError(
+        "trackers must be a LatencyTracker, or a mapping from a name to each of several"
+    )
+
+
+def _by_label_value(family: Family, counts: Counter[str]) -> Iterator[GivenSample]:
+    (label,) = family.labels
+    for value, count in counts.items():
+        yield f"{family.name}_total", {label: value}, float(count), None
