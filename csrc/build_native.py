@@ -46,6 +46,8 @@ HEADERS = [
     "csrc/render/families.h",
     "csrc/render/given.h",
     "csrc/render/page.h",
+    "csrc/render/otlp.h",
+    "csrc/render/render.h",
     "csrc/demo/nat_lb.h",
 ]
 INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "bpf" / "include")]

@@ -21,9 +21,17 @@ _TYPES = {
     "stateset": lib.LBL_STATESET,
     "gaugehistogram": lib.LBL_GAUGE_HISTOGRAM,
 }
+_JOINING = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_:]")
 
 GivenSample = tuple[str, Mapping[str, str], float, float | None]  # name, labels, value, timestamp
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float("nan" if text is None else text)
+    except ValueError:
+        return math.nan
 
 
 def _legal(name: str) -> str:
@@ -61,8 +69,21 @@ class Given:
             legal = sorted((_legal(label), text) for label, text in labels.items())
             self._add_texts(_legal(full_name), *(text for pair in legal for text in pair))
             self._numbers.append(len(legal))
-            self._values.extend((value, math.nan if timestamp is None else float(timestamp)))
+            self._values.extend(
+                (
+                    value,
+                    math.nan if timestamp is None else float(timestamp),
+                    _number(labels.get(_JOINING.get(kind, ""))),
+                )
+            )
             self._max_labels = max(self._max_labels, len(legal))
+
+    def add_attributes(self, attributes: Mapping[str, str]) -> None:
+        """Add a family whose one sample has these as labels, with their names as they are."""
+        self._add_texts("", "", "", "", *(text for pair in attributes.items() for text in pair))
+        self._numbers.extend((lib.LBL_INFO, lib.LBL_NOT_IN_TABLE, 1, len(attributes)))
+        self._values.extend((1, math.nan, math.nan))
+        self._n_families += 1
 
     def add_metric(self, metric: Any) -> None:
         """Add a `prometheus_client` Metric. Exemplars and `_created` samples are left out."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ._ffi import lib
 
-__all__ = ["FORMATS", "OPENMETRICS", "TEXT", "TEXT_1", "Format", "negotiate"]
+__all__ = ["FORMATS", "OPENMETRICS", "PROTOBUF", "TEXT", "TEXT_1", "Format", "negotiate"]
 
 _ACCEPT_MAX = 4096  # characters that are looked at: Prometheus sends 300
 _ESCAPINGS = ("allow-utf-8", "underscores", "values")  # all leave our names as they are
@@ -68,7 +68,13 @@ OPENMETRICS = Format(
     {"version": ("", "1.0.0")},
     _can_escape=True,
 )
-FORMATS = (TEXT, TEXT_1, OPENMETRICS)  # the first is preferred if the header does not care
+PROTOBUF = Format(
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+    lib.LBL_PROTOBUF,
+    "application/vnd.google.protobuf",
+    {"proto": ("io.prometheus.client.metricfamily",), "encoding": ("delimited",)},
+)
+FORMATS = (TEXT, TEXT_1, OPENMETRICS, PROTOBUF)  # the first is preferred if the header does not care
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -38,4 +38,6 @@ void lbl_given_sample(struct lbl_given_cursor *cursor, struct lbl_label *labels,
 	}
 	ret->value = *cursor->value++;
 	ret->timestamp = *cursor->value++;
+	ret->bound = *cursor->value++;
+	ret->started_ns = 0;
 }

@@ -10,8 +10,8 @@
  * Families one after another. A family is three texts (name without suffix, help, unit) and three
  * numbers (enum lbl_family_type; its index in lbl_families(), or LBL_NOT_IN_TABLE; the number of its
  * samples), then its samples. A sample is a text (its name), a number (of labels), two texts per
- * label (name and value, in ascending order of names) and two values (its own; its time in Unix
- * seconds, NaN for none).
+ * label (name and value, in ascending order of names) and three values: its own; its time in Unix
+ * seconds; its label `le` or `quantile` as a number; NaN for none.
  */
 struct lbl_given {
 	const char *texts; /* side by side, not terminated */

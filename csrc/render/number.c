@@ -43,17 +43,18 @@ static char *write_padded(char *to, uint64_t value, int n)
 	return to + n;
 }
 
+static char *write_u128(char *to, lbl_u128 value)
+{
+	const uint64_t split = 10000000000000000000ULL;
+
+	if (value < split)
+		return lbl_write_u64(to, (uint64_t)value);
+	return write_padded(write_u128(to, value / split), (uint64_t)(value % split), 19);
+}
+
 char *lbl_write_seconds(char *to, lbl_u128 ns)
 {
-	enum { DIGITS = 18 };
-	const uint64_t split = 1000000000000000000ULL;
-	lbl_u128 seconds = ns / 1000000000;
-	uint64_t high = (uint64_t)(seconds / split);
-
-	if (high)
-		to = write_padded(lbl_write_u64(to, high), (uint64_t)(seconds % split), DIGITS);
-	else
-		to = lbl_write_u64(to, (uint64_t)seconds);
+	to = write_u128(to, ns / 1000000000);
 	*to++ = '.';
 	to = write_padded(to, (uint64_t)(ns % 1000000000), 9);
 	while (to[-1] == '0' && to[-2] != '.')
@@ -62,6 +63,16 @@ char *lbl_write_seconds(char *to, lbl_u128 ns)
 }
 
 /* ---- doubles ---- */
+
+double lbl_seconds(lbl_u128 ns)
+{
+	char text[LBL_NUMBER_MAX];
+
+	if (ns < 1ULL << 53) /* the only rounding is that of the division */
+		return (double)ns / 1e9;
+	strcpy(write_u128(text, ns), "e-9");
+	return strtod(text, NULL);
+}
 
 /* The fewest significant digits of a positive value, and the power of ten of the first. */
 static int shortest(double value, char *digits, int *ret_exponent)

@@ -13,6 +13,9 @@ char *lbl_write_u64(char *to, uint64_t value);
 /* Nanoseconds as seconds, exactly: "12.5", "3.0". */
 char *lbl_write_seconds(char *to, lbl_u128 ns);
 
+/* Nanoseconds as seconds, correctly rounded. */
+double lbl_seconds(lbl_u128 ns);
+
 /* The shortest form that reads back as the same double, like Go: "0.25", "1.0", "1.5e+06", "+Inf". */
 char *lbl_write_double(char *to, double value);
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What a scrape shows, read once, and then rendered in any format. Several threads may render the
- * same page at once.
- */
+/* What a scrape shows, read once. Any number of threads may render it, in any formats. */
 #ifndef LBL_RENDER_PAGE_H
 #define LBL_RENDER_PAGE_H
 
@@ -10,8 +7,6 @@
 
 /* cdef: begin */
 struct lbl_page;
-
-enum lbl_format { LBL_TEXT, LBL_OPENMETRICS };
 
 /* How a tracker shows. All that it points to outlives the page. */
 struct lbl_shown {
@@ -36,13 +31,20 @@ const struct lbl_snapshot *lbl_page_lifetimes(const struct lbl_page *page, size_
 
 /* Add what user space knows; once, and it outlives the page. Families of the table come first. */
 void lbl_page_give(struct lbl_page *page, const struct lbl_given *given);
-
-/*
- * Render. The caller frees the `n` bytes in `ret` with lbl_page_free_bytes(). -ENOMEM, also if they
- * would be more than 2^30.
- */
-int lbl_page_render(const struct lbl_page *page, enum lbl_format format, char **ret, size_t *n);
-void lbl_page_free_bytes(char *bytes);
 /* cdef: end */
+
+struct lbl_shown_tracker {
+	struct lbl_tracker *tracker;
+	struct lbl_shown how;
+	struct lbl_tracker_stats stats;
+	struct lbl_snapshot *snapshots[LBL_METRICS]; /* NULL for latencies that are not recorded */
+};
+
+struct lbl_page {
+	struct lbl_shown_tracker *shown;
+	size_t n_shown;
+	const struct lbl_given *given; /* may be NULL */
+	uint64_t read_ns; /* by CLOCK_REALTIME */
+};
 
 #endif

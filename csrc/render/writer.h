@@ -17,6 +17,16 @@ struct lbl_text {
 	size_t n;
 };
 
+static inline struct lbl_text lbl_text_of(const char *text)
+{
+	return (struct lbl_text){ text, strlen(text) };
+}
+
+static inline bool lbl_same_text(struct lbl_text a, struct lbl_text b)
+{
+	return a.n == b.n && (!a.n || !memcmp(a.at, b.at, a.n));
+}
+
 struct lbl_label {
 	struct lbl_text name, value;
 };
@@ -38,6 +48,8 @@ struct lbl_point {
 	struct lbl_labels labels;
 	double value;
 	double timestamp; /* Unix seconds; NaN if there is none */
+	double bound; /* the label `le` or `quantile` as a number; NaN if it has none */
+	uint64_t started_ns; /* of a counter, when it was 0, by CLOCK_REALTIME; 0 if nobody knows */
 };
 
 /* The counts of one backend and one latency, as (slot, count) pairs. */
