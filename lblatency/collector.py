@@ -121,10 +121,12 @@ class LatencyCollector(Collector):
                 yield family
 
     def _possible(self) -> Iterator[Family]:
-        """All families, except those of names, or of sources, if there are none."""
+        """All families, except those of names, or of sources, if there are none; and of limits."""
         for family in FAMILIES:
-            if (self._servers or not family.is_of_names) and (
-                self._sources or not family.is_of_sources
+            if (
+                not family.is_of_pages
+                and (self._servers or not family.is_of_names)
+                and (self._sources or not family.is_of_sources)
             ):
                 yield family
 

@@ -49,6 +49,7 @@ class Family:
         is_per_backend: whether each backend has these samples; otherwise, the tracker has them.
         is_of_sources: whether the sources know the samples.
         is_of_names: whether the samples come from the names of servers, not from a tracker.
+        is_of_pages: whether only a page that has a limit has a sample.
         labels: all label names.
         is_sparse: whether samples that are 0 are left out.
         in_copy: whether a tracker that a child of `fork()` copied has these samples, too.
@@ -63,6 +64,7 @@ class Family:
     is_per_backend: bool
     is_of_sources: bool
     is_of_names: bool
+    is_of_pages: bool
     labels: tuple[str, ...]
     is_sparse: bool
     in_copy: bool
@@ -93,6 +95,7 @@ def _family(pointer: Any) -> Family:
         metric=METRICS[raw.metric],
         is_per_backend=raw.scope in (lib.LBL_PER_BACKEND, lib.LBL_PER_NAME),
         is_of_names=raw.scope in (lib.LBL_PER_NAME, lib.LBL_PER_READER),
+        is_of_pages=raw.scope == lib.LBL_PER_PAGE,
         is_of_sources=raw.scope == lib.LBL_PER_SOURCE,
         labels=_scope_labels(raw.scope) + ((own,) if own else ()),
         is_sparse=raw.is_sparse,

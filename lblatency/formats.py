@@ -74,7 +74,7 @@ PROTOBUF = Format(
     "application/vnd.google.protobuf",
     {"proto": ("io.prometheus.client.metricfamily",), "encoding": ("delimited",)},
 )
-FORMATS = (TEXT, TEXT_1, OPENMETRICS, PROTOBUF)  # the first is preferred if the header does not care
+FORMATS = (TEXT, TEXT_1, OPENMETRICS, PROTOBUF)  # the first for headers that do not care
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, dict[str, str], float]]:

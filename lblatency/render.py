@@ -50,6 +50,9 @@ class Capture:
         names: what servers are called, as in `LatencyCollector`.
         sources: whose losses and failed connects to show; for one tracker only.
         more: further collectors of `prometheus_client`, whose metrics come last.
+        max_series: the most series of backends. Those that would have more, which are the ones
+            that came last, are added up as the backend "overflow", and
+            `lblatency_backends_folded` tells how many they are; None for no limit.
 
     Raises:
         TypeError, ValueError: an argument is not as described above.
@@ -63,15 +66,19 @@ class Capture:
         names: Names | None = None,
         sources: Sequence[Losing] | None = None,
         more: Iterable[Collects] = (),
+        max_series: int | None = None,
     ) -> None:
         if sources and isinstance(trackers, Mapping):
             raise ValueError("sources is for one tracker")
         self._trackers = _by_label(trackers)
         self._keep: list[Any] = []
-        self._ptr = self._read()
+        if max_series is not None and max_series < 0:
+            raise ValueError(f"max_series must be 0 or more, or None, not {max_series!r}")
+        self._ptr = self._read(max_series, with_names=names is not None)
         given = Given()
         for index, family in enumerate(FAMILIES):
-            if (samples := self._samples(family, names, sources or ())) is not None:
+            samples = self._samples(family, names, sources or ())
+            if samples is not None and not (family.is_of_pages and max_series is None):
                 given.add(family.name, family.help, family.type, samples, index=index)
         name, sentence, labels = build()
         given.add(name, sentence, "info", [(f"{name}_info", labels, 1.0, None)])
@@ -82,18 +89,24 @@ class Capture:
         self._keep += [packed, *keep]
         lib.lbl_page_give(self._ptr, packed)
 
-    def _read(self) -> Any:
+    def _read(self, max_series: int | None, *, with_names: bool) -> Any:
         out = ffi.new("struct lbl_page **")
         _check(lib.lbl_page_new(out))
         page = ffi.gc(out[0], lib.lbl_page_free)
         for label, tracker in self._trackers:
-            self._keep.append(tracker.show(page, label))
+            limit = None
+            if max_series is not None:
+                each = tracker.series_per_backend() + with_names
+                limit = max_series // len(self._trackers) // each
+            self._keep.append(tracker.show(page, label, limit))
         return page
 
     def _samples(
         self, family: Family, names: Names | None, sources: Sequence[Losing]
     ) -> Iterable[GivenSample] | None:
         """What only Python knows of a family of C's table; None if it knows nothing."""
+        if family.is_of_pages:
+            return self._folded(family)
         if family.is_of_names and names:
             return self._named(family, names) if family.is_per_backend else names_age(family, names)
         if sources and family.is_of_sources:
@@ -101,6 +114,11 @@ class Capture:
         if sources and family.name == LOST:
             return _by_label_value(family, lost(sources))
         return None
+
+    def _folded(self, family: Family) -> Iterator[GivenSample]:
+        for i, (label, _) in enumerate(self._trackers):
+            labels = {} if label is None else {"tracker": label}
+            yield family.name, labels, float(lib.lbl_page_folded(self._ptr, i)), None
 
     def _named(self, family: Family, names: Names) -> Iterator[GivenSample]:
         for i, (label, tracker) in enumerate(self._trackers):
@@ -162,6 +180,7 @@ def exposition(
     names: Names | None = None,
     sources: Sequence[Losing] | None = None,
     more: Iterable[Collects] = (),
+    max_series: int | None = None,
     schema: int = SCHEMA,
 ) -> tuple[bytes, str]:
     """What to answer to a scrape, by an HTTP server of one's own.
@@ -173,6 +192,7 @@ def exposition(
         names: what servers are called, as in `LatencyCollector`.
         sources: whose losses and failed connects to show; for one tracker only.
         more: further collectors of `prometheus_client`, whose metrics come last.
+        max_series: the most series of backends, as in `Capture`; None for no limit.
         schema: of the native histograms, if the answer is in protobuf: -4 (coarse) to 6 (fine).
 
     Returns:
@@ -183,7 +203,7 @@ def exposition(
         MemoryError: there is no memory for all counts, or for a body of more than 2**30 bytes.
     """
     into = negotiate(accept)
-    capture = Capture(trackers, names=names, sources=sources, more=more)
+    capture = Capture(trackers, names=names, sources=sources, more=more, max_series=max_series)
     return bytes(capture.render(into, schema=schema)), into.content_type
 
 

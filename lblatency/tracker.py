@@ -402,8 +402,13 @@ class LatencyTracker:
             )
             yield row, ffi.addressof(raw)
 
-    def show(self, page: Any, label: str | None) -> Any:
-        """Add all counts to a C `struct lbl_page`; `label` is the text of its label `tracker`.
+    def show(self, page: Any, label: str | None, max_backends: int | None) -> Any:
+        """Add all counts to a C `struct lbl_page`.
+
+        Args:
+            page: to what.
+            label: the text of its label `tracker`; None for none.
+            max_backends: how many have series of their own there; None for all.
 
         Returns:
             What has to live as long as the page.
@@ -421,12 +426,18 @@ class LatencyTracker:
             "label": ffi.NULL if text is None else text,
             "label_bytes": 0 if text is None else len(text),
             "with_removed": self._removed_row,
+            "max_backends": lib.LBL_BACKENDS_MAX if max_backends is None else max_backends,
         }
         rc = lib.lbl_page_add(page, self._ptr, ffi.new("struct lbl_shown *", shown))
         if rc == -errno.ENOMEM:
             raise MemoryError("there is no memory to read all backends")
         check(rc, "reading the histograms")
         return self, text, bounds
+
+    def series_per_backend(self) -> int:
+        """The most series that a backend can have: buckets, count and sum, reasons and open."""
+        of_histograms = sum(len(each.bounds) + 3 for each in self._buckets.values())
+        return of_histograms + len(REASONS) + 1
 
     def targets(self, snapshot: Any) -> Iterator[tuple[str, str, int]]:
         """Proxy, ip and port of each row of a C `struct lbl_snapshot`."""

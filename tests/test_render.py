@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -284,3 +285,92 @@ def test_promtool_finds_nothing_to_say() -> None:
         check=False,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+# ---- limits ----
+
+
+def many(n: int, **kwargs: Any) -> LatencyTracker:
+    """A tracker with that many backends, of which each has one observation of each latency."""
+    tracker = LatencyTracker(metrics=("lifetime", "connect"), **kwargs)
+    for i in range(n):
+        for metric in tracker.metrics:
+            tracker.record_latency("web", f"10.0.{i >> 8}.{i & 255}:80", 0.001 * i, metric=metric)
+    return tracker
+
+
+def of_backends(tracker: LatencyTracker, **kwargs: Any) -> tuple[Series, float | None]:
+    """The series of backends, and how many backends were folded."""
+    found = series(parse_text(lblatency.exposition(tracker, **kwargs)[0].decode()))
+    folded = found.get(("lblatency_backends_folded", ()))
+    return {key: found[key] for key in found if "target_ip" in dict(key[1])}, folded
+
+
+@pytest.mark.parametrize("max_series", [0, 1, 100, 500, 10_000])
+def test_later_backends_are_folded(max_series: int) -> None:
+    """No more series than allowed besides the row "overflow", and no count is lost."""
+    tracker = many(30)
+    all_series, folded = of_backends(tracker)
+    assert folded is None
+    kept, folded = of_backends(tracker, max_series=max_series)
+    targets = [ip for (name, labels), _ in kept.items() if (ip := dict(labels)["target_ip"])]
+    own = sorted({ip for ip in targets if ip != "overflow"}, key=lambda ip: ip.split("."))
+    assert sum(ip != "overflow" for ip in targets) <= max_series
+    assert folded == 30 - len(own)
+    assert (folded == 0) == (max_series == 10_000)
+    assert {ip.rpartition(".")[2] for ip in own} == {str(i) for i in range(len(own))}
+    for (name, labels), value in kept.items():
+        if dict(labels)["target_ip"] != "overflow":
+            assert all_series[name, labels] == value
+    for name in ("lb_backend_latency_seconds", "lb_backend_connect_seconds"):
+        for suffix in ("_count", "_sum", "_bucket"):
+            for le in {dict(labels).get("le") for _, labels in all_series}:
+                assert total(kept, name + suffix, le) == pytest.approx(
+                    total(all_series, name + suffix, le), rel=1e-12
+                )
+
+
+def total(found: Series, name: str, le: str | None) -> float:
+    """The sum over all backends."""
+    return sum(
+        value
+        for (each, labels), value in found.items()
+        if each == name and dict(labels).get("le") == le
+    )
+
+
+def test_a_series_that_is_there_stays() -> None:
+    """Backends that come later push none out, wherever their names are in the order of rows."""
+    tracker = LatencyTracker()
+    limit = 3 * tracker.series_per_backend()
+    for proxy in ("m", "n", "o"):
+        tracker.record_latency(proxy, "10.0.0.5:500", 1)
+    before, folded = of_backends(tracker, max_series=limit)
+    assert folded == 0
+    for target in ("0.0.0.1:1", "255.0.0.1:65535", "[::1]:80"):
+        for proxy in ("a", "z"):
+            tracker.record_latency(proxy, target, 1)
+    after, folded = of_backends(tracker, max_series=limit)
+    assert folded == 6
+    assert {key: after[key] for key in before} == before
+    assert {dict(labels)["proxy_name"] for _, labels in after} == {"m", "n", "o", "overflow"}
+
+
+def test_what_overflowed_before_is_in_the_same_row() -> None:
+    """Backends beyond `max_backends` and those beyond the limit of series are one row."""
+    tracker = many(10, max_backends=5)
+    kept, folded = of_backends(tracker, max_series=0)
+    assert folded == 5
+    assert total(kept, "lb_backend_latency_seconds_count", None) == 10
+    assert {dict(labels)["target_ip"] for _, labels in kept} == {"overflow"}
+
+
+def test_limits_of_several_trackers() -> None:
+    """They share the limit, and each tells how many it folded."""
+    trackers = {"a": many(4), "b": many(6)}
+    each = trackers["a"].series_per_backend()
+    text = lblatency.exposition(trackers, max_series=2 * 5 * each)[0].decode()
+    assert 'lblatency_backends_folded{tracker="a"} 0.0\n' in text
+    assert 'lblatency_backends_folded{tracker="b"} 1.0\n' in text
+    with pytest.raises(ValueError, match="0 or more"):
+        Capture(trackers, max_series=-1)

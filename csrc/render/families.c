@@ -82,6 +82,9 @@ static const struct lbl_family families[] = {
 	  LBL_PER_BACKEND, .label = "reason", .is_sparse = true, .in_copy = true, SAMPLES(closed) },
 	{ "lblatency_connections_open", "Open connections to a backend whose opening was seen",
 	  LBL_GAUGE, LBL_PER_BACKEND, SAMPLES(open) },
+	{ "lblatency_backends_folded",
+	  "Backends beyond the limit of series, which count as the backend overflow here",
+	  LBL_GAUGE, LBL_PER_PAGE, .in_copy = true },
 	{ "lb_backend", "Name of the server at a backend's address", LBL_INFO, LBL_PER_NAME,
 	  .in_copy = true },
 	{ "lblatency_names_age_seconds",
@@ -176,6 +179,7 @@ size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 		return COUNT_OF(reader);
 	case LBL_PER_TRACKER:
 	case LBL_PER_SOURCE:
+	case LBL_PER_PAGE:
 		break;
 	}
 	*ret = NULL;

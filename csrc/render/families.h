@@ -30,6 +30,7 @@ enum lbl_family_scope {
 	/* No structs: user space knows the names of servers. */
 	LBL_PER_NAME, /* a backend's labels, backend, server */
 	LBL_PER_READER, /* from, place */
+	LBL_PER_PAGE, /* no struct: about a tracker's part of a page with a limit; no labels */
 };
 
 /* A value: a uint64_t field of the scope's struct. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
+#include "render/fold.h"
 #include "render/page.h"
 
 /* ---- reading ---- */
@@ -56,6 +57,23 @@ static void keep_what_counts(const struct lbl_shown_tracker *shown, struct lbl_s
 	snapshot->n_rows = n;
 }
 
+/* The same backends go in all snapshots: those that the lifetimes, which have all, do not keep. */
+static int fold(struct lbl_shown_tracker *shown)
+{
+	struct lbl_snapshot *lifetimes = shown->snapshots[LBL_LIFETIME];
+	uint64_t from;
+	size_t i, folded;
+	int err = lbl_fold_from(lifetimes, shown->how.max_backends, &from);
+
+	for (i = LBL_METRICS; i-- && !err;) { /* lifetimes last: it is their number that counts */
+		if (shown->snapshots[i])
+			err = lbl_fold(shown->snapshots[i], from, &folded);
+	}
+	if (!err)
+		shown->folded = folded;
+	return err;
+}
+
 static int read_all(struct lbl_shown_tracker *shown)
 {
 	int err = lbl_tracker_stats(shown->tracker, &shown->stats);
@@ -69,7 +87,7 @@ static int read_all(struct lbl_shown_tracker *shown)
 		else if (err == -ENOENT)
 			err = 0;
 	}
-	return err;
+	return err ? err : fold(shown);
 }
 
 int lbl_page_add(struct lbl_page *page, struct lbl_tracker *tracker, const struct lbl_shown *how)
@@ -91,6 +109,11 @@ int lbl_page_add(struct lbl_page *page, struct lbl_tracker *tracker, const struc
 		page->n_shown++;
 	page->read_ns = lbl_unix_ns();
 	return err;
+}
+
+size_t lbl_page_folded(const struct lbl_page *page, size_t i)
+{
+	return page->shown[i].folded;
 }
 
 const struct lbl_snapshot *lbl_page_lifetimes(const struct lbl_page *page, size_t i)

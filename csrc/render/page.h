@@ -14,6 +14,7 @@ struct lbl_shown {
 	const char *label; /* value of the label `tracker`; NULL for none */
 	size_t label_bytes;
 	bool with_removed; /* show the counts of backends that went */
+	size_t max_backends; /* that have rows; later ones are in the row "overflow" */
 };
 
 /* Make an empty page. -ENOMEM. */
@@ -25,6 +26,9 @@ void lbl_page_free(struct lbl_page *page);
  * own. -ENOMEM, or -errno if its streams' counters cannot be read.
  */
 int lbl_page_add(struct lbl_page *page, struct lbl_tracker *tracker, const struct lbl_shown *shown);
+
+/* Return how many backends of the tracker that was added as number `i` have no row of their own. */
+size_t lbl_page_folded(const struct lbl_page *page, size_t i);
 
 /* Return what was read of the lifetimes of the tracker that was added as number `i`. */
 const struct lbl_snapshot *lbl_page_lifetimes(const struct lbl_page *page, size_t i);
@@ -38,6 +42,7 @@ struct lbl_shown_tracker {
 	struct lbl_shown how;
 	struct lbl_tracker_stats stats;
 	struct lbl_snapshot *snapshots[LBL_METRICS]; /* NULL for latencies that are not recorded */
+	size_t folded; /* backends without a row */
 };
 
 struct lbl_page {

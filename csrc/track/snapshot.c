@@ -12,7 +12,8 @@ struct builder {
 	struct lbl_snapshot *snapshot;
 	size_t capacity; /* in pairs */
 	enum lbl_metric metric;
-	struct lbl_totals totals; /* of the current backend */
+	uint64_t rank; /* of the current backend */
+	struct lbl_totals totals;
 	struct lbl_tallies tallies;
 };
 
@@ -62,6 +63,7 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 		.opened = tallies->opened + at_least_0(tallies->open_before),
 		.open = at_least_0(tallies->open),
 		.probes = tallies->probes,
+		.rank = builder->rank,
 		.first = snapshot->n_pairs,
 	};
 	memcpy(row->addr, key->addr, sizeof(row->addr));
@@ -76,6 +78,12 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 	}
 	snapshot->n_rows++;
 	return 0;
+}
+
+/* Shards know backends in the order in which each of them came first. */
+static uint64_t rank_of(const struct lbl_part *part)
+{
+	return (uint64_t)part->index << 32 | part->shard_number;
 }
 
 static void read_part(struct builder *builder, const struct lbl_shard *shard, uint32_t index)
@@ -95,8 +103,12 @@ static int add_rows(struct builder *builder, const struct lbl_part *parts, size_
 
 		lbl_totals_clear(&builder->totals);
 		builder->tallies = (struct lbl_tallies){ 0 };
-		for (; i < end; i++)
+		builder->rank = UINT64_MAX;
+		for (; i < end; i++) {
+			if (builder->rank > rank_of(&parts[i]))
+				builder->rank = rank_of(&parts[i]);
 			read_part(builder, parts[i].shard, parts[i].index);
+		}
 		err = add_row(builder, &parts[first].key);
 	}
 	return err;
