@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from prometheus_client import Histogram
@@ -12,16 +14,18 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    Sample,
 )
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from ._address import format_target
 from ._known import LOST, Losing, build, failed_connects, lost, names_age
-from .backend import BackendRow
+from ._page import Page
 from .buckets import LIFETIME
 from .families import FAMILIES, Family
-from .histogram import HistogramSnapshot
-from .names import Name, Names
+from .families import Sample as FamilySample
+from .names import Names
 from .tracker import LatencyTracker
 
 __all__ = ["LatencyCollector", "Losing"]
@@ -32,6 +36,7 @@ _CLASSES = {
     "histogram": HistogramMetricFamily,
     "info": InfoMetricFamily,
 }
+_SUFFIX = {"counter": "_total", "info": "_info"}  # of the samples
 _SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created")
 _LIFETIME = next(each for each in FAMILIES if each.type == "histogram" and each.metric == LIFETIME)
 _BUILD = build()[0]
@@ -85,16 +90,19 @@ class LatencyCollector(Collector):
             raise TypeError("names must be a lblatency.names.Names or None")
         self._servers = names
         self._const = {label: str(value) for label, value in (const_labels or {}).items()}
-        values = tuple(self._const.values())
         if sources and not isinstance(tracker, LatencyTracker):
             raise ValueError("sources is for one tracker; make a collector for each tracker")
         self._sources = sources or ()
-        self._trackers = [((*own, *values), each) for own, each in _by_labels(tracker)]
         at_backend = (*_LIFETIME.labels, *([_NAME] if self._name_of else []))
         at_end = () if isinstance(tracker, LatencyTracker) else (_TRACKER,)
         renamed = _renamed((*at_backend, *at_end), labels or {})
         self._backend_labels = renamed[: len(at_backend)]
         self._last_labels = (*renamed[len(at_backend) :], *self._const)
+        own = renamed[len(at_backend) :]
+        self._trackers = [
+            ({**dict(zip(own, values, strict=True)), **self._const}, each)
+            for values, each in _by_labels(tracker)
+        ]
         self._check_names()
 
     def describe(self) -> list[Metric]:
@@ -102,16 +110,99 @@ class LatencyCollector(Collector):
         return [*(self._new(family) for family in self._families()), self._build()]
 
     def collect(self) -> Iterator[Metric]:
-        """The families with the trackers' current values."""
-        metrics = [(family, self._new(family)) for family in self._families()]
-        for last, tracker in self._trackers:
-            self._add_tracker(metrics, tracker, last)
-        for family, metric in metrics:
-            if self._servers and family.is_of_names and not family.is_per_backend:
-                for _, labels, age, _ in names_age(family, self._servers):
-                    metric.add_metric((*labels.values(), *self._const.values()), age)
+        """The families with the trackers' values of this moment.
+
+        Samples of backends are made while somebody reads them, since there may be so many.
+        """
+        trackers = [(None, tracker) for _, tracker in self._trackers]
+        page = Page(trackers, [None] * len(trackers))
+        for family in self._families():
+            metric = self._new(family)
+            make = partial(self._samples, page, family, metric.name)
+            metric.samples = _Samples(make) if family.is_per_backend else [*make()]
             yield metric
         yield self._build()
+
+    def _samples(self, page: Page, family: Family, name: str) -> Iterator[Sample]:
+        if family.is_of_names and not family.is_per_backend and self._servers:
+            for _, labels, age, _ in names_age(family, self._servers):
+                yield Sample(name, {**labels, **self._const}, age)
+            return
+        for i, (last, _) in enumerate(self._trackers):
+            if not family.in_copy and page.stats(i).is_copy:
+                continue
+            if family.type == "histogram":
+                yield from self._histograms(page, i, family, name, last)
+            elif family.is_of_names:
+                yield from self._names(page, i, name, last)
+            elif family.is_per_backend:
+                yield from self._of_backends(page, i, family, name, last)
+            else:
+                yield from self._of_tracker(page, i, family, name, last)
+
+    def _backends(
+        self, page: Page, i: int, metric: str, last: Mapping[str, str]
+    ) -> Iterator[dict[str, str]]:
+        """The labels of each backend."""
+        for proxy, ip, port in page.targets(i, metric):
+            values: tuple[str, ...] = (proxy, ip, str(port))
+            if self._name_of:
+                found = self._name_of(format_target(ip, port))
+                values += ("" if found is None else str(found),)
+            yield {**dict(zip(self._backend_labels, values, strict=True)), **last}
+
+    def _histograms(
+        self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        """Buckets, count and sum of each backend that has observations."""
+        tracker = self._trackers[i][1]
+        if family.metric not in tracker.metrics:
+            return
+        bounds = (*tracker.bounds(family.metric), math.inf)
+        les = [str(floatToGoString(bound)) for bound in bounds]  # type: ignore[no-untyped-call]
+        counts, sums = page.classic(i, family.metric)
+        bucket, end = f"{name}_bucket", 0
+        for labels, total in zip(self._backends(page, i, family.metric, last), sums, strict=True):
+            start, end = end, end + len(les)
+            if not counts[end - 1]:
+                continue
+            for le, count in zip(les, counts[start:end], strict=True):
+                yield Sample(bucket, {"le": le, **labels}, count)
+            yield Sample(f"{name}_count", {**labels}, count)
+            yield Sample(f"{name}_sum", labels, total)
+
+    def _of_backends(
+        self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        full_name = name + _SUFFIX.get(family.type, "")
+        columns = [(_own_label(family, each), page.values(i, each)) for each in family.samples]
+        for place, labels in enumerate(self._backends(page, i, LIFETIME, last)):
+            for own, values in columns:
+                if values[place] or not family.is_sparse:
+                    yield Sample(full_name, {**labels, **own}, values[place])
+
+    def _of_tracker(
+        self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        full_name = name + _SUFFIX.get(family.type, "")
+        stats = page.stats(i)
+        for each in family.samples:
+            if stats.events.counted or not each.of_producers:
+                yield Sample(full_name, {**_own_label(family, each), **last}, each.value(stats))
+        counts: Mapping[str, int] = {}
+        if family.is_of_sources:
+            counts = failed_connects(self._sources)
+        elif family.name == LOST:
+            counts = lost(self._sources)
+        for value, count in counts.items():
+            yield Sample(full_name, {family.labels[-1]: value, **last}, count)
+
+    def _names(self, page: Page, i: int, name: str, last: Mapping[str, str]) -> Iterator[Sample]:
+        backends = self._backends(page, i, LIFETIME, last)
+        for (_, ip, port), labels in zip(page.targets(i), backends, strict=True):
+            found = self._servers.find(ip, port) if self._servers else None
+            if found:
+                yield Sample(f"{name}_info", {**labels, **found._asdict()}, 1)
 
     def _families(self) -> Iterator[Family]:
         """All families, except histograms of latencies that no tracker records."""
@@ -155,32 +246,6 @@ class LatencyCollector(Collector):
         if taken & {self._name + suffix for suffix in _SUFFIXES}:
             raise ValueError(f"name {self._name!r} clashes with another metric of this collector")
 
-    def _add_tracker(
-        self, metrics: list[tuple[Family, Any]], tracker: LatencyTracker, last: tuple[str, ...]
-    ) -> None:
-        stats = tracker.raw_stats()
-        metrics = [each for each in metrics if each[0].in_copy or not stats.is_copy]
-        for name in tracker.metrics:
-            for row, raw in tracker.read_backends(name, with_copies=False):
-                labels: tuple[str, ...] = (row.proxy, row.ip, str(row.port))
-                if self._name_of:
-                    found = self._name_of(row.target)
-                    labels += ("" if found is None else str(found),)
-                _add_backend(metrics, name, row, raw, labels, last)
-                if self._servers and name == LIFETIME:
-                    _add_name(metrics, self._servers.find(row.ip, row.port), labels, last)
-        for family, metric in metrics:
-            if not family.is_per_backend:
-                _add_samples(metric, family, (), last, stats, is_counted=stats.events.counted)
-        self._add_sources(metrics, last)
-
-    def _add_sources(self, metrics: list[tuple[Family, Any]], last: tuple[str, ...]) -> None:
-        all_lost, failed = lost(self._sources), failed_connects(self._sources)
-        for family, metric in metrics:
-            counts = failed if family.is_of_sources else all_lost if family.name == LOST else {}
-            for reason, count in counts.items():
-                metric.add_metric((reason, *last), count)
-
     def _build(self) -> Metric:
         name, sentence, labels = build()
         return InfoMetricFamily(name, sentence, value={**labels, **self._const})
@@ -218,53 +283,21 @@ def _check_name(name: str, label: str) -> None:
         raise ValueError(f"metric {name!r} with label {label!r} is not allowed: {error}") from None
 
 
-def _add_backend(
-    metrics: list[tuple[Family, Any]],
-    name: str,
-    row: BackendRow,
-    raw: Any,
-    labels: tuple[str, ...],
-    last: tuple[str, ...],
-) -> None:
-    """Add the samples of one backend and one latency; the lifetime brings the counts too."""
-    for family, metric in metrics:
-        if family.type == "histogram":
-            if family.metric == name and row.histogram["count"]:
-                values = (*labels, *last)
-                metric.add_metric(values, _buckets(row.histogram), row.histogram["sum"])
-        elif family.is_per_backend and name == LIFETIME:
-            _add_samples(metric, family, labels, last, raw, is_counted=True)
+def _own_label(family: Family, sample: FamilySample) -> dict[str, str]:
+    return {} if sample.label_value is None else {family.labels[-1]: sample.label_value}
 
 
-def _add_name(
-    metrics: list[tuple[Family, Any]],
-    name: Name | None,
-    labels: tuple[str, ...],
-    last: tuple[str, ...],
-) -> None:
-    for family, metric in metrics:
-        if name and family.is_of_names and family.is_per_backend:
-            metric.add_metric((*labels, *name, *last), {})
+class _Samples(Sequence[Sample]):
+    """Samples that are made anew each time that somebody reads them, and not kept."""
 
+    def __init__(self, make: Callable[[], Iterator[Sample]]) -> None:
+        self._make = make
 
-def _add_samples(
-    metric: Any,
-    family: Family,
-    labels: tuple[str, ...],
-    last: tuple[str, ...],
-    raw: Any,
-    *,
-    is_counted: bool,
-) -> None:
-    for sample in family.samples:
-        if sample.of_producers and not is_counted:
-            continue
-        value = sample.value(raw)
-        own = () if sample.label_value is None else (sample.label_value,)
-        if value or not family.is_sparse:
-            metric.add_metric((*labels, *own, *last), value)
+    def __iter__(self) -> Iterator[Sample]:
+        return self._make()
 
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-def _buckets(histogram: HistogramSnapshot) -> list[tuple[str, int]]:
-    bounds = [str(floatToGoString(bound)) for bound in histogram["buckets"]]  # type: ignore[no-untyped-call]
-    return [*zip(bounds, histogram["counts"], strict=True), ("+Inf", histogram["count"])]
+    def __getitem__(self, place: Any) -> Any:
+        return list(self)[place]

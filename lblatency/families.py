@@ -35,6 +35,10 @@ class Sample:
         """The sample's value in `of`, the C struct of the family's scope."""
         return int(lib.lbl_sample_value(self._ptr, of))
 
+    def values(self, snapshot: Any, ret: Any) -> None:
+        """Write its value in each row of a C `struct lbl_snapshot` to an array of `uint64_t`."""
+        lib.lbl_sample_values(self._ptr, snapshot, ret)
+
 
 @dataclass(frozen=True)
 class Family:

@@ -11,6 +11,7 @@ from . import _default
 from ._ffi import check, ffi, lib
 from ._given import Given, GivenSample
 from ._known import LOST, Losing, build, failed_connects, lost, names_age
+from ._page import Page
 from .families import FAMILIES, Family
 from .formats import FORMATS, OPENMETRICS, PROTOBUF, TEXT, TEXT_1, Format, negotiate
 from .names import Names
@@ -71,10 +72,9 @@ class Capture:
         if sources and isinstance(trackers, Mapping):
             raise ValueError("sources is for one tracker")
         self._trackers = _by_label(trackers)
-        self._keep: list[Any] = []
-        if max_series is not None and max_series < 0:
-            raise ValueError(f"max_series must be 0 or more, or None, not {max_series!r}")
-        self._ptr = self._read(max_series, with_names=names is not None)
+        self._page = Page(
+            self._trackers, _limits(self._trackers, max_series, with_names=names is not None)
+        )
         given = Given()
         for index, family in enumerate(FAMILIES):
             samples = self._samples(family, names, sources or ())
@@ -86,20 +86,8 @@ class Capture:
             for metric in collector.collect():
                 given.add_metric(metric)
         packed, keep = given.packed()
-        self._keep += [packed, *keep]
-        lib.lbl_page_give(self._ptr, packed)
-
-    def _read(self, max_series: int | None, *, with_names: bool) -> Any:
-        out = ffi.new("struct lbl_page **")
-        _check(lib.lbl_page_new(out))
-        page = ffi.gc(out[0], lib.lbl_page_free)
-        for label, tracker in self._trackers:
-            limit = None
-            if max_series is not None:
-                each = tracker.series_per_backend() + with_names
-                limit = max_series // len(self._trackers) // each
-            self._keep.append(tracker.show(page, label, limit))
-        return page
+        self._page.keep += [packed, *keep]
+        lib.lbl_page_give(self._page.ptr, packed)
 
     def _samples(
         self, family: Family, names: Names | None, sources: Sequence[Losing]
@@ -118,14 +106,14 @@ class Capture:
     def _folded(self, family: Family) -> Iterator[GivenSample]:
         for i, (label, _) in enumerate(self._trackers):
             labels = {} if label is None else {"tracker": label}
-            yield family.name, labels, float(lib.lbl_page_folded(self._ptr, i)), None
+            yield family.name, labels, float(self._page.folded(i)), None
 
     def _named(self, family: Family, names: Names) -> Iterator[GivenSample]:
-        for i, (label, tracker) in enumerate(self._trackers):
+        for i, (label, _) in enumerate(self._trackers):
             last = {} if label is None else {"tracker": label}
-            for row in tracker.targets(lib.lbl_page_lifetimes(self._ptr, i)):
-                if found := names.find(row[1], row[2]):
-                    values = (row[0], row[1], str(row[2]), *found)
+            for proxy, ip, port in self._page.targets(i):
+                if found := names.find(ip, port):
+                    values = (proxy, ip, str(port), *found)
                     labels = dict(zip(family.labels, values, strict=True)) | last
                     yield f"{family.name}_info", labels, 1.0, None
 
@@ -165,7 +153,7 @@ class Capture:
     def _render(self, number: int, schema: int, resource: Any) -> memoryview:
         out, n = ffi.new("char **"), ffi.new("size_t *")
         how = {"format": number, "schema": schema, "resource": resource}
-        rc = lib.lbl_render(self._ptr, ffi.new("struct lbl_rendering *", how), out, n)
+        rc = lib.lbl_render(self._page.ptr, ffi.new("struct lbl_rendering *", how), out, n)
         if rc == -errno.EINVAL:
             first, last = lib.LBL_NATIVE_SCHEMA_MIN, lib.LBL_NATIVE_SCHEMA
             raise ValueError(f"schema must be between {first} and {last}, not {schema!r}")
@@ -205,6 +193,23 @@ def exposition(
     into = negotiate(accept)
     capture = Capture(trackers, names=names, sources=sources, more=more, max_series=max_series)
     return bytes(capture.render(into, schema=schema)), into.content_type
+
+
+def _limits(
+    trackers: Sequence[tuple[str | None, LatencyTracker]],
+    max_series: int | None,
+    *,
+    with_names: bool,
+) -> list[int | None]:
+    """How many backends of each tracker can have series; the trackers share the limit alike."""
+    if max_series is None:
+        return [None] * len(trackers)
+    if max_series < 0:
+        raise ValueError(f"max_series must be 0 or more, or None, not {max_series!r}")
+    return [
+        max_series // len(trackers) // (tracker.series_per_backend() + with_names)
+        for _, tracker in trackers
+    ]
 
 
 def _check(rc: int) -> None:

@@ -374,8 +374,7 @@ class LatencyTracker:
             for name in self._nameless.values()
         )
 
-    def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[tuple[BackendRow, Any]]:
-        """The rows, each with its C struct, which is valid until the snapshot is freed."""
+    def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[BackendRow]:
         slots = ffi.buffer(snapshot.slots, snapshot.n_pairs * 2) if snapshot.n_pairs else b""
         counts = ffi.buffer(snapshot.counts, snapshot.n_pairs * 8) if snapshot.n_pairs else b""
         for i in range(snapshot.n_rows):
@@ -390,7 +389,7 @@ class LatencyTracker:
                 bytes(counts[8 * first : 8 * end]),
                 raw.sum_lo + (raw.sum_hi << 64),
             )
-            row = BackendRow(
+            yield BackendRow(
                 proxy=nameless or self._name(raw.name),
                 ip=nameless or format_ip(bytes(raw.addr)),
                 port=0 if nameless else raw.port,
@@ -400,7 +399,6 @@ class LatencyTracker:
                 closed=dict(zip(REASONS, raw.closed, strict=True)),
                 probes=raw.probes,
             )
-            yield row, ffi.addressof(raw)
 
     def show(self, page: Any, label: str | None, max_backends: int | None) -> Any:
         """Add all counts to a C `struct lbl_page`.
@@ -434,6 +432,10 @@ class LatencyTracker:
         check(rc, "reading the histograms")
         return self, text, bounds
 
+    def bounds(self, metric: str = LIFETIME) -> tuple[float, ...]:
+        """The bounds of the classic histograms of a latency, as given."""
+        return self._buckets_of(metric).bounds
+
     def series_per_backend(self) -> int:
         """The most series that a backend can have: buckets, count and sum, reasons and open."""
         of_histograms = sum(len(each.bounds) + 3 for each in self._buckets.values())
@@ -450,27 +452,18 @@ class LatencyTracker:
             else:
                 yield self._nameless[port], self._nameless[port], 0
 
-    def read_backends(
-        self, metric: str, *, with_copies: bool = True
-    ) -> Iterator[tuple[BackendRow, Any]]:
-        """The rows of `backends()`, each with its C struct, which is valid until the next row.
-
-        Args:
-            metric: which histograms.
-            with_copies: in a child of `fork()`, also what the parent's streams had fed.
-        """
-        buckets = self._buckets_of(metric)
-        out = ffi.new("struct lbl_snapshot **")
-        read = lib.lbl_tracker_snapshot if with_copies else lib.lbl_tracker_snapshot_own
-        check(read(self._ptr, metric_number(metric), out), "reading the histograms")
-        snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
-        for row, raw in self._read(snapshot, buckets):
-            if row.opened or row.probes or row.histogram["count"] or any(row.closed.values()):
-                yield row, raw
-
     def backends(self, *, metric: str = LIFETIME) -> list[BackendRow]:
         """All backends that have any count, read at once, with their histograms of `metric`."""
-        return [row for row, _ in self.read_backends(metric)]
+        buckets = self._buckets_of(metric)
+        out = ffi.new("struct lbl_snapshot **")
+        rc = lib.lbl_tracker_snapshot(self._ptr, metric_number(metric), out)
+        check(rc, "reading the histograms")
+        snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
+        return [
+            row
+            for row in self._read(snapshot, buckets)
+            if row.opened or row.probes or row.histogram["count"] or any(row.closed.values())
+        ]
 
     def get_histogram(
         self, proxy_name: str, target_id: str, *, metric: str = LIFETIME
@@ -490,7 +483,7 @@ class LatencyTracker:
         )
         check(rc, "reading a histogram")
         snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
-        for row, _ in self._read(snapshot, buckets):
+        for row in self._read(snapshot, buckets):
             return row.histogram if row.histogram["count"] else None
         return None
 

@@ -50,7 +50,7 @@ PYTHON_FLOORS = (
     {"_status"},
     {"tracker"},
     {"sources", "_default", "formats", "_given"},
-    {"_known"},
+    {"_known", "_page"},
     {"collector", "check", "render"},
     {"_http"},
     {"demo"},

@@ -146,6 +146,15 @@ uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of)
 	return value;
 }
 
+void lbl_sample_values(const struct lbl_sample *sample, const struct lbl_snapshot *snapshot,
+		       uint64_t *ret)
+{
+	size_t i;
+
+	for (i = 0; i < snapshot->n_rows; i++)
+		ret[i] = lbl_sample_value(sample, &snapshot->rows[i]);
+}
+
 const char *lbl_family_unit(const struct lbl_family *family)
 {
 	static const char *const units[] = { "seconds", "bytes" };

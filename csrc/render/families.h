@@ -58,6 +58,9 @@ const struct lbl_family *lbl_families(size_t *ret_n);
 
 /* Read a sample's value. `of` is the struct of its family's scope. */
 uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of);
+/* Read the value of each row. */
+void lbl_sample_values(const struct lbl_sample *sample, const struct lbl_snapshot *snapshot,
+		       uint64_t *ret);
 
 /* Return the unit that a family's name ends with, "seconds" or "bytes"; "" if it has none. */
 const char *lbl_family_unit(const struct lbl_family *family);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
+#include "hist/read.h"
 #include "render/fold.h"
+#include "render/number.h"
 #include "render/page.h"
+#include "track/state.h"
 
 /* ---- reading ---- */
 
@@ -116,9 +119,33 @@ size_t lbl_page_folded(const struct lbl_page *page, size_t i)
 	return page->shown[i].folded;
 }
 
-const struct lbl_snapshot *lbl_page_lifetimes(const struct lbl_page *page, size_t i)
+const struct lbl_snapshot *lbl_page_snapshot(const struct lbl_page *page, size_t i,
+					     enum lbl_metric metric)
 {
-	return page->shown[i].snapshots[LBL_LIFETIME];
+	return page->shown[i].snapshots[metric];
+}
+
+const struct lbl_tracker_stats *lbl_page_stats(const struct lbl_page *page, size_t i)
+{
+	return &page->shown[i].stats;
+}
+
+void lbl_page_classic(const struct lbl_page *page, size_t i, enum lbl_metric metric,
+		      uint64_t *ret_counts, double *ret_sums)
+{
+	const struct lbl_buckets *buckets = page->shown[i].tracker->buckets[metric];
+	const struct lbl_snapshot *snapshot = page->shown[i].snapshots[metric];
+	size_t n;
+
+	for (n = 0; n < snapshot->n_rows; n++) {
+		const struct lbl_backend_snapshot *row = &snapshot->rows[n];
+
+		lbl_hist_classic(buckets, row->n, snapshot->slots + row->first,
+				 snapshot->counts + row->first, ret_counts);
+		ret_counts += buckets->n_classic;
+		*ret_counts++ = row->count;
+		ret_sums[n] = lbl_seconds((lbl_u128)row->sum_hi << 64 | row->sum_lo);
+	}
 }
 
 void lbl_page_give(struct lbl_page *page, const struct lbl_given *given)

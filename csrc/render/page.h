@@ -30,8 +30,17 @@ int lbl_page_add(struct lbl_page *page, struct lbl_tracker *tracker, const struc
 /* Return how many backends of the tracker that was added as number `i` have no row of their own. */
 size_t lbl_page_folded(const struct lbl_page *page, size_t i);
 
-/* Return what was read of the lifetimes of the tracker that was added as number `i`. */
-const struct lbl_snapshot *lbl_page_lifetimes(const struct lbl_page *page, size_t i);
+/* Return what was read of the tracker that was added as number `i`. NULL for another latency. */
+const struct lbl_snapshot *lbl_page_snapshot(const struct lbl_page *page, size_t i,
+					     enum lbl_metric metric);
+const struct lbl_tracker_stats *lbl_page_stats(const struct lbl_page *page, size_t i);
+
+/*
+ * Write the cumulative counts of each row, at each classic bound and at +Inf, and its sum in
+ * seconds.
+ */
+void lbl_page_classic(const struct lbl_page *page, size_t i, enum lbl_metric metric,
+		      uint64_t *ret_counts, double *ret_sums);
 
 /* Add what user space knows; once, and it outlives the page. Families of the table come first. */
 void lbl_page_give(struct lbl_page *page, const struct lbl_given *given);

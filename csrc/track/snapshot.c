@@ -51,6 +51,7 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 	const struct lbl_totals *totals = &builder->totals;
 	struct lbl_snapshot *snapshot = builder->snapshot;
 	struct lbl_backend_snapshot *row = &snapshot->rows[snapshot->n_rows];
+	size_t n = snapshot->n_pairs;
 	uint32_t i;
 
 	if (totals->end > totals->first && reserve_pairs(builder, totals->end - totals->first))
@@ -68,14 +69,14 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 	};
 	memcpy(row->addr, key->addr, sizeof(row->addr));
 	memcpy(row->closed, tallies->closed, sizeof(row->closed));
-	for (i = totals->first; i < totals->end; i++) {
-		if (!totals->slots[i])
-			continue;
-		snapshot->slots[snapshot->n_pairs] = (uint16_t)i;
-		snapshot->counts[snapshot->n_pairs++] = totals->slots[i];
+	for (i = totals->first; i < totals->end; i++) { /* what is 0 is overwritten: no branch */
+		snapshot->slots[n] = (uint16_t)i;
+		snapshot->counts[n] = totals->slots[i];
 		row->count += totals->slots[i];
-		row->n++;
+		n += totals->slots[i] != 0;
 	}
+	row->n = (uint32_t)(n - snapshot->n_pairs);
+	snapshot->n_pairs = n;
 	snapshot->n_rows++;
 	return 0;
 }
