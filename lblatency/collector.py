@@ -175,7 +175,11 @@ class LatencyCollector(Collector):
         self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
     ) -> Iterator[Sample]:
         full_name = name + _SUFFIX.get(family.type, "")
-        columns = [(_own_label(family, each), page.values(i, each)) for each in family.samples]
+        columns = [
+            (_own_label(family, each), values)
+            for each in family.samples
+            if any(values := page.values(i, each)) or not family.is_sparse
+        ]
         for place, labels in enumerate(self._backends(page, i, LIFETIME, last)):
             for own, values in columns:
                 if values[place] or not family.is_sparse:

@@ -16,7 +16,7 @@ char *lbl_write_seconds(char *to, lbl_u128 ns);
 /* Nanoseconds as seconds, correctly rounded. */
 double lbl_seconds(lbl_u128 ns);
 
-/* The shortest form that reads back as the same double, like Go: "0.25", "1.0", "1.5e+06", "+Inf". */
+/* The shortest form that reads back as the same double (of normal ones), like Go: "0.25", "1.0", "1.5e+06", "+Inf". */
 char *lbl_write_double(char *to, double value);
 
 #endif
