@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+_PIECE = 1 << 18  # bytes
 SCHEMA = 3  # bounds 9 % apart, so quantiles are at most 4.3 % off
 
 
@@ -129,7 +130,31 @@ class Capture:
             ValueError: there is no such schema.
             MemoryError: there is no memory for it, or it would be more than 2**30 bytes.
         """
-        return self._render(into.number, schema, ffi.NULL)
+        return self._whole(self._renderer(into.number, schema, ffi.NULL))
+
+    def pieces(self, into: Format, *, schema: int = SCHEMA) -> Iterator[bytes]:
+        """The same in pieces, each of which is made when it is asked for.
+
+        A large page takes little memory if each piece is sent or compressed before the next. A
+        piece has about 256 KiB; in protobuf it is whole families, so all histograms are one.
+
+        Args:
+            into: the format.
+            schema: as in `render()`.
+
+        Raises:
+            ValueError, MemoryError: as in `render()`.
+        """
+        renderer = ffi.gc(self._renderer(into.number, schema, ffi.NULL), lib.lbl_render_free)
+        return self._each(renderer)
+
+    def _each(self, renderer: Any) -> Iterator[bytes]:
+        out, n = ffi.new("const char **"), ffi.new("size_t *")
+        while True:
+            _check(lib.lbl_render_next(renderer, _PIECE, out, n))
+            if not n[0]:
+                return
+            yield bytes(ffi.buffer(out[0], n[0]))
 
     def render_otlp(self, resource: Mapping[str, str], *, schema: int = SCHEMA) -> memoryview:
         """The page as a message `ExportMetricsServiceRequest` of OTLP, all cumulative.
@@ -148,17 +173,25 @@ class Capture:
         given = Given()
         given.add_attributes(resource)
         packed, _keep = given.packed()
-        return self._render(lib.LBL_OTLP, schema, packed)
+        return self._whole(self._renderer(lib.LBL_OTLP, schema, packed))
 
-    def _render(self, number: int, schema: int, resource: Any) -> memoryview:
-        out, n = ffi.new("char **"), ffi.new("size_t *")
+    def _renderer(self, number: int, schema: int, resource: Any) -> Any:
+        out = ffi.new("struct lbl_render **")
         how = {"format": number, "schema": schema, "resource": resource}
-        rc = lib.lbl_render(self._page.ptr, ffi.new("struct lbl_rendering *", how), out, n)
+        rc = lib.lbl_render_new(self._page.ptr, ffi.new("struct lbl_rendering *", how), out)
         if rc == -errno.EINVAL:
             first, last = lib.LBL_NATIVE_SCHEMA_MIN, lib.LBL_NATIVE_SCHEMA
             raise ValueError(f"schema must be between {first} and {last}, not {schema!r}")
         _check(rc)
-        return memoryview(ffi.buffer(ffi.gc(out[0], lib.lbl_free_bytes), n[0]))
+        return out[0]
+
+    def _whole(self, renderer: Any) -> memoryview:
+        """All of it; the bytes live as long as the view."""
+        out, n = ffi.new("const char **"), ffi.new("size_t *")
+        rc = lib.lbl_render_next(renderer, ffi.cast("size_t", -1), out, n)
+        owner = ffi.gc(out[0], lambda _: lib.lbl_render_free(renderer))
+        _check(rc)
+        return memoryview(ffi.buffer(owner, n[0]))
 
 
 def exposition(
@@ -192,7 +225,7 @@ def exposition(
     """
     into = negotiate(accept)
     capture = Capture(trackers, names=names, sources=sources, more=more, max_series=max_series)
-    return bytes(capture.render(into, schema=schema)), into.content_type
+    return b"".join(capture.pieces(into, schema=schema)), into.content_type
 
 
 def _limits(

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import lblatency
 from lblatency import LatencyCollector, LatencyTracker
 from lblatency.names import FileSd, Names
-from lblatency.render import OPENMETRICS, TEXT, TEXT_1, Capture
+from lblatency.render import FORMATS, OPENMETRICS, PROTOBUF, TEXT, TEXT_1, Capture, Format
 from tests.support.rig import TARGET, Rig, in_child
 from tests.test_collector import HOSTILE, busy
 
@@ -285,6 +285,22 @@ def test_promtool_finds_nothing_to_say() -> None:
         check=False,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("into", FORMATS, ids=lambda into: into.content_type[:24])
+def test_pieces_make_the_whole(into: Format) -> None:
+    """In any format; text in pieces of a size, and what is not asked for is not made."""
+    capture = Capture(many(2000))
+    pieces = list(capture.pieces(into))
+    assert b"".join(pieces) == capture.render(into)
+    assert len(pieces) > 2
+    if into is not PROTOBUF:
+        assert all(1 << 18 <= len(piece) < 1 << 19 for piece in pieces[:-1])
+    begun = capture.pieces(into)
+    assert next(begun) == pieces[0]
+    del capture, begun
+    with pytest.raises(ValueError, match="schema"):
+        Capture(LatencyTracker()).pieces(into, schema=9)
 
 
 # ---- limits ----

@@ -83,9 +83,9 @@ def _by_registry(collector: object) -> Callable[[], object]:
 
 def _ours(tracker: LatencyTracker) -> dict[str, Callable[[], object]]:
     return {
-        TEXT_BYTES: lambda: Capture(tracker).render(TEXT),
-        OPENMETRICS_BYTES: lambda: Capture(tracker).render(OPENMETRICS),
-        CLASSIC_AND_NATIVE: lambda: Capture(tracker).render(PROTOBUF),
+        TEXT_BYTES: lambda: b"".join(Capture(tracker).pieces(TEXT)),
+        OPENMETRICS_BYTES: lambda: b"".join(Capture(tracker).pieces(OPENMETRICS)),
+        CLASSIC_AND_NATIVE: lambda: b"".join(Capture(tracker).pieces(PROTOBUF)),
         OTLP: lambda: Capture(tracker).render_otlp({}),
         READING: lambda: Capture(tracker),
     }

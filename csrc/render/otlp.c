@@ -290,7 +290,18 @@ static void finish(struct lbl_writer *writer)
 	lbl_message_end(writer->out, of(writer)->resource);
 }
 
-static const struct lbl_writer_ops ops = { begin, sample, histogram, end, finish };
+static void destroy(struct lbl_writer *writer)
+{
+	struct lbl_otlp_writer *otlp = of(writer);
+
+	lbl_joint_release(&otlp->joint);
+	lbl_buffer_release(&otlp->bounds);
+	lbl_buffer_release(&otlp->counts);
+	lbl_buffer_release(&otlp->quantiles);
+}
+
+static const struct lbl_writer_ops ops = { begin,  sample,  histogram,	   end,
+					   finish, destroy, LBL_AT_THE_END };
 
 static void put_resource(struct lbl_buffer *out, const struct lbl_given *given)
 {
@@ -322,12 +333,4 @@ void lbl_otlp_init(struct lbl_otlp_writer *otlp, struct lbl_buffer *out, int sch
 	scope = lbl_message_begin(out, SCOPE);
 	put_text(out, SCOPE_NAME, lbl_text_of("lblatency"));
 	lbl_message_end(out, scope);
-}
-
-void lbl_otlp_destroy(struct lbl_otlp_writer *otlp)
-{
-	lbl_joint_release(&otlp->joint);
-	lbl_buffer_release(&otlp->bounds);
-	lbl_buffer_release(&otlp->counts);
-	lbl_buffer_release(&otlp->quantiles);
 }

@@ -32,6 +32,5 @@ struct lbl_otlp_writer {
  */
 void lbl_otlp_init(struct lbl_otlp_writer *otlp, struct lbl_buffer *out, int schema,
 		   const struct lbl_given *resource, uint64_t time_ns);
-void lbl_otlp_destroy(struct lbl_otlp_writer *otlp);
 
 #endif

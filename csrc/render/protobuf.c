@@ -353,16 +353,19 @@ static void finish(struct lbl_writer *writer)
 	(void)writer;
 }
 
-static const struct lbl_writer_ops ops = { begin, sample, histogram, end, finish };
+static void destroy(struct lbl_writer *writer)
+{
+	struct lbl_protobuf_writer *protobuf = of(writer);
+
+	lbl_joint_release(&protobuf->joint);
+	lbl_buffer_release(&protobuf->parts);
+}
+
+static const struct lbl_writer_ops ops = { begin,  sample,  histogram,		 end,
+					   finish, destroy, LBL_BETWEEN_FAMILIES };
 
 void lbl_protobuf_init(struct lbl_protobuf_writer *protobuf, struct lbl_buffer *out, int schema)
 {
 	*protobuf = (struct lbl_protobuf_writer){ .writer = { .ops = &ops, .out = out },
 						  .schema = schema };
-}
-
-void lbl_protobuf_destroy(struct lbl_protobuf_writer *protobuf)
-{
-	lbl_joint_release(&protobuf->joint);
-	lbl_buffer_release(&protobuf->parts);
 }

@@ -17,6 +17,5 @@ struct lbl_protobuf_writer {
 };
 
 void lbl_protobuf_init(struct lbl_protobuf_writer *protobuf, struct lbl_buffer *out, int schema);
-void lbl_protobuf_destroy(struct lbl_protobuf_writer *protobuf);
 
 #endif

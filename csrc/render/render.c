@@ -7,67 +7,86 @@
 #include "render/text.h"
 #include "render/walk.h"
 
-static int render_text(const struct lbl_page *page, const struct lbl_rendering *how,
-		       struct lbl_buffer *out)
-{
-	struct lbl_text_writer text;
-	int err;
-
-	lbl_text_init(&text, out, how->format == LBL_OPENMETRICS);
-	err = lbl_walk(page, &text.writer);
-	lbl_text_destroy(&text);
-	return err;
-}
-
-static int render_protobuf(const struct lbl_page *page, const struct lbl_rendering *how,
-			   struct lbl_buffer *out)
-{
-	struct lbl_protobuf_writer protobuf;
-	int err;
-
-	lbl_protobuf_init(&protobuf, out, how->schema);
-	err = lbl_walk(page, &protobuf.writer);
-	lbl_protobuf_destroy(&protobuf);
-	return err;
-}
-
-static int render_otlp(const struct lbl_page *page, const struct lbl_rendering *how,
-		       struct lbl_buffer *out)
-{
-	struct lbl_otlp_writer otlp;
-	int err;
-
-	lbl_otlp_init(&otlp, out, how->schema, how->resource, page->read_ns);
-	err = lbl_walk(page, &otlp.writer);
-	lbl_otlp_destroy(&otlp);
-	return err;
-}
-
-int lbl_render(const struct lbl_page *page, const struct lbl_rendering *how, char **ret, size_t *n)
-{
-	static int (*const renderers[])(const struct lbl_page *, const struct lbl_rendering *,
-					struct lbl_buffer *) = {
-		[LBL_TEXT] = render_text,
-		[LBL_OPENMETRICS] = render_text,
-		[LBL_PROTOBUF] = render_protobuf,
-		[LBL_OTLP] = render_otlp,
+struct lbl_render {
+	struct lbl_buffer out;
+	struct lbl_walk walk;
+	bool taken; /* what is in `out` */
+	bool ended;
+	union {
+		struct lbl_writer writer;
+		struct lbl_text_writer text;
+		struct lbl_protobuf_writer protobuf;
+		struct lbl_otlp_writer otlp;
 	};
-	struct lbl_buffer out = { 0 };
+};
+
+static void init_writer(struct lbl_render *render, const struct lbl_rendering *how,
+			uint64_t read_ns)
+{
+	switch (how->format) {
+	case LBL_TEXT:
+	case LBL_OPENMETRICS:
+		lbl_text_init(&render->text, &render->out, how->format == LBL_OPENMETRICS);
+		break;
+	case LBL_PROTOBUF:
+		lbl_protobuf_init(&render->protobuf, &render->out, how->schema);
+		break;
+	case LBL_OTLP:
+		lbl_otlp_init(&render->otlp, &render->out, how->schema, how->resource, read_ns);
+		break;
+	}
+}
+
+int lbl_render_new(const struct lbl_page *page, const struct lbl_rendering *how,
+		   struct lbl_render **ret)
+{
+	struct lbl_render *render;
 	int err;
 
 	if (how->schema < LBL_NATIVE_SCHEMA_MIN || how->schema > LBL_NATIVE_SCHEMA)
 		return -EINVAL;
-	err = renderers[how->format](page, how, &out);
-	if (err) {
-		lbl_buffer_release(&out);
-		return err;
-	}
-	*ret = out.at;
-	*n = out.n;
-	return 0;
+	render = calloc(1, sizeof(*render));
+	if (!render)
+		return -ENOMEM;
+	init_writer(render, how, page->read_ns);
+	err = lbl_walk_init(&render->walk, page, &render->writer);
+	if (err)
+		lbl_render_free(render);
+	else
+		*ret = render;
+	return err;
 }
 
-void lbl_free_bytes(char *bytes)
+void lbl_render_free(struct lbl_render *render)
 {
-	free(bytes);
+	if (!render)
+		return;
+	lbl_walk_destroy(&render->walk);
+	render->writer.ops->destroy(&render->writer);
+	lbl_buffer_release(&render->out);
+	free(render);
+}
+
+static bool is_settled(const struct lbl_render *render)
+{
+	switch (render->writer.ops->settled) {
+	case LBL_ALWAYS:
+		return true;
+	case LBL_BETWEEN_FAMILIES:
+		return !render->walk.in_family;
+	default:
+		return false;
+	}
+}
+
+int lbl_render_next(struct lbl_render *render, size_t least, const char **ret, size_t *n)
+{
+	if (render->taken)
+		render->out.n = 0;
+	render->taken = true;
+	while (!render->ended && (render->out.n < least || !is_settled(render)))
+		render->ended = !lbl_walk_next(&render->walk);
+	*ret = render->out.at;
+	*n = render->out.n;
+	return render->out.err;
 }

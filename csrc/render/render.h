@@ -14,12 +14,21 @@ struct lbl_rendering {
 	const struct lbl_given *resource; /* of OTLP, see lbl_otlp_init() */
 };
 
+struct lbl_render;
+
 /*
- * Render. The caller frees the `n` bytes in `ret` with lbl_free_bytes(). -EINVAL for an unsupported
- * schema; -ENOMEM, also if they would be more than 2^30.
+ * Begin to render a page, which outlives it, in pieces. -EINVAL for an unsupported schema, -ENOMEM.
  */
-int lbl_render(const struct lbl_page *page, const struct lbl_rendering *how, char **ret, size_t *n);
-void lbl_free_bytes(char *bytes);
+int lbl_render_new(const struct lbl_page *page, const struct lbl_rendering *how,
+		   struct lbl_render **ret);
+void lbl_render_free(struct lbl_render *render);
+
+/*
+ * Set `ret` and `n` to the next bytes, at least `least` (1 or more) if there are so many; they are valid
+ * until the next call. `n` is 0 at the end. A piece of protobuf is whole families, and OTLP has but
+ * one piece. -ENOMEM, also if a piece would be more than 2^30 bytes.
+ */
+int lbl_render_next(struct lbl_render *render, size_t least, const char **ret, size_t *n);
 /* cdef: end */
 
 #endif

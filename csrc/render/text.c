@@ -270,18 +270,21 @@ static void finish(struct lbl_writer *writer)
 		lbl_put_text(writer->out, "# EOF\n");
 }
 
-static const struct lbl_writer_ops ops = { begin, sample, histogram, end, finish };
+static void destroy(struct lbl_writer *writer)
+{
+	struct lbl_text_writer *text = of(writer);
+
+	lbl_buffer_release(&text->starts);
+	lbl_buffer_release(&text->labels);
+	lbl_buffer_release(&text->apart[0]);
+	lbl_buffer_release(&text->apart[1]);
+}
+
+static const struct lbl_writer_ops ops = { begin,  sample,  histogram, end,
+					   finish, destroy, LBL_ALWAYS };
 
 void lbl_text_init(struct lbl_text_writer *text, struct lbl_buffer *out, bool is_openmetrics)
 {
 	*text = (struct lbl_text_writer){ .writer = { .ops = &ops, .out = out },
 					  .is_openmetrics = is_openmetrics };
-}
-
-void lbl_text_destroy(struct lbl_text_writer *text)
-{
-	lbl_buffer_release(&text->starts);
-	lbl_buffer_release(&text->labels);
-	lbl_buffer_release(&text->apart[0]);
-	lbl_buffer_release(&text->apart[1]);
 }

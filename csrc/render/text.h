@@ -17,6 +17,5 @@ struct lbl_text_writer {
 };
 
 void lbl_text_init(struct lbl_text_writer *text, struct lbl_buffer *out, bool is_openmetrics);
-void lbl_text_destroy(struct lbl_text_writer *text);
 
 #endif

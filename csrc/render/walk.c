@@ -6,22 +6,14 @@
 #include "render/walk.h"
 #include "track/state.h"
 
+/* Rows and samples between two looks at how much was written. */
+enum { SOME = 64 };
+
 /* ---- families of the table ---- */
 
-struct walk {
-	const struct lbl_page *page;
-	struct lbl_writer *writer;
-	const struct lbl_family *family; /* NULL beyond the table */
-	struct lbl_text name; /* of the family's samples */
-	struct lbl_label *given_labels;
-	struct lbl_given_cursor cursor;
-	size_t n_given; /* families that the cursor is yet to read */
-	struct lbl_given_family given; /* the next one, which was read already */
-};
-
 /* Write the samples of the struct `of`, which has the labels given. */
-static void write_samples(struct walk *walk, const struct lbl_own_labels *labels, const void *of,
-			  bool counted, uint64_t started_ns)
+static void write_samples(struct lbl_walk *walk, const struct lbl_own_labels *labels,
+			  const void *of, bool counted, uint64_t started_ns)
 {
 	const struct lbl_family *family = walk->family;
 	size_t i;
@@ -30,7 +22,7 @@ static void write_samples(struct walk *walk, const struct lbl_own_labels *labels
 		const struct lbl_sample *sample = &family->samples[i];
 		uint64_t value = lbl_sample_value(sample, of);
 		struct lbl_own_labels all = *labels;
-		struct lbl_point point = { .name = walk->name,
+		struct lbl_point point = { .name = lbl_text_of(walk->name),
 					   .value = (double)value,
 					   .timestamp = NAN,
 					   .bound = NAN,
@@ -45,7 +37,7 @@ static void write_samples(struct walk *walk, const struct lbl_own_labels *labels
 	}
 }
 
-static void write_histogram(struct walk *walk, const struct lbl_shown_tracker *shown,
+static void write_histogram(struct lbl_walk *walk, const struct lbl_shown_tracker *shown,
 			    const struct lbl_snapshot *snapshot,
 			    const struct lbl_backend_snapshot *row,
 			    const struct lbl_own_labels *labels)
@@ -63,80 +55,92 @@ static void write_histogram(struct walk *walk, const struct lbl_shown_tracker *s
 		walk->writer->ops->histogram(walk->writer, &counts);
 }
 
-static void write_backends(struct walk *walk, const struct lbl_shown_tracker *shown)
+static void write_backend(struct lbl_walk *walk, const struct lbl_shown_tracker *shown,
+			  const struct lbl_snapshot *snapshot, size_t i)
+{
+	const struct lbl_backend_snapshot *row = &snapshot->rows[i];
+	struct lbl_own_labels labels = { .n = 0 };
+
+	lbl_add_backend(&labels, shown, row);
+	lbl_add_tracker(&labels, shown);
+	if (walk->family->type == LBL_HISTOGRAM)
+		write_histogram(walk, shown, snapshot, row, &labels);
+	else
+		write_samples(walk, &labels, row, true, shown->stats.started_ns);
+}
+
+/* Write some backends; returns whether there are more. */
+static bool write_backends(struct lbl_walk *walk, const struct lbl_shown_tracker *shown)
 {
 	bool is_histogram = walk->family->type == LBL_HISTOGRAM;
 	const struct lbl_snapshot *snapshot =
 		shown->snapshots[is_histogram ? walk->family->metric : LBL_LIFETIME];
 	size_t i;
 
-	for (i = 0; snapshot && i < snapshot->n_rows; i++) {
-		const struct lbl_backend_snapshot *row = &snapshot->rows[i];
-		struct lbl_own_labels labels = { .n = 0 };
-
-		lbl_add_backend(&labels, shown, row);
-		lbl_add_tracker(&labels, shown);
-		if (is_histogram)
-			write_histogram(walk, shown, snapshot, row, &labels);
-		else
-			write_samples(walk, &labels, row, true, shown->stats.started_ns);
-	}
+	for (i = 0; snapshot && i < SOME && walk->row < snapshot->n_rows; i++)
+		write_backend(walk, shown, snapshot, walk->row++);
+	return snapshot && walk->row < snapshot->n_rows;
 }
 
-static void write_tracker(struct walk *walk, const struct lbl_shown_tracker *shown)
+/* Write some samples of a tracker; returns whether there are more. */
+static bool write_tracker(struct lbl_walk *walk, const struct lbl_shown_tracker *shown)
 {
 	struct lbl_own_labels labels = { .n = 0 };
 
 	if (shown->stats.is_copy && !walk->family->in_copy)
-		return;
-	if (walk->family->scope == LBL_PER_BACKEND) {
-		write_backends(walk, shown);
-	} else if (walk->family->scope == LBL_PER_TRACKER) {
+		return false;
+	if (walk->family->scope == LBL_PER_BACKEND)
+		return write_backends(walk, shown);
+	if (walk->family->scope == LBL_PER_TRACKER) {
 		lbl_add_tracker(&labels, shown);
 		write_samples(walk, &labels, &shown->stats, shown->stats.events.counted,
 			      shown->stats.created_ns);
 	}
+	return false;
 }
 
 /* ---- what was given ---- */
 
-static void next_given(struct walk *walk)
+static void next_given(struct lbl_walk *walk)
 {
-	if (walk->n_given) {
-		walk->n_given--;
-		lbl_given_family(&walk->cursor, &walk->given);
-	} else {
-		walk->given.index = LBL_NOT_IN_TABLE;
-		walk->given.head.name.at = NULL;
-	}
+	walk->has_given = walk->n_given;
+	if (!walk->n_given)
+		return;
+	walk->n_given--;
+	lbl_given_family(&walk->cursor, &walk->given);
 }
 
-static bool has_given(const struct walk *walk)
+/* Whether the next family that was given is that of the table, or one that is not in the table. */
+static bool is_given(const struct lbl_walk *walk, uint32_t index)
 {
-	return walk->given.head.name.at;
+	return walk->has_given && walk->given.index == index;
 }
 
-static void write_given(struct walk *walk)
+/* Write some samples; returns whether there are more. */
+static bool write_given(struct lbl_walk *walk)
 {
 	struct lbl_point point;
-	uint32_t i;
+	size_t i;
 
-	for (i = 0; i < walk->given.n_samples; i++) {
+	for (i = 0; i < SOME && walk->given.n_samples; i++, walk->given.n_samples--) {
 		lbl_given_sample(&walk->cursor, walk->given_labels, &point);
 		walk->writer->ops->sample(walk->writer, &point);
 	}
+	if (walk->given.n_samples)
+		return true;
 	next_given(walk);
+	return false;
 }
 
 /* ---- pages ---- */
 
 /* Families of latencies that nobody records, or of what nobody was asked for, are left out. */
-static bool is_present(const struct walk *walk, uint32_t index)
+static bool is_present(const struct lbl_walk *walk, uint32_t index)
 {
 	const struct lbl_page *page = walk->page;
 	size_t i;
 
-	if (walk->given.index == index && has_given(walk))
+	if (is_given(walk, index))
 		return true;
 	if (walk->family->type == LBL_HISTOGRAM) {
 		for (i = 0; i < page->n_shown; i++) {
@@ -148,60 +152,89 @@ static bool is_present(const struct walk *walk, uint32_t index)
 	return walk->family->scope == LBL_PER_BACKEND || walk->family->scope == LBL_PER_TRACKER;
 }
 
-/* The samples of all trackers come under one head. */
-static void write_family(struct walk *walk, uint32_t index)
+static void begin_family(struct lbl_walk *walk, uint32_t index)
 {
 	const struct lbl_family *family = walk->family;
-	const struct lbl_head head = { lbl_text_of(family->name), lbl_text_of(family->help),
-				       lbl_text_of(lbl_family_unit(family)), family->type };
-	char name[128];
-	size_t i;
 
-	snprintf(name, sizeof(name), "%s%s", family->name,
-		 family->type == LBL_COUNTER ? "_total" : "");
-	walk->name = lbl_text_of(name);
-	walk->writer->ops->begin(walk->writer, &head);
-	for (i = 0; i < walk->page->n_shown; i++)
-		write_tracker(walk, &walk->page->shown[i]);
-	if (walk->given.index == index && has_given(walk))
-		write_given(walk);
-	walk->writer->ops->end(walk->writer);
+	walk->index = index;
+	walk->shown = walk->row = 0;
+	walk->in_family = true;
+	if (family) {
+		walk->head =
+			(struct lbl_head){ lbl_text_of(family->name), lbl_text_of(family->help),
+					   lbl_text_of(lbl_family_unit(family)), family->type };
+		snprintf(walk->name, sizeof(walk->name), "%s%s", family->name,
+			 family->type == LBL_COUNTER ? "_total" : "");
+	} else {
+		walk->head = walk->given.head;
+	}
+	walk->writer->ops->begin(walk->writer, &walk->head);
 }
 
-static void write_page(struct walk *walk)
+/* Begin the next family that is to be written; returns false if there is none. */
+static bool next_family(struct lbl_walk *walk)
 {
-	uint32_t index;
 	size_t n;
 	const struct lbl_family *families = lbl_families(&n);
 
-	next_given(walk);
-	for (index = 0; index < n; index++) {
-		walk->family = &families[index];
-		if (is_present(walk, index))
-			write_family(walk, index);
-	}
-	while (has_given(walk)) {
-		struct lbl_head head = walk->given.head;
+	while (walk->next < n) {
+		uint32_t index = walk->next++;
 
-		walk->writer->ops->begin(walk->writer, &head);
-		write_given(walk);
-		walk->writer->ops->end(walk->writer);
+		walk->family = &families[index];
+		if (is_present(walk, index)) {
+			begin_family(walk, index);
+			return true;
+		}
 	}
-	walk->writer->ops->finish(walk->writer);
+	walk->family = NULL;
+	if (!walk->has_given)
+		return false;
+	begin_family(walk, LBL_NOT_IN_TABLE);
+	return true;
 }
 
-int lbl_walk(const struct lbl_page *page, struct lbl_writer *writer)
+/* The samples of all trackers come under one head, then what was given. */
+static void continue_family(struct lbl_walk *walk)
 {
-	struct walk walk = { .page = page, .writer = writer };
-
-	if (page->given) {
-		walk.cursor = lbl_given_begin(page->given);
-		walk.n_given = page->given->n_families;
-		walk.given_labels = calloc(page->given->max_labels + 1, sizeof(struct lbl_label));
-		if (!walk.given_labels)
-			return -ENOMEM;
+	if (walk->family && walk->shown < walk->page->n_shown) {
+		if (write_tracker(walk, &walk->page->shown[walk->shown]))
+			return;
+		walk->shown++;
+		walk->row = 0;
+		return;
 	}
-	write_page(&walk);
-	free(walk.given_labels);
-	return writer->out->err;
+	if (is_given(walk, walk->index) && write_given(walk))
+		return;
+	walk->writer->ops->end(walk->writer);
+	walk->in_family = false;
+}
+
+bool lbl_walk_next(struct lbl_walk *walk)
+{
+	if (walk->in_family)
+		continue_family(walk);
+	else if (!next_family(walk)) {
+		walk->writer->ops->finish(walk->writer);
+		return false;
+	}
+	return !walk->writer->out->err;
+}
+
+int lbl_walk_init(struct lbl_walk *walk, const struct lbl_page *page, struct lbl_writer *writer)
+{
+	*walk = (struct lbl_walk){ .page = page, .writer = writer };
+	if (!page->given)
+		return 0;
+	walk->cursor = lbl_given_begin(page->given);
+	walk->n_given = page->given->n_families;
+	walk->given_labels = calloc(page->given->max_labels + 1, sizeof(struct lbl_label));
+	if (!walk->given_labels)
+		return -ENOMEM;
+	next_given(walk);
+	return 0;
+}
+
+void lbl_walk_destroy(struct lbl_walk *walk)
+{
+	free(walk->given_labels);
 }

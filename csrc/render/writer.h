@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a format has to write. The walk over a page calls begin(), then any number of sample() and
- * histogram(), then end(), for each family; finish() comes last. Errors stay in the buffer.
+ * histogram(), then end(), for each family; finish() comes last. Errors stay in the buffer. What
+ * is written may be taken from the buffer as soon as it is settled.
  */
 #ifndef LBL_RENDER_WRITER_H
 #define LBL_RENDER_WRITER_H
@@ -65,12 +66,17 @@ struct lbl_counts {
 
 struct lbl_writer;
 
+/* When nothing that was written is changed any more. */
+enum lbl_settled { LBL_ALWAYS, LBL_BETWEEN_FAMILIES, LBL_AT_THE_END };
+
 struct lbl_writer_ops {
 	void (*begin)(struct lbl_writer *writer, const struct lbl_head *head);
 	void (*sample)(struct lbl_writer *writer, const struct lbl_point *point);
 	void (*histogram)(struct lbl_writer *writer, const struct lbl_counts *counts);
 	void (*end)(struct lbl_writer *writer);
 	void (*finish)(struct lbl_writer *writer);
+	void (*destroy)(struct lbl_writer *writer);
+	enum lbl_settled settled;
 };
 
 struct lbl_writer {

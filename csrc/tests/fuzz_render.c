@@ -153,17 +153,19 @@ static void check_formats(const struct lbl_page *page, const struct lbl_given *r
 {
 	struct lbl_rendering how = { .schema = rest->n % 11 - 4, .resource = resource };
 	size_t n;
-	char *bytes;
+	struct lbl_render *render;
+	const char *bytes;
 
 	for (how.format = LBL_TEXT; how.format <= LBL_OTLP; how.format++) {
-		REQUIRE(!lbl_render(page, &how, &bytes, &n));
+		REQUIRE(!lbl_render_new(page, &how, &render) &&
+			!lbl_render_next(render, SIZE_MAX, &bytes, &n));
 		if (how.format == LBL_PROTOBUF)
 			check_delimited(bytes, bytes + n);
 		else if (how.format == LBL_OTLP)
 			check_message(bytes, bytes + n);
 		else
 			REQUIRE(n && bytes[n - 1] == '\n');
-		lbl_free_bytes(bytes);
+		lbl_render_free(render);
 	}
 }
 

@@ -333,14 +333,16 @@ static void test_a_page_in_all_formats(void)
 {
 	struct lbl_rendering how = { .schema = 3 };
 	struct lbl_page *page;
-	char *bytes;
+	struct lbl_render *render;
+	const char *bytes;
 	size_t n;
 
 	tracker = make_tracker(10, false);
 	record("a\"\\\n", 1, 0.5);
 	REQUIRE(!make_page(&page));
 	for (how.format = LBL_TEXT; how.format <= LBL_OTLP; how.format++) {
-		REQUIRE(!lbl_render(page, &how, &bytes, &n));
+		REQUIRE(!lbl_render_new(page, &how, &render) &&
+			!lbl_render_next(render, SIZE_MAX, &bytes, &n));
 		if (how.format <= LBL_OPENMETRICS) {
 			CHECK(has(bytes, n,
 				  "lb_backend_latency_seconds_bucket{le=\"1.0\","
@@ -350,10 +352,49 @@ static void test_a_page_in_all_formats(void)
 		} else {
 			CHECK(has(bytes, n, "a\"\\\n") && has(bytes, n, "10.0.0.1"));
 		}
-		lbl_free_bytes(bytes);
+		lbl_render_free(render);
 	}
 	how = (struct lbl_rendering){ .schema = LBL_NATIVE_SCHEMA + 1 };
-	CHECK(lbl_render(page, &how, &bytes, &n) == -EINVAL);
+	CHECK(lbl_render_new(page, &how, &render) == -EINVAL);
+	lbl_render_free(NULL);
+	lbl_page_free(page);
+	lbl_tracker_free(tracker);
+}
+
+/* Pieces of any length are the whole, and settled ones do not change. */
+static void test_pieces_make_the_whole(void)
+{
+	static const size_t lengths[] = { 1, 100, 1000, 5000, 100000 };
+	struct lbl_rendering how = { .schema = 3 };
+	struct lbl_render *whole, *pieces;
+	const char *all, *piece;
+	struct lbl_page *page;
+	size_t i, n, k;
+
+	tracker = make_tracker(300, false);
+	for (i = 0; i < 250; i++)
+		record("web", (uint8_t)i, (double)i);
+	REQUIRE(!make_page(&page));
+	for (how.format = LBL_TEXT; how.format <= LBL_OTLP; how.format++) {
+		REQUIRE(!lbl_render_new(page, &how, &whole) &&
+			!lbl_render_next(whole, SIZE_MAX, &all, &n));
+		for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+			size_t at = 0, number = 0;
+
+			REQUIRE(!lbl_render_new(page, &how, &pieces));
+			for (; !lbl_render_next(pieces, lengths[i], &piece, &k) && k; at += k) {
+				REQUIRE(at + k <= n);
+				CHECK(!memcmp(all + at, piece, k));
+				CHECK(k >= lengths[i] || at + k == n);
+				number++;
+			}
+			CHECK(at == n);
+			CHECK(how.format == LBL_OTLP ? number == 1 : number > 1 || i > 3);
+			CHECK(!lbl_render_next(pieces, 1, &piece, &k) && !k);
+			lbl_render_free(pieces);
+		}
+		lbl_render_free(whole);
+	}
 	lbl_page_free(page);
 	lbl_tracker_free(tracker);
 }
@@ -389,14 +430,16 @@ static uint64_t stop;
 static void *render_often(void *unused)
 {
 	struct lbl_rendering how = { .schema = 3 };
-	char *bytes;
+	struct lbl_render *render;
+	const char *bytes;
 	size_t n;
 	int i;
 
 	for (i = 0; i < 50; i++) {
 		how.format = (enum lbl_format)(i % 4);
-		REQUIRE(!lbl_render(shared, &how, &bytes, &n));
-		lbl_free_bytes(bytes);
+		REQUIRE(!lbl_render_new(shared, &how, &render) &&
+			!lbl_render_next(render, 1 << i % 20, &bytes, &n));
+		lbl_render_free(render);
 	}
 	return unused;
 }
@@ -446,6 +489,7 @@ int main(void)
 	RUN(test_a_coarser_schema_is_exact);
 	RUN(test_folding_loses_no_count);
 	RUN(test_a_page_in_all_formats);
+	RUN(test_pieces_make_the_whole);
 	RUN(test_memory_ends_at_every_point);
 	RUN(test_threads_share_a_page);
 	return checks_done();
