@@ -241,25 +241,32 @@ def test_what_is_no_tracker_is_refused() -> None:
         lblatency.exposition({"a": LatencyTracker()}, sources=[Losses()])
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.one_of(
-                st.sampled_from(HOSTILE),
-                st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20),
-            ),
-            st.sampled_from([TARGET, "[::1]:0", "[::ffff:1.2.3.4]:65535", "255.255.255.255:1"]),
-            st.floats(0, 1e9),
+RECORDS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.sampled_from(HOSTILE),
+            st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20),
         ),
-        max_size=20,
-    )
+        st.sampled_from([TARGET, "[::1]:0", "[::ffff:1.2.3.4]:65535", "255.255.255.255:1"]),
+        st.floats(0, 1e9),
+    ),
+    max_size=20,
 )
-@settings(deadline=None)
-def test_any_names_and_any_latencies(records: list[tuple[str, str, float]]) -> None:
-    """Whatever is recorded, text is what the Collector gives, and OpenMetrics says the same."""
+
+
+def recorded(records: list[tuple[str, str, float]]) -> LatencyTracker:
+    """A tracker with these."""
     tracker = LatencyTracker(buckets=(0.001, 1, 1e6))
     for record in records:
         tracker.record_latency(*record)
+    return tracker
+
+
+@given(RECORDS)
+@settings(deadline=None)
+def test_any_names_and_any_latencies(records: list[tuple[str, str, float]]) -> None:
+    """Whatever is recorded, text is what the Collector gives, and OpenMetrics says the same."""
+    tracker = recorded(records)
     capture = Capture(tracker)
     registry = by_collector(LatencyCollector(tracker))
     mine, theirs = bytes(capture.render(TEXT)), generate_latest(registry)

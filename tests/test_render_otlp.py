@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -15,8 +17,9 @@ from lblatency import LatencyTracker
 from lblatency.render import PROTOBUF, Capture
 from tests.support.protobuf import delimited, unknown_fields
 from tests.test_collector import HOSTILE, busy
-from tests.test_render import Also, Series, all_latencies
-from tests.test_render_protobuf import as_series, read_native, recorded, same
+from tests.test_render import RECORDS, Also, Series, all_latencies
+from tests.test_render import recorded as of_records
+from tests.test_render_protobuf import as_series, read_native, recorded, same, text_series
 
 RESOURCE = {"service.name": "lblatency", "host.name": HOSTILE[4]}
 
@@ -98,6 +101,24 @@ def test_it_says_what_protobuf_says(make: Any) -> None:
         found |= as_samples(name, metric)
     expected = as_series(delimited(bytes(capture.render(PROTOBUF))))
     assert same(found, without_tracked_buckets(expected))
+
+
+@given(RECORDS, st.integers(-4, 6))
+@settings(deadline=None)
+def test_all_formats_agree(records: list[tuple[str, str, float]], schema: int) -> None:
+    """Whatever is recorded, protobuf says what the text says, and OTLP what protobuf says."""
+    capture = Capture(of_records(records))
+    families = delimited(bytes(capture.render(PROTOBUF, schema=schema)))
+    samples = as_series(families)
+    assert same(samples, text_series(capture))
+    found: Series = {}
+    for name, metric in metrics(capture, schema).items():
+        found |= as_samples(name, metric)
+    assert same(found, without_tracked_buckets(samples))
+    for family in families:
+        for each in family.metric if family.name == "lb_backend_latency_seconds" else ():
+            zero, buckets = read_native(each.histogram)
+            assert zero + sum(buckets.values()) == each.histogram.sample_count
 
 
 @pytest.mark.parametrize("schema", range(-4, 7))
