@@ -13,7 +13,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
 from lblatency import LatencyCollector, LatencyTracker
-from lblatency.render import OPENMETRICS, PROTOBUF, TEXT, Capture
+from lblatency.render import OPENMETRICS, PROTOBUF, TEXT, Capture, Format, exposition
 
 from ..harness import CONSUMER, interleave, pin
 from ..replay import Publish
@@ -22,10 +22,11 @@ Samples = Mapping[str, list[float]]
 BACKENDS, OBSERVATIONS = (10_000, 100_000), 100
 PLAIN = "generate_latest(), HistogramMetricFamily"
 COLLECTOR = "generate_latest(), LatencyCollector"
-TEXT_BYTES, OPENMETRICS_BYTES = "text", "OpenMetrics"
+WHOLE = "exposition(), text"
+TEXT_BYTES, OPENMETRICS_BYTES = "text, in pieces", "OpenMetrics, in pieces"
 CLASSIC_AND_NATIVE, OTLP = "protobuf, classic and native", "OTLP"
 READING = "reading alone"
-OURS = (TEXT_BYTES, OPENMETRICS_BYTES, CLASSIC_AND_NATIVE, OTLP, READING)
+OURS = (WHOLE, TEXT_BYTES, OPENMETRICS_BYTES, CLASSIC_AND_NATIVE, OTLP, READING)
 SLOW_ROUNDS = 7  # of prometheus_client, which takes a second each
 
 
@@ -81,11 +82,18 @@ def _by_registry(collector: object) -> Callable[[], object]:
     return lambda: generate_latest(registry)
 
 
+def _pieces(tracker: LatencyTracker, into: Format) -> None:
+    """One after the other, as a server compresses or sends them."""
+    for _ in Capture(tracker).pieces(into):
+        pass
+
+
 def _ours(tracker: LatencyTracker) -> dict[str, Callable[[], object]]:
     return {
-        TEXT_BYTES: lambda: b"".join(Capture(tracker).pieces(TEXT)),
-        OPENMETRICS_BYTES: lambda: b"".join(Capture(tracker).pieces(OPENMETRICS)),
-        CLASSIC_AND_NATIVE: lambda: b"".join(Capture(tracker).pieces(PROTOBUF)),
+        WHOLE: lambda: exposition(tracker),
+        TEXT_BYTES: lambda: _pieces(tracker, TEXT),
+        OPENMETRICS_BYTES: lambda: _pieces(tracker, OPENMETRICS),
+        CLASSIC_AND_NATIVE: lambda: _pieces(tracker, PROTOBUF),
         OTLP: lambda: Capture(tracker).render_otlp({}),
         READING: lambda: Capture(tracker),
     }
