@@ -109,6 +109,9 @@ _BULK = "bulk", "1 M doubles"
 _SUSTAINED = "sustained", "10 M events/s, 16 MiB ring", "lblatency"
 _ORDINARY = "ordinary", "7000 events/s", "lblatency"
 _SNAPSHOT = "snapshot", "10000 backends", "drain during snapshots"
+_SCRAPED = "snapshot", "10000 backends", "drain during scrapes"
+_RENDER = "render", "10000 backends"
+_FORMATS = "text, in pieces", "protobuf, classic and native"
 _MEMORY = "memory", "10000 backends"
 _TYPICAL = "two decades of lifetimes"
 _FULL = "memory", "1000 backends", "every counter there can be, carried"
@@ -156,6 +159,29 @@ LIMITS = [
     Limit(
         "drain during snapshots of 10k backends: times drain alone / longest call, ms", "≤",
         (1 / 0.9, 1), (_ratio(*_SNAPSHOT, "drain alone"), _figure(*_SNAPSHOT, "longest_ms")),
+    ),
+    Limit(
+        "drain during scrapes of 10k backends: times drain alone / longest call, ms", "≤",
+        (1.05, 1), (_ratio(*_SCRAPED, "drain alone"), _figure(*_SCRAPED, "longest_ms")),
+    ),
+    Limit(
+        "rendering 10k backends, times faster than generate_latest() with the Collector:"
+        " text / protobuf", "≥", (40, 40),
+        tuple(_ratio(*_RENDER, "generate_latest(), LatencyCollector", name) for name in _FORMATS),
+    ),
+    Limit(
+        "generate_latest() with the Collector, times faster than with HistogramMetricFamily", "≥",
+        (1.3,),
+        (
+            _ratio(
+                *_RENDER, "generate_latest(), HistogramMetricFamily",
+                "generate_latest(), LatencyCollector",
+            ),
+        ),
+    ),
+    Limit(
+        "rendering 100k backends, times 10k: text / protobuf", "≤", (15, 15),
+        tuple(_growth("render", name) for name in _FORMATS),
     ),
     Limit(
         "KiB per backend: two decades of lifetimes / all there can be", "≤", (4, 20),

@@ -45,6 +45,10 @@ HEADERS = [
     "csrc/track/backend.h",
     "csrc/track/snapshot.h",
     "csrc/render/families.h",
+    "csrc/render/given.h",
+    "csrc/render/page.h",
+    "csrc/render/otlp.h",
+    "csrc/render/render.h",
     "csrc/demo/nat_lb.h",
 ]
 INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "bpf" / "include")]

@@ -26,6 +26,7 @@ __all__ = [
     "add",
     "conntrack",
     "default_tracker",
+    "exposition",
     "get_all_histograms",
     "get_histogram",
     "get_histograms_for_metrics",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .collector import LatencyCollector
     from .errors import BpfError, LatencyError, NotPinnedError
     from .histogram import HistogramSnapshot, NativeHistogram
+    from .render import exposition
     from .tracker import LatencyTracker
 
     default_tracker = LatencyTracker()
@@ -84,6 +86,7 @@ _HOMES = {
     "NotPinnedError": "errors",
     "REFERENCE_BUCKETS": "buckets",
     "SHORT_BUCKETS": "buckets",
+    "exposition": "render",
 }
 
 
@@ -102,11 +105,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name in _HOMES:
         return ours.setdefault(name, getattr(import_module(f".{_HOMES[name]}", __name__), name))
-    tracker = ours.get("default_tracker")
-    if tracker is None:  # setdefault: two threads that come here at once get the same one
-        from .tracker import LatencyTracker
-
-        tracker = ours.setdefault("default_tracker", LatencyTracker())
+    tracker = ours.setdefault("default_tracker", import_module("._default", __name__).tracker())
     if name == "default_tracker":
         return tracker
     return ours.setdefault(name, getattr(tracker, name))

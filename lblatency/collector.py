@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any
 
 from prometheus_client import Histogram
 from prometheus_client.core import (
@@ -15,19 +15,30 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    Sample,
 )
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from ._address import split_endpoint
-from ._ffi import lib
-from ._version import __version__
-from .backend import BackendRow
+from ._address import format_target, split_endpoint
+from ._known import (
+    LOST,
+    Losing,
+    Scanning,
+    age_values,
+    build,
+    failed_connects,
+    lost,
+    names_age,
+    open_ages,
+    scan_interval,
+    scanning,
+)
+from ._page import Page
 from .buckets import LIFETIME
 from .families import FAMILIES, Family
-from .histogram import HistogramSnapshot
-from .names import Name, Names
-from .sources import OpenAges
+from .families import Sample as FamilySample
+from .names import Names
 from .tracker import LatencyTracker
 
 __all__ = ["LatencyCollector", "Losing", "Scanning"]
@@ -39,32 +50,11 @@ _CLASSES = {
     "gaugehistogram": GaugeHistogramMetricFamily,
     "info": InfoMetricFamily,
 }
+_SUFFIX = {"counter": "_total", "info": "_info"}  # of the samples
 _SUFFIXES = ("", "_total", "_info", "_bucket", "_count", "_sum", "_created", "_gcount", "_gsum")
 _LIFETIME = next(each for each in FAMILIES if each.type == "histogram" and each.metric == LIFETIME)
-_BUILD = "lblatency_build"
+_BUILD = build()[0]
 _NAME, _TRACKER = "backend_name", "tracker"  # labels that only some collectors have
-_LOST = "lblatency_events_lost"  # sources add their reasons to those of the tracker
-
-
-class Losing(Protocol):
-    """What tells what it lost: a `sources.Source`."""
-
-    def lost(self) -> Mapping[str, int]:
-        """How many events, by reason."""
-
-    def failed_connects(self) -> Mapping[str, int]:
-        """How many connections never came about, by cause."""
-
-
-@runtime_checkable
-class Scanning(Protocol):
-    """What knows the connections that are open now, too: a `sources.Scan`."""
-
-    def ages(self) -> Mapping[tuple[str | None, str], OpenAges]:
-        """How old they are, by proxy (None is the tracker's) and `ip:port`."""
-
-    def scan_interval(self) -> float | None:
-        """Seconds between two scans, by which a latency may be off; None if there are none."""
 
 
 class LatencyCollector(Collector):
@@ -88,8 +78,7 @@ class LatencyCollector(Collector):
         names: what the servers are called. It exports `lb_backend_info`, with the labels `backend`
             and `server`, for each backend that has a name, and leaves all other series alone; and
             how old the names are.
-        sources: whose losses and failed connects to export, summed up, and of those that scan, the
-            ages of open connections; for one tracker only.
+        sources: whose losses and failed connects to export, summed up; for one tracker only.
 
     Raises:
         TypeError: an argument is of another type.
@@ -115,17 +104,20 @@ class LatencyCollector(Collector):
             raise TypeError("names must be a lblatency.names.Names or None")
         self._servers = names
         self._const = {label: str(value) for label, value in (const_labels or {}).items()}
-        values = tuple(self._const.values())
         if sources and not isinstance(tracker, LatencyTracker):
             raise ValueError("sources is for one tracker; make a collector for each tracker")
         self._sources = sources or ()
-        self._scanning = [each for each in self._sources if isinstance(each, Scanning)]
-        self._trackers = [((*own, *values), each) for own, each in _by_labels(tracker)]
+        self._scanning = scanning(self._sources)
         at_backend = (*_LIFETIME.labels, *([_NAME] if self._name_of else []))
         at_end = () if isinstance(tracker, LatencyTracker) else (_TRACKER,)
         renamed = _renamed((*at_backend, *at_end), labels or {})
         self._backend_labels = renamed[: len(at_backend)]
         self._last_labels = (*renamed[len(at_backend) :], *self._const)
+        own = renamed[len(at_backend) :]
+        self._trackers = [
+            ({**dict(zip(own, values, strict=True)), **self._const}, each)
+            for values, each in _by_labels(tracker)
+        ]
         self._check_names()
 
     def describe(self) -> list[Metric]:
@@ -133,19 +125,121 @@ class LatencyCollector(Collector):
         return [*(self._new(family) for family in self._families()), self._build()]
 
     def collect(self) -> Iterator[Metric]:
-        """The families with the trackers' current values."""
-        metrics = [(family, self._new(family)) for family in self._families()]
-        for last, tracker in self._trackers:
-            self._add_tracker(metrics, tracker, last)
-        for family, metric in metrics:
-            if self._servers and family.is_of_names and not family.is_per_backend:
-                for reader in self._servers.status():
-                    labels = (reader["from"], reader["place"], *self._const.values())
-                    metric.add_metric(
-                        labels, math.inf if reader["age_s"] is None else reader["age_s"]
-                    )
+        """The families with the trackers' values of this moment.
+
+        Samples of backends are made while somebody reads them, since there may be so many.
+        """
+        trackers = [(None, tracker) for _, tracker in self._trackers]
+        page = Page(trackers, [None] * len(trackers))
+        for family in self._families():
+            metric = self._new(family)
+            make = partial(self._samples, page, family, metric.name)
+            metric.samples = _Samples(make) if family.is_per_backend else [*make()]
             yield metric
         yield self._build()
+
+    def _samples(self, page: Page, family: Family, name: str) -> Iterator[Sample]:
+        if family.is_of_names and not family.is_per_backend and self._servers:
+            for _, labels, age, _ in names_age(family, self._servers):
+                yield Sample(name, {**labels, **self._const}, age)
+            return
+        for i, (last, _) in enumerate(self._trackers):
+            if not family.in_copy and page.stats(i).is_copy:
+                continue
+            if family.type == "histogram":
+                yield from self._histograms(page, i, family, name, last)
+            elif family.is_of_names:
+                yield from self._names(page, i, name, last)
+            elif family.is_of_scans:
+                yield from self._of_scans(self._trackers[i][1], family, name, last)
+            elif family.is_per_backend:
+                yield from self._of_backends(page, i, family, name, last)
+            else:
+                yield from self._of_tracker(page, i, family, name, last)
+
+    def _backends(
+        self, page: Page, i: int, metric: str, last: Mapping[str, str]
+    ) -> Iterator[dict[str, str]]:
+        """The labels of each backend."""
+        for proxy, ip, port in page.targets(i, metric):
+            yield self._of_target(proxy, ip, port, last)
+
+    def _of_target(self, proxy: str, ip: str, port: int, last: Mapping[str, str]) -> dict[str, str]:
+        """The labels of a backend."""
+        values: tuple[str, ...] = (proxy, ip, str(port))
+        if self._name_of:
+            found = self._name_of(format_target(ip, port))
+            values += ("" if found is None else str(found),)
+        return {**dict(zip(self._backend_labels, values, strict=True)), **last}
+
+    def _histograms(
+        self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        """Buckets, count and sum of each backend that has observations."""
+        tracker = self._trackers[i][1]
+        if family.metric not in tracker.metrics:
+            return
+        bounds = (*tracker.bounds(family.metric), math.inf)
+        les = [str(floatToGoString(bound)) for bound in bounds]  # type: ignore[no-untyped-call]
+        counts, sums = page.classic(i, family.metric)
+        bucket, end = f"{name}_bucket", 0
+        for labels, total in zip(self._backends(page, i, family.metric, last), sums, strict=True):
+            start, end = end, end + len(les)
+            if not counts[end - 1]:
+                continue
+            for le, count in zip(les, counts[start:end], strict=True):
+                yield Sample(bucket, {"le": le, **labels}, count)
+            yield Sample(f"{name}_count", {**labels}, count)
+            yield Sample(f"{name}_sum", labels, total)
+
+    def _of_backends(
+        self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        full_name = name + _SUFFIX.get(family.type, "")
+        columns = [
+            (_own_label(family, each), values)
+            for each in family.samples
+            if any(values := page.values(i, each)) or not family.is_sparse
+        ]
+        for place, labels in enumerate(self._backends(page, i, LIFETIME, last)):
+            for own, values in columns:
+                if values[place] or not family.is_sparse:
+                    yield Sample(full_name, {**labels, **own}, values[place])
+
+    def _of_tracker(
+        self, page: Page, i: int, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        full_name = name + _SUFFIX.get(family.type, "")
+        stats = page.stats(i)
+        for each in family.samples:
+            if stats.events.counted or not each.of_producers:
+                yield Sample(full_name, {**_own_label(family, each), **last}, each.value(stats))
+        counts: Mapping[str, int] = {}
+        if family.is_of_sources:
+            counts = failed_connects(self._sources)
+        elif family.name == LOST:
+            counts = lost(self._sources)
+        for value, count in counts.items():
+            yield Sample(full_name, {family.labels[-1]: value, **last}, count)
+
+    def _of_scans(
+        self, tracker: LatencyTracker, family: Family, name: str, last: Mapping[str, str]
+    ) -> Iterator[Sample]:
+        if not family.is_per_backend:
+            if (seconds := scan_interval(self._scanning)) is not None:
+                yield Sample(name, dict(last), seconds)
+            return
+        for (proxy, target), ages in open_ages(self._scanning, tracker.proxy_name).items():
+            labels = self._of_target(proxy, *split_endpoint(target), last)
+            for suffix, le, value in age_values(ages):
+                yield Sample(name + suffix, {**labels, **le}, value)
+
+    def _names(self, page: Page, i: int, name: str, last: Mapping[str, str]) -> Iterator[Sample]:
+        backends = self._backends(page, i, LIFETIME, last)
+        for (_, ip, port), labels in zip(page.targets(i), backends, strict=True):
+            found = self._servers.find(ip, port) if self._servers else None
+            if found:
+                yield Sample(f"{name}_info", {**labels, **found._asdict()}, 1)
 
     def _families(self) -> Iterator[Family]:
         """All families, except histograms of latencies that no tracker records."""
@@ -155,10 +249,11 @@ class LatencyCollector(Collector):
                 yield family
 
     def _possible(self) -> Iterator[Family]:
-        """All families, except those of names, of sources, or of scans, if there are none."""
+        """All families, except those that nobody given here knows of, and that of limits."""
         for family in FAMILIES:
             if (
-                (self._servers or not family.is_of_names)
+                not family.is_of_pages
+                and (self._servers or not family.is_of_names)
                 and (self._sources or not family.is_of_sources)
                 and (self._scanning or not family.is_of_scans)
             ):
@@ -173,7 +268,9 @@ class LatencyCollector(Collector):
 
     def _new(self, family: Family) -> Any:
         name = self._name if family is _LIFETIME else family.name
-        return _CLASSES[family.type](name, family.help, labels=self._labels(family))
+        metric = _CLASSES[family.type](name, family.help, labels=self._labels(family))
+        metric.unit = family.unit if name.endswith(family.unit) else ""
+        return metric
 
     def _check_names(self) -> None:
         of_build = (*self._const, "version", "libbpf")
@@ -187,73 +284,9 @@ class LatencyCollector(Collector):
         if taken & {self._name + suffix for suffix in _SUFFIXES}:
             raise ValueError(f"name {self._name!r} clashes with another metric of this collector")
 
-    def _add_tracker(
-        self, metrics: list[tuple[Family, Any]], tracker: LatencyTracker, last: tuple[str, ...]
-    ) -> None:
-        stats = tracker.raw_stats()
-        metrics = [each for each in metrics if each[0].in_copy or not stats.is_copy]
-        for name in tracker.metrics:
-            for row, raw in tracker.read_backends(name, with_copies=False):
-                labels = self._backend_values(row.proxy, row.ip, row.port, row.target)
-                _add_backend(metrics, name, row, raw, labels, last)
-                if self._servers and name == LIFETIME:
-                    _add_name(metrics, self._servers.find(row.ip, row.port), labels, last)
-        for family, metric in metrics:
-            if not family.is_per_backend:
-                _add_samples(metric, family, (), last, stats, is_counted=stats.events.counted)
-        self._add_sources(metrics, last)
-        for family, metric in metrics:
-            if family.is_of_scans:
-                add = self._add_ages if family.is_per_backend else self._add_interval
-                add(metric, tracker, last)
-
-    def _backend_values(self, proxy: str, ip: str, port: int, target: str) -> tuple[str, ...]:
-        """The values of a backend's own labels."""
-        own = (proxy, ip, str(port))
-        if not self._name_of:
-            return own
-        found = self._name_of(target)
-        return (*own, "" if found is None else str(found))
-
-    def _add_ages(self, metric: Any, tracker: LatencyTracker, last: tuple[str, ...]) -> None:
-        found: dict[tuple[str, str], OpenAges] = {}
-        for source in self._scanning:
-            for (own_name, target), ages in source.ages().items():
-                proxy = tracker.proxy_name if own_name is None else own_name
-                if proxy is not None:
-                    where = proxy, target
-                    found[where] = found[where] + ages if where in found else ages
-        for (proxy, target), ages in found.items():
-            labels = self._backend_values(proxy, *split_endpoint(target), target)
-            metric.add_metric((*labels, *last), _cumulative(ages), ages.sum)
-
-    def _add_interval(self, metric: Any, _tracker: LatencyTracker, last: tuple[str, ...]) -> None:
-        seconds = [source.scan_interval() for source in self._scanning]
-        if known := [each for each in seconds if each is not None]:
-            metric.add_metric(last, max(known))
-
-    def _add_sources(self, metrics: list[tuple[Family, Any]], last: tuple[str, ...]) -> None:
-        lost: Counter[str] = Counter()
-        failed: Counter[str] = Counter()
-        for source in self._sources:
-            lost.update(source.lost())
-            failed.update(source.failed_connects())
-        for family, metric in metrics:
-            counts = failed if family.is_of_sources else lost if family.name == _LOST else {}
-            for reason, count in counts.items():
-                metric.add_metric((reason, *last), count)
-
     def _build(self) -> Metric:
-        libbpf = lib.lbl_libbpf_version()
-        return InfoMetricFamily(
-            _BUILD,
-            "Version of lblatency and of libbpf",
-            value={
-                "version": __version__,
-                "libbpf": f"{libbpf // 1000}.{libbpf % 1000}",
-                **self._const,
-            },
-        )
+        name, sentence, labels = build()
+        return InfoMetricFamily(name, sentence, value={**labels, **self._const})
 
 
 def _by_labels(
@@ -288,53 +321,21 @@ def _check_name(name: str, label: str) -> None:
         raise ValueError(f"metric {name!r} with label {label!r} is not allowed: {error}") from None
 
 
-def _add_backend(
-    metrics: list[tuple[Family, Any]],
-    name: str,
-    row: BackendRow,
-    raw: Any,
-    labels: tuple[str, ...],
-    last: tuple[str, ...],
-) -> None:
-    """Add the samples of one backend and one latency; the lifetime brings the counts too."""
-    for family, metric in metrics:
-        if family.type == "histogram":
-            if family.metric == name and row.histogram["count"]:
-                values = (*labels, *last)
-                metric.add_metric(values, _cumulative(row.histogram), row.histogram["sum"])
-        elif family.is_per_backend and name == LIFETIME:
-            _add_samples(metric, family, labels, last, raw, is_counted=True)
+def _own_label(family: Family, sample: FamilySample) -> dict[str, str]:
+    return {} if sample.label_value is None else {family.labels[-1]: sample.label_value}
 
 
-def _add_name(
-    metrics: list[tuple[Family, Any]],
-    name: Name | None,
-    labels: tuple[str, ...],
-    last: tuple[str, ...],
-) -> None:
-    for family, metric in metrics:
-        if name and family.is_of_names and family.is_per_backend:
-            metric.add_metric((*labels, *name, *last), {})
+class _Samples(Sequence[Sample]):
+    """Samples that are made anew each time that somebody reads them, and not kept."""
 
+    def __init__(self, make: Callable[[], Iterator[Sample]]) -> None:
+        self._make = make
 
-def _add_samples(
-    metric: Any,
-    family: Family,
-    labels: tuple[str, ...],
-    last: tuple[str, ...],
-    raw: Any,
-    *,
-    is_counted: bool,
-) -> None:
-    for sample in family.samples:
-        if sample.of_producers and not is_counted:
-            continue
-        value = sample.value(raw)
-        own = () if sample.label_value is None else (sample.label_value,)
-        if value or not family.is_sparse:
-            metric.add_metric((*labels, *own, *last), value)
+    def __iter__(self) -> Iterator[Sample]:
+        return self._make()
 
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-def _cumulative(histogram: HistogramSnapshot | OpenAges) -> list[tuple[str, int]]:
-    bounds = [str(floatToGoString(bound)) for bound in histogram.buckets]  # type: ignore[no-untyped-call]
-    return [*zip(bounds, histogram.counts, strict=True), ("+Inf", histogram.count)]
+    def __getitem__(self, place: Any) -> Any:
+        return list(self)[place]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -22,6 +23,7 @@ from .stats import EventStream, check_room
 
 __all__ = ["LatencyTracker"]
 
+_ROW = struct.Struct(f"=HH16s{ffi.sizeof('struct lbl_backend_snapshot') - 20}x")
 _EXPIRE_MAX_S = 100 * 365 * 86400
 _DICT_VERSION = 1
 
@@ -390,8 +392,7 @@ class LatencyTracker:
             for name in self._nameless.values()
         )
 
-    def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[tuple[BackendRow, Any]]:
-        """The rows, each with its C struct, which is valid until the snapshot is freed."""
+    def _read(self, snapshot: Any, buckets: Buckets) -> Iterator[BackendRow]:
         slots = ffi.buffer(snapshot.slots, snapshot.n_pairs * 2) if snapshot.n_pairs else b""
         counts = ffi.buffer(snapshot.counts, snapshot.n_pairs * 8) if snapshot.n_pairs else b""
         for i in range(snapshot.n_rows):
@@ -406,7 +407,7 @@ class LatencyTracker:
                 bytes(counts[8 * first : 8 * end]),
                 raw.sum_lo + (raw.sum_hi << 64),
             )
-            row = BackendRow(
+            yield BackendRow(
                 proxy=nameless or self._name(raw.name),
                 ip=nameless or format_ip(bytes(raw.addr)),
                 port=0 if nameless else raw.port,
@@ -416,29 +417,71 @@ class LatencyTracker:
                 closed=dict(zip(REASONS, raw.closed, strict=True)),
                 probes=raw.probes,
             )
-            yield row, ffi.addressof(raw)
 
-    def read_backends(
-        self, metric: str, *, with_copies: bool = True
-    ) -> Iterator[tuple[BackendRow, Any]]:
-        """The rows of `backends()`, each with its C struct, which is valid until the next row.
+    def show(self, page: Any, label: str | None, max_backends: int | None) -> Any:
+        """Add all counts to a C `struct lbl_page`.
 
         Args:
-            metric: which histograms.
-            with_copies: in a child of `fork()`, also what the parent's streams had fed.
+            page: to what.
+            label: the text of its label `tracker`; None for none.
+            max_backends: how many have series of their own there; None for all.
+
+        Returns:
+            What has to live as long as the page.
+
+        Raises:
+            MemoryError: there is no memory for all counts.
         """
-        buckets = self._buckets_of(metric)
-        out = ffi.new("struct lbl_snapshot **")
-        read = lib.lbl_tracker_snapshot if with_copies else lib.lbl_tracker_snapshot_own
-        check(read(self._ptr, metric_number(metric), out), "reading the histograms")
-        snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
-        for row, raw in self._read(snapshot, buckets):
-            if row.opened or row.probes or row.histogram["count"] or any(row.closed.values()):
-                yield row, raw
+        text = None if label is None else ffi.from_buffer(label.encode(errors="replace"))
+        bounds = [
+            ffi.new("double[]", self._buckets[name].bounds) if name in self._buckets else ffi.NULL
+            for name in METRICS
+        ]
+        shown = {
+            "bounds": bounds,
+            "label": ffi.NULL if text is None else text,
+            "label_bytes": 0 if text is None else len(text),
+            "with_removed": self._removed_row,
+            "max_backends": lib.LBL_BACKENDS_MAX if max_backends is None else max_backends,
+        }
+        rc = lib.lbl_page_add(page, self._ptr, ffi.new("struct lbl_shown *", shown))
+        if rc == -errno.ENOMEM:
+            raise MemoryError("there is no memory to read all backends")
+        check(rc, "reading the histograms")
+        return self, text, bounds
+
+    def bounds(self, metric: str = LIFETIME) -> tuple[float, ...]:
+        """The bounds of the classic histograms of a latency, as given."""
+        return self._buckets_of(metric).bounds
+
+    def series_per_backend(self) -> int:
+        """The most series that a backend can have: buckets, count and sum, reasons and open."""
+        of_histograms = sum(len(each.bounds) + 3 for each in self._buckets.values())
+        return of_histograms + len(REASONS) + 1
+
+    def targets(self, snapshot: Any) -> Iterator[tuple[str, str, int]]:
+        """Proxy, ip and port of each row of a C `struct lbl_snapshot`."""
+        if not snapshot.n_rows:
+            return
+        rows = ffi.buffer(snapshot.rows, snapshot.n_rows * _ROW.size)
+        for number, port, address in _ROW.iter_unpack(rows):
+            if number:
+                yield self._name(number), format_ip(address), port
+            else:
+                yield self._nameless[port], self._nameless[port], 0
 
     def backends(self, *, metric: str = LIFETIME) -> list[BackendRow]:
         """All backends that have any count, read at once, with their histograms of `metric`."""
-        return [row for row, _ in self.read_backends(metric)]
+        buckets = self._buckets_of(metric)
+        out = ffi.new("struct lbl_snapshot **")
+        rc = lib.lbl_tracker_snapshot(self._ptr, metric_number(metric), out)
+        check(rc, "reading the histograms")
+        snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
+        return [
+            row
+            for row in self._read(snapshot, buckets)
+            if row.opened or row.probes or row.histogram["count"] or any(row.closed.values())
+        ]
 
     def get_histogram(
         self, proxy_name: str, target_id: str, *, metric: str = LIFETIME
@@ -458,7 +501,7 @@ class LatencyTracker:
         )
         check(rc, "reading a histogram")
         snapshot = ffi.gc(out[0], lib.lbl_snapshot_free)
-        for row, _ in self._read(snapshot, buckets):
+        for row in self._read(snapshot, buckets):
             return row.histogram if row.histogram["count"] else None
         return None
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -168,6 +168,39 @@ def write(folder: Path, **modules: str) -> None:
 def about_rings(found: dict[str, float]) -> list[str]:
     """The names of series that only the process with the ring has."""
     return [name for name in found if re.match(r"lblatency_(ring|events|closed_ev|.*_open)", name)]
+
+
+EXPOSITION = """
+lblatency.record_latency("web", "10.0.0.1:80", 2)
+"""
+ACCEPTS = {
+    "*/*": "text/plain; version=0.0.4; charset=utf-8",
+    "application/openmetrics-text;version=1.0.0,*/*;q=0.1": (
+        "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("gunicorn", "-w2", "-b", "127.0.0.1:0", "app:wsgi_metrics"),
+        ("uvicorn", "--port", "0", "--lifespan", "off", "app:asgi_metrics"),
+        ("uvicorn", "--port", "0", "app:app"),
+    ],
+    ids=["wsgi", "asgi", "fastapi"],
+)
+def test_exposition_in_any_web_server(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """README's three applications answer with what was asked for, and say what it is."""
+    block = readme_block("# /metrics of an application that has a web server")
+    write(tmp_path, app=block + EXPOSITION)
+    with serving(tmp_path, *command) as (url, _):
+        for accept, content_type in ACCEPTS.items():
+            request = Request(f"{url}/metrics", headers={"Accept": accept})
+            with urlopen(request, timeout=20) as answer:
+                assert answer.headers["Content-Type"] == content_type
+                assert b'lb_backend_latency_seconds_sum{proxy_name="web",' in answer.read()
+        assert scrape(f"{url}/metrics")["lb_backend_latency_seconds_sum"] == 2
 
 
 @pytest.mark.parametrize("preload", [True, False])

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 C_SECONDS, SECONDS = 40, 300  # what takes longer hangs: the C tests, all else
-FOLDERS = ("base", "event", "hist", "stream", "record", "track", "source")
+FOLDERS = ("base", "event", "hist", "stream", "record", "track", "source", "render")
 
 # What is found in a line of code, and what is put in its place.
 CHANGES = [

@@ -1,16 +1,18 @@
-"""Reading 10,000 backends while their events are drained."""
+"""Reading 10,000 backends, and rendering them, while their events are drained."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from lblatency import LatencyTracker
 from lblatency._ffi import ffi as our_ffi
 from lblatency._ffi import lib as our_lib
+from lblatency.render import TEXT, Capture
 
 from ..contenders.ours import DRAIN, Tracked
 from ..harness import CONSUMER, PRODUCER, interleave, pin
@@ -20,14 +22,26 @@ from ..rings import Traffic, ffi, lib, stream_pointer
 TRAFFIC = Traffic(10_000, with_ids=True, n=200_000)
 BATCH = 1_000
 Measured = tuple[Mapping[str, list[float]], dict[str, list[int]]]
-ALONE, WATCHED = "drain alone", "drain during snapshots"
+ALONE, WATCHED, SCRAPED = "drain alone", "drain during snapshots", "drain during scrapes"
+
+
+def _snapshot(tracker: LatencyTracker) -> None:
+    out = our_ffi.new("struct lbl_snapshot **")
+    our_lib.lbl_tracker_snapshot(tracker._ptr, our_lib.LBL_LIFETIME, out)
+    our_lib.lbl_snapshot_free(out[0])
+
+
+def _scrape(tracker: LatencyTracker) -> None:
+    for _ in Capture(tracker).pieces(TEXT):
+        pass
 
 
 class Reader:
-    """A thread on the producer's CPU that takes one snapshot after the other."""
+    """A thread on the producer's CPU that reads again and again, without pause."""
 
-    def __init__(self, tracker: LatencyTracker) -> None:
+    def __init__(self, tracker: LatencyTracker, read: Callable[[LatencyTracker], None]) -> None:
         self._tracker = tracker
+        self._read = read
         self._may, self._reading, self._ending = (threading.Event() for _ in range(3))
         self.taken = 0
         self._thread = threading.Thread(target=self._run)
@@ -35,11 +49,9 @@ class Reader:
 
     def _run(self) -> None:
         pin(PRODUCER)
-        out = our_ffi.new("struct lbl_snapshot **")
         while self._may.wait() and not self._ending.is_set():
             self._reading.set()
-            our_lib.lbl_tracker_snapshot(self._tracker._ptr, our_lib.LBL_LIFETIME, out)
-            our_lib.lbl_snapshot_free(out[0])
+            self._read(self._tracker)
             self.taken += 1
 
     def __enter__(self) -> None:
@@ -77,34 +89,38 @@ def _calls(tracked: Tracked, n: int) -> list[int]:
     return sorted(took)
 
 
-def _longest(tracked: Tracked, reader: Reader, n: int) -> dict[str, list[int]]:
-    alone = _calls(tracked, n)
-    with reader:
-        return {ALONE: alone, WATCHED: _calls(tracked, n)}
+def _longest(tracked: Tracked, readers: Mapping[str, Reader], n: int) -> dict[str, list[int]]:
+    calls = {ALONE: _calls(tracked, n)}
+    for name, reader in readers.items():
+        with reader:
+            calls[name] = _calls(tracked, n)
+    return calls
 
 
 @pytest.fixture(scope="module")
 def measured(rounds: int, smoke: bool) -> Iterator[Measured]:
     """Ns per event, and the times of small drains."""
     tracked = Tracked(TRAFFIC, 16 << 20)
-    reader = Reader(tracked.tracker)
+    readers = {
+        WATCHED: Reader(tracked.tracker, _snapshot),
+        SCRAPED: Reader(tracked.tracker, _scrape),
+    }
     try:
         if not tracked.ring.in_kernel:
             pytest.skip("left out: needs BPF")
-        samples = interleave(
-            {
-                ALONE: lambda number: _drain(tracked, None, number),
-                WATCHED: lambda number: _drain(tracked, reader, number),
-            },
-            rounds,
-        )
-        yield samples, _longest(tracked, reader, 100 if smoke else 20_000)
+        turns = {
+            name: partial(_drain, tracked, reader)
+            for name, reader in [(ALONE, None), *readers.items()]
+        }
+        samples = interleave(turns, rounds)
+        yield samples, _longest(tracked, readers, 100 if smoke else 20_000)
     finally:
-        reader.close()
+        for reader in readers.values():
+            reader.close()
         tracked.close()
 
 
-@pytest.mark.parametrize("name", [ALONE, WATCHED])
+@pytest.mark.parametrize("name", [ALONE, WATCHED, SCRAPED])
 def test_snapshot(name: str, measured: Measured, publish: Publish) -> None:
     """A reader stops no drain; it only shares the memory bus."""
     samples, calls = measured

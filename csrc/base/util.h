@@ -50,6 +50,15 @@ static inline uint64_t lbl_cpu_ns(void)
 	return (uint64_t)at.tv_sec * 1000000000 + (uint64_t)at.tv_nsec;
 }
 
+/* Return the time of the day, which other machines understand, too. */
+static inline uint64_t lbl_unix_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 /* Legal on a negative number, which is no fd. */
 static inline void lbl_close(int fd)
 {

@@ -91,6 +91,9 @@ static const struct lbl_family families[] = {
 	  "scans "
 	  "find are off by at most so much",
 	  LBL_GAUGE, LBL_PER_SCAN, .label = NULL },
+	{ "lblatency_backends_folded",
+	  "Backends beyond the limit of series, which count as the backend overflow here",
+	  LBL_GAUGE, LBL_PER_PAGE, .in_copy = true },
 	{ "lb_backend", "Name of the server at a backend's address", LBL_INFO, LBL_PER_NAME,
 	  .in_copy = true },
 	{ "lblatency_names_age_seconds",
@@ -152,6 +155,29 @@ uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of)
 	return value;
 }
 
+void lbl_sample_values(const struct lbl_sample *sample, const struct lbl_snapshot *snapshot,
+		       uint64_t *ret)
+{
+	size_t i;
+
+	for (i = 0; i < snapshot->n_rows; i++)
+		ret[i] = lbl_sample_value(sample, &snapshot->rows[i]);
+}
+
+const char *lbl_family_unit(const struct lbl_family *family)
+{
+	static const char *const units[] = { "seconds", "bytes" };
+	size_t i;
+
+	for (i = 0; i < COUNT_OF(units); i++) {
+		size_t from = strlen(family->name) - strlen(units[i]);
+
+		if (!strcmp(family->name + from, units[i]))
+			return units[i];
+	}
+	return "";
+}
+
 size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 {
 	static const char *const backend[] = { "proxy_name", "target_ip", "target_port" };
@@ -173,6 +199,7 @@ size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret)
 	case LBL_PER_TRACKER:
 	case LBL_PER_SOURCE:
 	case LBL_PER_SCAN:
+	case LBL_PER_PAGE:
 		break;
 	}
 	*ret = NULL;

@@ -10,7 +10,17 @@
 #include "track/snapshot.h"
 
 /* cdef: begin */
-enum lbl_family_type { LBL_COUNTER, LBL_GAUGE, LBL_HISTOGRAM, LBL_GAUGE_HISTOGRAM, LBL_INFO };
+enum lbl_family_type {
+	LBL_COUNTER,
+	LBL_GAUGE,
+	LBL_HISTOGRAM,
+	LBL_GAUGE_HISTOGRAM,
+	LBL_INFO,
+	LBL_FAMILY_TYPES, /* of the table; what other collectors export has these, too: */
+	LBL_SUMMARY = LBL_FAMILY_TYPES,
+	LBL_STATESET,
+	LBL_UNKNOWN,
+};
 
 /* What a sample describes: the struct that contains the values, and the first labels. */
 enum lbl_family_scope {
@@ -23,6 +33,7 @@ enum lbl_family_scope {
 	/* No structs: user space knows the names of servers. */
 	LBL_PER_NAME, /* a backend's labels, backend, server */
 	LBL_PER_READER, /* from, place */
+	LBL_PER_PAGE, /* no struct: about a tracker's part of a page with a limit; no labels */
 };
 
 /* A value: a uint64_t field of the scope's struct. */
@@ -50,6 +61,12 @@ const struct lbl_family *lbl_families(size_t *ret_n);
 
 /* Read a sample's value. `of` is the struct of its family's scope. */
 uint64_t lbl_sample_value(const struct lbl_sample *sample, const void *of);
+/* Read the value of each row. */
+void lbl_sample_values(const struct lbl_sample *sample, const struct lbl_snapshot *snapshot,
+		       uint64_t *ret);
+
+/* Return the unit that a family's name ends with, "seconds" or "bytes"; "" if it has none. */
+const char *lbl_family_unit(const struct lbl_family *family);
 
 /* Set `ret` to the names of a scope's labels. Returns their number. */
 size_t lbl_scope_labels(enum lbl_family_scope scope, const char *const **ret);

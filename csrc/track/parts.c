@@ -20,7 +20,8 @@ size_t lbl_parts_end(const struct lbl_part *parts, size_t n, size_t first)
 /* ---- all backends ---- */
 
 /* The overflow backend has no name, and its key is 0 here. */
-static size_t add_shard(struct lbl_shard *shard, uint32_t n, struct lbl_part *parts)
+static size_t add_shard(struct lbl_shard *shard, uint32_t number, uint32_t n,
+			struct lbl_part *parts)
 {
 	struct lbl_part *part = parts;
 	uint32_t index;
@@ -30,7 +31,7 @@ static size_t add_shard(struct lbl_shard *shard, uint32_t n, struct lbl_part *pa
 
 		if (index && !name)
 			continue;
-		*part = (struct lbl_part){ .index = index, .shard = shard };
+		*part = (struct lbl_part){ .index = index, .shard_number = number, .shard = shard };
 		if (index)
 			part->key = lbl_shard_named(shard, index, name);
 		part++;
@@ -53,7 +54,7 @@ size_t lbl_parts_gather(struct lbl_tracker *tracker, size_t n_shards, struct lbl
 	if (sizes)
 		parts = calloc(capacity, sizeof(*parts));
 	for (i = 0; parts && i < n_shards; i++)
-		n += add_shard(lbl_tracker_shard(tracker, i), sizes[i], parts + n);
+		n += add_shard(lbl_tracker_shard(tracker, i), (uint32_t)i, sizes[i], parts + n);
 	free(sizes);
 	if (n)
 		qsort(parts, n, sizeof(*parts), compare);

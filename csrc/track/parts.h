@@ -9,6 +9,7 @@
 struct lbl_part {
 	struct lbl_key key; /* proxy_ref is the name's number, as in all shards' parts */
 	uint32_t index;
+	uint32_t shard_number;
 	struct lbl_shard *shard;
 };
 

@@ -12,7 +12,8 @@ struct builder {
 	struct lbl_snapshot *snapshot;
 	size_t capacity; /* in pairs */
 	enum lbl_metric metric;
-	struct lbl_totals totals; /* of the current backend */
+	uint64_t rank; /* of the current backend */
+	struct lbl_totals totals;
 	struct lbl_tallies tallies;
 };
 
@@ -50,6 +51,7 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 	const struct lbl_totals *totals = &builder->totals;
 	struct lbl_snapshot *snapshot = builder->snapshot;
 	struct lbl_backend_snapshot *row = &snapshot->rows[snapshot->n_rows];
+	size_t n = snapshot->n_pairs;
 	uint32_t i;
 
 	if (totals->end > totals->first && reserve_pairs(builder, totals->end - totals->first))
@@ -62,20 +64,27 @@ static int add_row(struct builder *builder, const struct lbl_key *key)
 		.opened = tallies->opened + at_least_0(tallies->open_before),
 		.open = at_least_0(tallies->open),
 		.probes = tallies->probes,
+		.rank = builder->rank,
 		.first = snapshot->n_pairs,
 	};
 	memcpy(row->addr, key->addr, sizeof(row->addr));
 	memcpy(row->closed, tallies->closed, sizeof(row->closed));
-	for (i = totals->first; i < totals->end; i++) {
-		if (!totals->slots[i])
-			continue;
-		snapshot->slots[snapshot->n_pairs] = (uint16_t)i;
-		snapshot->counts[snapshot->n_pairs++] = totals->slots[i];
+	for (i = totals->first; i < totals->end; i++) { /* what is 0 is overwritten: no branch */
+		snapshot->slots[n] = (uint16_t)i;
+		snapshot->counts[n] = totals->slots[i];
 		row->count += totals->slots[i];
-		row->n++;
+		n += totals->slots[i] != 0;
 	}
+	row->n = (uint32_t)(n - snapshot->n_pairs);
+	snapshot->n_pairs = n;
 	snapshot->n_rows++;
 	return 0;
+}
+
+/* Shards know backends in the order in which each of them came first. */
+static uint64_t rank_of(const struct lbl_part *part)
+{
+	return (uint64_t)part->index << 32 | part->shard_number;
 }
 
 static void read_part(struct builder *builder, const struct lbl_shard *shard, uint32_t index)
@@ -95,8 +104,12 @@ static int add_rows(struct builder *builder, const struct lbl_part *parts, size_
 
 		lbl_totals_clear(&builder->totals);
 		builder->tallies = (struct lbl_tallies){ 0 };
-		for (; i < end; i++)
+		builder->rank = UINT64_MAX;
+		for (; i < end; i++) {
+			if (builder->rank > rank_of(&parts[i]))
+				builder->rank = rank_of(&parts[i]);
 			read_part(builder, parts[i].shard, parts[i].index);
+		}
 		err = add_row(builder, &parts[first].key);
 	}
 	return err;

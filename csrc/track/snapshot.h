@@ -21,6 +21,7 @@ struct lbl_backend_snapshot {
 	uint64_t open; /* open now, if an attached stream reported the opening */
 	uint64_t closed[LBL_REASONS]; /* by enum lbl_reason, without health probes */
 	uint64_t probes;
+	uint64_t rank; /* ascending in the order in which the backends came, as long as they stay */
 	uint64_t first; /* its (slot, count) pairs are [first, first + n) */
 	uint32_t n;
 };

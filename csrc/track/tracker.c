@@ -76,6 +76,7 @@ int lbl_tracker_new(struct lbl_buckets *const *buckets, uint32_t max_backends,
 	if (!tracker)
 		return -ENOMEM;
 	tracker->max_backends = max_backends;
+	tracker->created_ns = tracker->started_ns = lbl_unix_ns();
 	err = init(tracker, buckets);
 	if (err) {
 		destroy(tracker);
@@ -407,6 +408,8 @@ int lbl_tracker_stats(struct lbl_tracker *tracker, struct lbl_tracker_stats *ret
 	ret->running = is_running(tracker);
 	ret->is_copy = tracker->is_copy;
 	ret->proxy = tracker->proxy;
+	ret->created_ns = tracker->created_ns;
+	ret->started_ns = tracker->started_ns;
 	ret->open_error = lbl_open_error(tracker, lbl_lost(&ret->events, &ret->outcomes));
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
@@ -464,6 +467,7 @@ void lbl_tracker_reset(struct lbl_tracker *tracker)
 	size_t n, i;
 
 	pthread_mutex_lock(&tracker->lock);
+	tracker->started_ns = lbl_unix_ns();
 	lost = lbl_accounting_lost(tracker);
 	for (i = 0; i < tracker->n_attached; i++) /* what is lost may end what waits in a ring */
 		lbl_stream_drain(tracker->streams[i]);

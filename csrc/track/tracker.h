@@ -80,6 +80,8 @@ struct lbl_tracker_stats {
 	struct lbl_outcomes outcomes; /* events.received = opened + closed + periodic + malformed */
 	uint64_t open_error; /* by how much a number of open connections can be off */
 	uint64_t running; /* 1 or 0; 0 in a child of fork() */
+	uint64_t created_ns; /* by CLOCK_REALTIME */
+	uint64_t started_ns; /* when all counts per backend were 0: created or last reset */
 	bool is_copy; /* in a child of fork(), until it starts by itself */
 	uint16_t proxy; /* name's number of the last start's first proxy; 0 = never started */
 };
