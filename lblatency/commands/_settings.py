@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..buckets import LIFETIME, METRICS, buckets_of
+from ..exporter.listen import Address
 from ..sources import Option
 from ..tracker import LatencyTracker
 from ._options import listen
 from ._sources import Planned, PlannedReader
 
-__all__ = ["SERVE_OPTIONS", "SettingError", "Settings"]
+__all__ = ["DEFAULT_ADDRESS", "SERVE_OPTIONS", "SettingError", "Settings", "Web"]
 
 _PORT = 10435
+DEFAULT_ADDRESS = Address("127.0.0.1", _PORT)
 _EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
 
 
@@ -86,6 +88,19 @@ SERVE_OPTIONS = (
         parse=_seconds,
     ),
     listen(_PORT),
+    Option(
+        "web.listen_address",
+        "[ADDR]:PORT",
+        "the same, as Prometheus' exporters call it",
+        is_list=True,
+        parse=Address.parse,
+    ),
+    Option(
+        "web.config.file",
+        "FILE",
+        "TLS, users and headers, in the form of Prometheus' exporter-toolkit; read again when it"
+        " or a certificate changes",
+    ),
 )
 
 
@@ -98,6 +113,19 @@ class SettingError(ValueError):
 
 
 @dataclass(frozen=True)
+class Web:
+    """What the HTTP server is told.
+
+    Attributes:
+        listen: addresses; if there are none, `DEFAULT_ADDRESS`.
+        config_file: of TLS, users and the like.
+    """
+
+    listen: tuple[Address, ...] = ()
+    config_file: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that `serve` can be told.
 
@@ -106,7 +134,7 @@ class Settings:
         readers: where names of servers are.
         conntrack: names the balancer's map; None if events tell creation times.
         wait_s: how long to wait for pins.
-        listen: where /metrics is.
+        web: where /metrics is, and who may read it.
         recording: the arguments of the tracker.
     """
 
@@ -114,7 +142,7 @@ class Settings:
     readers: tuple[PlannedReader, ...]
     conntrack: str | None
     wait_s: float
-    listen: tuple[str, int]
+    web: Web
     recording: Mapping[str, Any]
 
     @classmethod
@@ -142,7 +170,10 @@ class Settings:
             readers=tuple(dict.fromkeys(readers)),
             conntrack=table.get("conntrack"),
             wait_s=table.get("wait", math.inf),
-            listen=table.get("listen", ("127.0.0.1", _PORT)),
+            web=Web(
+                listen=(*table.get("listen", ()), *table.get("web.listen_address", ())),
+                config_file=table.get("web.config.file"),
+            ),
             recording=recording,
         )
 
