@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 
 from aiohttp import web
@@ -21,7 +22,7 @@ def make_app(
     scrapes: Scrapes,
     live: LiveWebConfig,
     why_not_ready: Callable[[], str | None],
-    begin: Callable[[web.Request], bool],
+    during: Callable[[web.Request], AbstractContextManager[bool]],
     routes: Iterable[web.AbstractRouteDef],
 ) -> web.Application:
     """The application.
@@ -30,7 +31,7 @@ def make_app(
         scrapes: makes bodies of /metrics.
         live: what operators configured.
         why_not_ready: says in a line why the agent is not ready; None if it is. It is cheap.
-        begin: is told of each request first; False if there are too many connections.
+        during: is entered for each request; gives False if there are too many connections.
         routes: further ones.
     """
     sending = Sending()
@@ -54,11 +55,12 @@ def make_app(
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not begin(request):
-            refusal = _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections")
-            refusal.force_close()
-            return refusal
-        return await _refused(request, live) or await handler(request)
+        with during(request) as is_welcome:
+            if is_welcome:
+                return await _refused(request, live) or await handler(request)
+        refusal = _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections")
+        refusal.force_close()
+        return refusal
 
     @web.middleware
     async def in_a_line(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ._watch import cut
+
 __all__ = ["Body", "Sending", "compressed", "may_compress", "send"]
 
 try:
@@ -73,7 +75,7 @@ class Sending:
         """While the block runs, the body is sent to the request's client."""
         held = self._held.setdefault(id(body), _Held(body))
         held.requests.append(request)
-        self._make_room(max(_ALIVE_BYTES, _ALIVE_MIN * len(body)))
+        self._make_room()
         try:
             yield
         finally:
@@ -81,9 +83,12 @@ class Sending:
             if not held.requests:
                 self._held.pop(id(body), None)
 
-    def _make_room(self, most: int) -> None:
-        while sum(len(each.body) for each in self._held.values()) > most:
+    def _make_room(self) -> None:
+        while len(self._held) > _ALIVE_MIN and self._bytes() > _ALIVE_BYTES:
             oldest = self._held.pop(next(iter(self._held)))
             for request in oldest.requests:
                 if request.transport is not None:
-                    request.transport.abort()
+                    cut(request.transport)
+
+    def _bytes(self) -> int:
+        return sum(len(each.body) for each in self._held.values())

@@ -23,14 +23,14 @@ class _Shot:
     def __init__(self, capture: Capture, threads: ThreadPoolExecutor) -> None:
         self._capture = capture
         self._threads = threads
-        self._bodies: dict[tuple[Format, bool], asyncio.Future[Body]] = {}
+        self._bodies: dict[tuple[int, bool], asyncio.Future[Body]] = {}
 
     async def body(self, form: Format, *, is_gzip: bool) -> Body:
         """What to send."""
-        key = (form, is_gzip)
+        key = (form.number, is_gzip)
         if key not in self._bodies:
             loop = asyncio.get_running_loop()
-            self._bodies[key] = loop.run_in_executor(self._threads, self._make, *key)
+            self._bodies[key] = loop.run_in_executor(self._threads, self._make, form, is_gzip)
         return await asyncio.shield(self._bodies[key])
 
     def _make(self, form: Format, is_gzip: bool) -> Body:

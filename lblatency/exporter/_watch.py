@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import array
 import fcntl
+import struct
 import termios
+from contextlib import suppress
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
     import socket
 
-__all__ = ["HEAD_S", "WRITE_S", "Watch"]
+__all__ = ["HEAD_S", "WRITE_S", "Watch", "cut"]
 
 HEAD_S = 30.0
 WRITE_S = 10.0
+
+
+def cut(transport: asyncio.Transport) -> None:
+    """End a connection, and let the kernel forget what it still has for the client."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError):
+            sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Watch:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from aiohttp import web
 from prometheus_client import PlatformCollector, ProcessCollector
@@ -17,7 +18,7 @@ from ._app import make_app
 from ._live import LiveWebConfig
 from ._log import exception_handler, line_logger
 from ._scrapes import Scrapes
-from ._watch import HEAD_S, WRITE_S, Watch
+from ._watch import HEAD_S, WRITE_S, Watch, cut
 from .listen import Listener
 from .served import Served
 
@@ -63,10 +64,11 @@ class Exporter(Closing):
         self._listeners = listeners
         self._live = live
         self._tell = tell
-        self._app = make_app(scrapes, live, served.why_not_ready, self._begin, routes)
+        self._app = make_app(scrapes, live, served.why_not_ready, self._during, routes)
         self._watches: dict[object, Watch] = {}  # by aiohttp's protocol
         self._refused: set[object] = set()
-        self._admitting: dict[object, asyncio.Task[None]] = {}  # until TLS is agreed on
+        self._busy: set[object] = set()  # with a request
+        self._admitting: dict[object, tuple[asyncio.Task[None], socket.socket]] = {}  # before TLS
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(exception_handler(tell))
         self._ending = asyncio.Event()
@@ -101,49 +103,71 @@ class Exporter(Closing):
         await runner.setup()
         assert runner.server is not None
         self._server = runner.server
-        tasks = [asyncio.create_task(self._accept(each.socket)) for each in self._listeners]
-        tasks.append(asyncio.create_task(self._look()))
+        looking = asyncio.create_task(self._look())
+        for each in self._listeners:
+            self._listen(each.socket)
         self._started.set()
         await self._ending.wait()
-        tasks += self._admitting.values()
-        for each in tasks:
-            each.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
+        for each in self._listeners:
+            self._loop.remove_reader(each.socket)
+            each.close()
+        looking.cancel()
         await self._finish()
         await runner.cleanup()
 
     async def _finish(self) -> None:
         """Let requests end, and then their connections."""
+        tasks = [task for task, _ in self._admitting.values()]
+        socks = [sock for _, sock in self._admitting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in socks:  # a task that has not begun has not closed it
+            sock.close()
         self._server.pre_shutdown()
+        for each in self._server.connections:
+            if each.transport is not None and each not in self._busy:
+                each.transport.close()
         until = self._loop.time() + _GRACE_S
         while self._server.connections and self._loop.time() < until:
             await asyncio.sleep(_LOOK_S)
         for each in self._server.connections:
             if each.transport is not None:
-                each.transport.abort()
+                cut(each.transport)
 
     def _count(self) -> int:
         return len(self._server.connections) + len(self._admitting)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        while True:
-            while self._count() >= _CONNECTIONS_MAX + _REFUSED_MAX:
-                await asyncio.sleep(_LOOK_S)
-            try:
-                sock, _ = await self._loop.sock_accept(listening)
-            except OSError:  # there are no descriptors left, or the client went
-                await asyncio.sleep(_LOOK_S)
-                continue
-            protocol = self._server()
-            is_refused = self._count() >= _CONNECTIONS_MAX
-            if is_refused:
-                self._refused.add(protocol)
-            head_s = _REFUSED_HEAD_S if is_refused else HEAD_S
-            self._watches[protocol] = Watch(self._loop.time(), head_s)
-            task = asyncio.create_task(self._admit(sock, protocol, head_s))
-            self._admitting[protocol] = task
+    def _listen(self, listening: socket.socket) -> None:
+        if not self._ending.is_set():
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _pause(self, listening: socket.socket) -> None:
+        """Let the kernel keep those who come, for a moment."""
+        self._loop.remove_reader(listening)
+        self._loop.call_later(_LOOK_S, self._listen, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        open_ones = len(self._server.connections) + len(self._admitting)
+        if open_ones >= _CONNECTIONS_MAX + _REFUSED_MAX:
+            self._pause(listening)
+            return
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, ConnectionError):  # it has gone
+            return
+        except OSError:  # there are no descriptors left
+            self._pause(listening)
+            return
+        sock.setblocking(False)
+        protocol = self._server()
+        head_s = HEAD_S
+        if open_ones >= _CONNECTIONS_MAX:
+            self._refused.add(protocol)
+            head_s = _REFUSED_HEAD_S
+        self._watches[protocol] = Watch(self._loop.time(), head_s)
+        task = asyncio.create_task(self._admit(sock, protocol, head_s))
+        self._admitting[protocol] = (task, sock)
 
     async def _admit(
         self, sock: socket.socket, protocol: web.RequestHandler, head_s: float
@@ -158,11 +182,16 @@ class Exporter(Closing):
         finally:
             del self._admitting[protocol]
 
-    def _begin(self, request: web.Request) -> bool:
-        """Note that a request has come; False if its connection is one too many."""
-        if watch := self._watches.get(request.protocol):
-            watch.has_begun = True
-        return request.protocol not in self._refused
+    @contextmanager
+    def _during(self, request: web.Request) -> Iterator[bool]:
+        """Note a request; gives False if its connection is one too many."""
+        protocol = request.protocol
+        self._watches[protocol].has_begun = True
+        self._busy.add(protocol)
+        try:
+            yield protocol not in self._refused
+        finally:
+            self._busy.discard(protocol)
 
     async def _look(self) -> None:
         """End what is overdue, and see whether the configuration changed."""
@@ -173,6 +202,6 @@ class Exporter(Closing):
             self._watches = {each: self._watches[each] for each in open_ones}
             for each in self._server.connections:
                 if each.transport and self._watches[each].is_overdue(now, each.transport):
-                    each.transport.abort()
+                    cut(each.transport)
             await self._loop.run_in_executor(self._threads, self._live.look)
             await asyncio.sleep(_TICK_S)
