@@ -15,14 +15,13 @@ import pytest
 
 from lblatency.exporter import _body, _watch, server
 from tests.support.rig import wait_until
-from tests.support.web import Running, exporter, many_backends, read_all
+from tests.support.web import Running, exporter, is_closed, many_backends, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-TCP_CLOSE = 7  # of the kernel's tcp_states.h
 BAD = {
     "a tls hello": bytes.fromhex("16030102000100") + b"1" * 300,
     "nonsense": b"\x00\xff\x00\r\n\r\n",
@@ -152,11 +151,6 @@ def test_a_head_that_does_not_come_is_not_waited_for(
         kept.request("GET", "/-/healthy")
         assert kept.getresponse().read() == b"healthy\n"
         kept.close()
-
-
-def is_closed(sock: socket.socket) -> bool:
-    """Whether the kernel knows that the other side has reset it."""
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 
 def test_clients_that_never_read_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ..errors import LatencyError
+from ..names.base import printable
 
 __all__ = ["read_yaml"]
 
@@ -42,7 +43,8 @@ def read_yaml(name: str, data: bytes) -> Any:
         return yaml.load(data, _Strict)  # noqa: S506 (it is a safe loader)
     except yaml.MarkedYAMLError as error:
         place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise LatencyError(f"{name}{place}: {error.problem or 'it is no YAML'}") from None
+        what = printable(error.problem or "it is no YAML")
+        raise LatencyError(f"{name}{place}: {what}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         what = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        raise LatencyError(f"{name}: it is no YAML that can be read: {what}") from None
+        raise LatencyError(f"{name}: it is no YAML that can be read: {printable(what)}") from None

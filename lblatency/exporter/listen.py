@@ -58,10 +58,7 @@ class Address:
         try:
             return self._bind_unix() if self.path else self._bind_tcp()
         except (OSError, UnicodeError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else None
-            if isinstance(error, UnicodeError):
-                why = "that is no host name"
-            raise LatencyError(f"cannot listen on {self}: {why or error}") from error
+            raise LatencyError(f"cannot listen on {self}: {_why(error)}") from error
 
     def _bind_tcp(self) -> socket.socket:
         if not self.host and socket.has_dualstack_ipv6():
@@ -74,10 +71,7 @@ class Address:
             host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, *_, address = found[0]
-        try:
-            return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-        except OSError as error:  # its text has the address again
-            raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
 
     def _bind_unix(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
@@ -90,6 +84,14 @@ class Address:
             made.close()
             raise
         return made
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnicodeError):
+        return "that is no host name"
+    if isinstance(error, OSError) and error.errno and error.errno > 0:  # else the resolver's
+        return os.strerror(error.errno)  # create_server() adds the address once more
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _is_abandoned(path: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LatencyError
+from ..names.base import printable
 from ._tls import CIPHERS, CLIENT_AUTH, CURVES, VERSIONS, Pem, make_context
 from ._yaml import read_yaml
 
@@ -77,13 +78,13 @@ class Files:
                 found = os.fstat(fd)
                 self._versions[path] = _version(found)
                 if not stat.S_ISREG(found.st_mode):
-                    raise LatencyError(f"{path} is not a regular file")
+                    raise LatencyError(f"{printable(path)} is not a regular file")
                 data = file.read(_BYTES_MAX + 1)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise LatencyError(f"cannot read {path}: {why}") from None
+            raise LatencyError(f"cannot read {printable(path)}: {why}") from None
         if len(data) > _BYTES_MAX:
-            raise LatencyError(f"{path} has more than {_BYTES_MAX >> 20} MiB")
+            raise LatencyError(f"{printable(path)} has more than {_BYTES_MAX >> 20} MiB")
         return data
 
     def have_changed(self) -> bool:
@@ -136,7 +137,7 @@ class _Table:
     def end(self) -> None:
         """Refuse what nobody has taken."""
         for key in self._left:
-            raise ValueError(f"unknown key {self._where}{key}")
+            raise ValueError(f"unknown key {self._where}{printable(str(key))}")
 
 
 def _text(key: str, value: Any) -> str:
@@ -169,7 +170,7 @@ def _texts(key: str, value: Any) -> dict[str, str]:
 def _one_of(key: str, value: str, allowed: Mapping[str, object]) -> str:
     if value not in allowed:
         known = ", ".join(name for name in allowed if name)
-        raise ValueError(f"{key}: {value!r} is not one of {known}")
+        raise ValueError(f"{key}: '{printable(value)}' is not one of {known}")
     return value
 
 
@@ -185,7 +186,9 @@ def _seconds(key: str, value: Any) -> float:
         return value * 1e-9
     parts = _DURATION.findall(value) if isinstance(value, str) else []
     if not parts or "".join(map("".join, parts)) != value:
-        raise ValueError(f"{key}: {value!r} is no duration: write it like 1s or 500ms")
+        raise ValueError(
+            f"{key}: '{printable(str(value))}' is no duration: write it like 1s or 500ms"
+        )
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -202,7 +205,7 @@ class _Reader:
         for name, hashed in users.items():
             if not _HASH.fullmatch(hashed):
                 raise ValueError(
-                    f"basic_auth_users: what {name!r} has is no bcrypt hash; make one with"
+                    f"basic_auth_users: what '{printable(name)}' has is no bcrypt hash; make one with"
                     " htpasswd -nB"
                 )
         limit = _rate_limit(top.table("rate_limit"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "127.0.0.1"
+TCP_CLOSE = 7  # of the kernel's tcp_states.h
 
 
 class Answer(NamedTuple):
@@ -87,6 +88,11 @@ def read_all(sock: socket.socket) -> bytes:
     except ConnectionError:
         pass
     return b"".join(parts)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the kernel knows that the other side has reset it."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 
 @contextmanager
