@@ -207,6 +207,15 @@ def test_scrapes_share_what_began_after_they_came(monkeypatch: pytest.MonkeyPatc
     assert gate.begun == 2
 
 
+def test_backends_beyond_the_limit_of_series_are_folded() -> None:
+    """Into `overflow`, so that the page has all connections nevertheless."""
+    with exporter(many_backends(50), max_series=200) as running:
+        page = running.get().body
+    assert samples(page)["lb_backend_latency_seconds_count"] == 50
+    assert page.count(b"lb_backend_latency_seconds_count{") < 10
+    assert b'target_ip="overflow"' in page
+
+
 def test_a_scrape_that_fails_is_500_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one may work again."""
 

@@ -16,6 +16,7 @@ import pytest
 from lblatency.errors import LatencyError
 from lblatency.exporter import Address, systemd
 from lblatency.exporter.listen import Listener
+from tests.support.rig import wait_until
 from tests.support.web import read_all
 
 if TYPE_CHECKING:
@@ -252,6 +253,35 @@ def test_nobody_needs_to_listen(monkeypatch: pytest.MonkeyPatch, place: str) -> 
     """Outside of systemd it is as if nothing was told."""
     monkeypatch.setenv("NOTIFY_SOCKET", place)
     systemd.notify("READY=1")
+
+
+def test_the_limit_of_series_is_a_flag() -> None:
+    """What is beyond it is folded."""
+    with serving(
+        [*SERVE, "--count", "200", "--listen", "127.0.0.1:0", "--web.max-series", "99"]
+    ) as (
+        (url,),
+        _,
+    ):
+
+        def folded() -> bool:
+            with at(url) as sock:
+                sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                return b'target_ip="overflow"' in read_all(sock)
+
+        wait_until(folded, "the fold")
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "1.5"])
+def test_a_wrong_limit_is_refused(value: str) -> None:
+    """With what it should be."""
+    done = subprocess.run(
+        [*SERVE, "--web.max-series", value], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"argument --web.max-series: {value!r} is not a whole number" in done.stderr or (
+        f"{value} is not a number of series" in done.stderr
+    )
 
 
 def test_readiness_follows_the_source() -> None:

@@ -192,14 +192,15 @@ def run(options: argparse.Namespace) -> int:
         server.start()
         held = (signal.SIGHUP,) if config else ()
         signals = stack.enter_context(HeldSignals(*held))
+        web = settings.web
         served = Served(
             agent.tracker,
             names=agent.names,
             sources=[agent],
             more=[server.reloads] if config else [],
+            max_series=web.max_series,
             why_not_ready=server.why_not_ready,
         )
-        web = settings.web
         for url in stack.enter_context(
             serving(served, web.listen, _say, default=DEFAULT_ADDRESS, config_file=web.config_file)
         ):

@@ -26,6 +26,8 @@ class Served:
         names: what servers are called.
         sources: what they lost is served, too.
         more: further collectors.
+        max_series: of backends, on one page; those that would have more share `overflow`;
+            None for no limit.
         why_not_ready: says in a line why the agent is not ready; None if it is. It is cheap.
     """
 
@@ -33,10 +35,15 @@ class Served:
     names: Names | None = None
     sources: Sequence[Losing] = ()
     more: Sequence[Collects] = ()
+    max_series: int | None = None
     why_not_ready: Callable[[], str | None] = _always
 
     def capture(self, more: Sequence[Collects]) -> Capture:
         """All of it as it is now, and these collectors."""
         return Capture(
-            self.tracker, names=self.names, sources=self.sources, more=[*self.more, *more]
+            self.tracker,
+            names=self.names,
+            sources=self.sources,
+            more=[*self.more, *more],
+            max_series=self.max_series,
         )

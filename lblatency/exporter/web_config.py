@@ -205,8 +205,8 @@ class _Reader:
         for name, hashed in users.items():
             if not _HASH.fullmatch(hashed):
                 raise ValueError(
-                    f"basic_auth_users: what '{printable(name)}' has is no bcrypt hash; make one with"
-                    " htpasswd -nB"
+                    f"basic_auth_users: what '{printable(name)}' has is no bcrypt hash; make one"
+                    " with htpasswd -nB"
                 )
         limit = _rate_limit(top.table("rate_limit"))
         top.end()
