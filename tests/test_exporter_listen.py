@@ -257,12 +257,8 @@ def test_nobody_needs_to_listen(monkeypatch: pytest.MonkeyPatch, place: str) -> 
 
 def test_the_limit_of_series_is_a_flag() -> None:
     """What is beyond it is folded."""
-    with serving(
-        [*SERVE, "--count", "200", "--listen", "127.0.0.1:0", "--web.max-series", "99"]
-    ) as (
-        (url,),
-        _,
-    ):
+    command = [*SERVE, "--count", "200", "--listen", "127.0.0.1:0", "--web.max-series", "99"]
+    with serving(command) as ((url,), _):
 
         def folded() -> bool:
             with at(url) as sock:
