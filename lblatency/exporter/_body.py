@@ -21,7 +21,7 @@ except ImportError:  # there is no wheel of it for each processor
 Body = bytes | memoryview
 _LEVEL = 1
 _SLICE = 128 << 10
-_ALIVE_BYTES = 128 << 20
+_ALIVE_BYTES = 64 << 20
 _ALIVE_MIN = 4  # however large they are
 
 

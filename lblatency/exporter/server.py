@@ -17,6 +17,7 @@ from ..render import Collects
 from ._app import make_app
 from ._live import LiveWebConfig
 from ._log import exception_handler, line_logger
+from ._memory import give_back_large_blocks
 from ._scrapes import Scrapes
 from ._watch import HEAD_S, WRITE_S, Watch, cut
 from .listen import Listener
@@ -27,6 +28,7 @@ __all__ = ["Exporter"]
 _CONNECTIONS_MAX = 512
 _REFUSED_MAX = 128  # further ones, which are answered 503; the kernel keeps the others waiting
 _REFUSED_HEAD_S = 2.0
+_BUFFER_MAX = 64 << 10  # of a connection, before what is written must wait
 _KEEP_ALIVE_S = 150.0  # Prometheus scrapes at least every two minutes
 _GRACE_S = 5.0
 _TICK_S = 1.0
@@ -53,6 +55,7 @@ class Exporter(Closing):
         tell: Callable[[str], None],
         routes: Iterable[web.AbstractRouteDef] = (),
     ) -> None:
+        give_back_large_blocks()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
         own: list[Collects] = [
             ProcessCollector(registry=None),
@@ -176,7 +179,10 @@ class Exporter(Closing):
         context = self._live.now.config.context
         tls = {"ssl_handshake_timeout": head_s, "ssl_shutdown_timeout": WRITE_S} if context else {}
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, sock, ssl=context, **tls)
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=context, **tls
+            )
+            transport.set_write_buffer_limits(_BUFFER_MAX)  # TLS has half a megabyte otherwise
         except OSError:  # as the client would have it
             sock.close()
         finally:
