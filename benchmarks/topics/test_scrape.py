@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,9 @@ def _measure(exporters: Mapping[str, Exporter], headers: tuple[str, ...], rounds
             _, count = each.scrape(*headers)
             each.scrape(*headers)
         figures[name] = {"added_mib": added[0], "mb": count / 1e6}
-    turns = {name: partial(_ns, each, headers) for name, each in exporters.items()}
+    turns: dict[str, Callable[[int], float | None]] = {
+        name: partial(_ns, each, headers) for name, each in exporters.items()
+    }
     return interleave(turns, rounds, warmup=0), figures
 
 
@@ -112,9 +114,11 @@ def test_bad_clients(
             return _ns(busy, (), number)
 
         with busy.added_mib() as added:
-            samples = interleave(
-                {ALONE: partial(_ns, quiet, ()), clients: beside_them}, 1 if smoke else _ROUNDS
-            )
+            turns: dict[str, Callable[[int], float | None]] = {
+                ALONE: partial(_ns, quiet, ()),
+                clients: beside_them,
+            }
+            samples = interleave(turns, 1 if smoke else _ROUNDS)
     p99 = {name: sorted(each)[-1 - len(each) // 100] for name, each in samples.items()}
     publish(
         "scrape beside others",

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ..render import Capture, Format
 from ._watch import cut
 
 __all__ = ["Body", "Sending", "compressed", "may_compress", "send"]
 
 try:
-    _gzip = importlib.import_module("isal.igzip")
+    _zlib = importlib.import_module("isal.isal_zlib")
 except ImportError:  # there is no wheel of it for each processor
-    _gzip = gzip
+    _zlib = zlib
 Body = bytes | memoryview
 _LEVEL = 1
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
 _SLICE = 128 << 10
 _ALIVE_BYTES = 64 << 20
 _ALIVE_MIN = 4  # however large they are
 
 
-def compressed(body: Body) -> bytes:
-    """The body in gzip."""
-    return bytes(_gzip.compress(body, compresslevel=_LEVEL))
+def compressed(capture: Capture, form: Format) -> bytes:
+    """A capture in a format, in gzip. Text is compressed as it is made, so it is never whole."""
+    parts: list[bytes] = []
+    packer = _zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    parts += [packer.compress(piece) for piece in capture.pieces(form)]
+    parts.append(packer.flush())
+    return b"".join(parts)
 
 
 def may_compress(request: web.Request) -> bool:

@@ -34,8 +34,7 @@ class _Shot:
         return await asyncio.shield(self._bodies[key])
 
     def _make(self, form: Format, is_gzip: bool) -> Body:
-        body = self._capture.render(form)
-        return compressed(body) if is_gzip else body
+        return compressed(self._capture, form) if is_gzip else self._capture.render(form)
 
 
 class Scrapes:
