@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from lblatency.exporter import _body, served
+from lblatency.exporter import _body, landing, served
 from lblatency.exporter._scrapes import Scrapes
 from lblatency.render import Capture, exposition
 from tests.support.rig import TARGET, wait_until
@@ -151,6 +152,28 @@ def test_the_page_links_to_what_there_is() -> None:
         links = re.findall(r'href="([^"]+)"', page.body.decode())
         assert "metrics" in links
         assert {running.get(f"/{link}").status for link in links} == {200}
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+@pytest.mark.parametrize("accepted", ["gzip", ""])
+def test_other_parts_answer_with_whole_bodies(
+    size: int, accepted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application compresses large ones if it may; status and headers stay."""
+    body = bytes(range(256)) * (size // 256 + 1)
+
+    async def part(_request: web.Request) -> web.Response:
+        return web.Response(body=body, status=203, headers={"ETag": '"x"'}, content_type="a/b")
+
+    monkeypatch.setattr(landing, "routes", lambda: [web.get("/part", part)])
+    with exporter() as running:
+        answer = running.get("/part", Accept_Encoding=accepted)
+    is_packed = bool(accepted) and size > 10_000
+    assert answer.headers.get("content-encoding") == ("gzip" if is_packed else None)
+    assert (gzip.decompress(answer.body) if is_packed else answer.body) == body
+    assert (answer.status, answer.headers["etag"]) == (203, '"x"')
+    assert answer.headers["content-type"] == "a/b"
+    assert int(answer.headers["content-length"]) == len(answer.body)
 
 
 def test_readiness_says_what_is_missing() -> None:

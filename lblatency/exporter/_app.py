@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from http import HTTPStatus
 
@@ -11,11 +13,13 @@ from aiohttp.typedefs import Handler
 
 from ..render import negotiate
 from ._auth import names_in
-from ._body import Sending, may_compress, send
+from ._body import Sending, may_compress, packed, send
 from ._live import LiveWebConfig
 from ._scrapes import Scrapes
 
 __all__ = ["make_app"]
+
+_SMALL = 4096  # bytes that are not worth compressing
 
 
 def make_app(
@@ -24,6 +28,7 @@ def make_app(
     why_not_ready: Callable[[], str | None],
     during: Callable[[web.Request], AbstractContextManager[bool]],
     routes: Iterable[web.AbstractRouteDef],
+    threads: ThreadPoolExecutor,
 ) -> web.Application:
     """The application.
 
@@ -33,6 +38,7 @@ def make_app(
         why_not_ready: says in a line why the agent is not ready; None if it is. It is cheap.
         during: is entered for each request; gives False if there are too many connections.
         routes: further ones.
+        threads: where bodies are compressed.
     """
     sending = Sending()
 
@@ -72,10 +78,23 @@ def make_app(
             allowed = ", ".join(sorted(error.allowed_methods))
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"use {allowed}", Allow=allowed)
 
+    @web.middleware
+    async def pack(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What other routes answer is compressed and sent as metrics are, if it is large."""
+        response = await handler(request)
+        body = response.body if isinstance(response, web.Response) else None
+        if not isinstance(body, bytes) or len(body) < _SMALL:
+            return response
+        if may_compress(request):
+            body = await asyncio.get_running_loop().run_in_executor(threads, packed, body)
+            response.headers.update({"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+        with sending.of(request, body):
+            return await send(request, body, response.headers, response.status)
+
     async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(live.now.config.headers)
 
-    app = web.Application(middlewares=[guard, in_a_line])
+    app = web.Application(middlewares=[guard, in_a_line, pack])
     app.on_response_prepare.append(add_headers)
     app.add_routes(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from ..render import Capture, Format
 from ._watch import cut
 
-__all__ = ["Body", "Sending", "compressed", "may_compress", "send"]
+__all__ = ["Body", "Sending", "compressed", "may_compress", "packed", "send"]
 
 try:
     _zlib = importlib.import_module("isal.isal_zlib")
@@ -29,11 +29,18 @@ _ALIVE_MIN = 4  # however large they are
 
 def compressed(capture: Capture, form: Format) -> bytes:
     """A capture in a format, in gzip. Text is compressed as it is made, so it is never whole."""
-    parts: list[bytes] = []
+    return _gzip(capture.pieces(form))
+
+
+def packed(body: bytes) -> bytes:
+    """A body in gzip."""
+    return _gzip([body])
+
+
+def _gzip(pieces: Iterable[Body]) -> bytes:
     packer = _zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    parts += [packer.compress(piece) for piece in capture.pieces(form)]
-    parts.append(packer.flush())
-    return b"".join(parts)
+    parts = [packer.compress(piece) for piece in pieces]
+    return b"".join([*parts, packer.flush()])
 
 
 def may_compress(request: web.Request) -> bool:
@@ -47,9 +54,11 @@ def may_compress(request: web.Request) -> bool:
     return False
 
 
-async def send(request: web.Request, body: Body, headers: Mapping[str, str]) -> web.StreamResponse:
+async def send(
+    request: web.Request, body: Body, headers: Mapping[str, str], status: int = 200
+) -> web.StreamResponse:
     """Answer with a body, of which no more is copied than the client takes."""
-    response = web.StreamResponse(headers=CIMultiDict(headers))
+    response = web.StreamResponse(status=status, headers=CIMultiDict(headers))
     response.content_length = len(body)
     await response.prepare(request)
     if request.method != "HEAD":

@@ -1,4 +1,8 @@
-"""All that is served beside /metrics and the health checks: a line for each part."""
+"""All that is served beside /metrics and the health checks: a line for each part.
+
+Handlers may answer with whole bodies. Large ones are compressed and sent piece by piece by the
+application, which also looks after users, headers, 404 and 405.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ class Exporter(Closing):
         self._listeners = listeners
         self._live = live
         self._tell = tell
-        self._app = make_app(scrapes, live, served.why_not_ready, self._during, routes)
+        self._app = make_app(
+            scrapes, live, served.why_not_ready, self._during, routes, self._threads
+        )
         self._watches: dict[object, Watch] = {}  # by aiohttp's protocol
         self._refused: set[object] = set()
         self._busy: set[object] = set()  # with a request
