@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import threading
@@ -50,7 +51,7 @@ def nothing_left(running: Running) -> Iterator[None]:
 
     before = count()
     yield
-    assert running.get().status == 200
+    wait_until(lambda: running.get().status == 200, "a scrape, once the last have gone")
     wait_until(
         lambda: all(map(int.__le__, count(), before)),
         lambda: f"{before} descriptors and threads, not {count()}",
@@ -232,6 +233,25 @@ def test_clients_that_never_read_do_not_hold_up_the_end(monkeypatch: pytest.Monk
                 sock.sendall(REQUEST)
                 assert sock.recv(1) == b"H"
         assert all(len(read_all(sock)) < 5_000_000 for sock in socks)
+
+
+def test_who_comes_when_no_descriptor_is_left_waits() -> None:
+    """And is served when there is one again."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with exporter() as running, nothing_left(running), ExitStack() as open_ones:
+        socks = [open_ones.enter_context(socket.socket()) for _ in range(20)]
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 3, limits[1]))
+        try:
+            for sock in socks:
+                sock.settimeout(20)
+                sock.connect(("127.0.0.1", running.port))
+                sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert socks[0].recv(1000).endswith(b"healthy\n")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert all(read_all(sock).endswith(b"healthy\n") for sock in socks[1:])
+    assert running.told == []
 
 
 def test_signals_are_left_alone() -> None:
