@@ -209,9 +209,9 @@ def test_scrapes_share_what_began_after_they_came(monkeypatch: pytest.MonkeyPatc
     asked: list[Any] = []
     body = Scrapes.body
 
-    async def count(of: Scrapes, form: Format, *, is_gzip: bool) -> Any:
+    async def count(of: Scrapes, form: Format) -> Any:
         asked.append(form)
-        return await body(of, form, is_gzip=is_gzip)
+        return await body(of, form)
 
     monkeypatch.setattr(Scrapes, "body", count)
     tracker = many_backends(1)

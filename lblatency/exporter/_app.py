@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from ..render import negotiate
 from ._auth import names_in
-from ._body import Sending, may_compress, packed, send
+from ._body import Sending, pack, send
 from ._live import LiveWebConfig
 from ._scrapes import Scrapes
 
@@ -44,13 +44,9 @@ def make_app(
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         form = negotiate(",".join(request.headers.getall("Accept", [])))
-        is_gzip = may_compress(request)
-        body = await scrapes.body(form, is_gzip=is_gzip)
-        headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
-        if is_gzip:
-            headers["Content-Encoding"] = "gzip"
+        body = await scrapes.body(form)
         with sending.of(request, body):
-            return await send(request, body, headers)
+            return await send(request, body, {"Content-Type": form.content_type, "Vary": "Accept"})
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
@@ -79,22 +75,20 @@ def make_app(
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"use {allowed}", Allow=allowed)
 
     @web.middleware
-    async def pack(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def pack_large(request: web.Request, handler: Handler) -> web.StreamResponse:
         """What other routes answer is compressed and sent as metrics are, if it is large."""
         response = await handler(request)
-        body = response.body if isinstance(response, web.Response) else None
-        if not isinstance(body, bytes) or len(body) < _SMALL:
+        whole = response.body if isinstance(response, web.Response) else None
+        if not isinstance(whole, bytes) or len(whole) < _SMALL:
             return response
-        if may_compress(request):
-            body = await asyncio.get_running_loop().run_in_executor(threads, packed, body)
-            response.headers.update({"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+        body = await asyncio.get_running_loop().run_in_executor(threads, pack, [whole])
         with sending.of(request, body):
             return await send(request, body, response.headers, response.status)
 
     async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(live.now.config.headers)
 
-    app = web.Application(middlewares=[guard, in_a_line, pack])
+    app = web.Application(middlewares=[guard, in_a_line, pack_large])
     app.on_response_prepare.append(add_headers)
     app.add_routes(
         [

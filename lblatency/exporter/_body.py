@@ -6,44 +6,65 @@ import importlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ..render import Capture, Format
 from ._watch import cut
 
-__all__ = ["Body", "Sending", "compressed", "may_compress", "packed", "send"]
+__all__ = ["Packed", "Sending", "pack", "send"]
 
 try:
     _zlib = importlib.import_module("isal.isal_zlib")
 except ImportError:  # there is no wheel of it for each processor
     _zlib = zlib
-Body = bytes | memoryview
+Part = bytes | memoryview
 _LEVEL = 1
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
 _SLICE = 128 << 10
+_PIECE = 4 << 10  # of gzip, which is a slice of text
 _ALIVE_BYTES = 64 << 20
 _ALIVE_MIN = 4  # however large they are
 
 
-def compressed(capture: Capture, form: Format) -> bytes:
-    """A capture in a format, in gzip. Text is compressed as it is made, so it is never whole."""
-    return _gzip(capture.pieces(form))
+class Packed(NamedTuple):
+    """A body in gzip.
+
+    That is how it waits for clients that want it in plain text, too: text takes a twentieth of the
+    memory, and unpacking it piece by piece takes no longer than to fill so much memory.
+
+    Attributes:
+        data: the gzip.
+        length: bytes of what is in it.
+    """
+
+    data: bytes
+    length: int
 
 
-def packed(body: bytes) -> bytes:
-    """A body in gzip."""
-    return _gzip([body])
-
-
-def _gzip(pieces: Iterable[Body]) -> bytes:
+def pack(pieces: Iterable[bytes]) -> Packed:
+    """What pieces make together."""
     packer = _zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    parts = [packer.compress(piece) for piece in pieces]
-    return b"".join([*parts, packer.flush()])
+    parts: list[bytes] = []
+    length = 0
+    for piece in pieces:
+        length += len(piece)
+        parts.append(packer.compress(piece))
+    return Packed(b"".join([*parts, packer.flush()]), length)
 
 
-def may_compress(request: web.Request) -> bool:
+def _slices(body: Packed, *, is_gzip: bool) -> Iterator[Part]:
+    view = memoryview(body.data)
+    if is_gzip:
+        yield from (view[start : start + _SLICE] for start in range(0, len(view), _SLICE))
+        return
+    unpacker = _zlib.decompressobj(_GZIP_WINDOW)
+    for start in range(0, len(view), _PIECE):
+        yield unpacker.decompress(view[start : start + _PIECE])
+
+
+def _may_compress(request: web.Request) -> bool:
     """Whether the client accepts gzip."""
     for each in request.headers.get("Accept-Encoding", "").split(","):
         coding, _, parameters = each.partition(";")
@@ -55,22 +76,26 @@ def may_compress(request: web.Request) -> bool:
 
 
 async def send(
-    request: web.Request, body: Body, headers: Mapping[str, str], status: int = 200
+    request: web.Request, body: Packed, headers: Mapping[str, str], status: int = 200
 ) -> web.StreamResponse:
-    """Answer with a body, of which no more is copied than the client takes."""
+    """Answer with a body, packed or not, of which no more is copied than the client takes."""
+    is_gzip = _may_compress(request)
     response = web.StreamResponse(status=status, headers=CIMultiDict(headers))
-    response.content_length = len(body)
+    response.content_length = len(body.data) if is_gzip else body.length
+    response.headers.add("Vary", "Accept-Encoding")
+    if is_gzip:
+        response.headers["Content-Encoding"] = "gzip"
     await response.prepare(request)
     if request.method != "HEAD":
-        view = memoryview(body)
-        for start in range(0, len(view), _SLICE):
-            await response.write(view[start : start + _SLICE])
+        for part in _slices(body, is_gzip=is_gzip):
+            if part:
+                await response.write(part)
     await response.write_eof()
     return response
 
 
 class _Held:
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Packed) -> None:
         self.body = body
         self.requests: list[web.Request] = []
 
@@ -86,7 +111,7 @@ class Sending:
         self._held: dict[int, _Held] = {}  # by id(), the oldest first
 
     @contextmanager
-    def of(self, request: web.Request, body: Body) -> Iterator[None]:
+    def of(self, request: web.Request, body: Packed) -> Iterator[None]:
         """While the block runs, the body is sent to the request's client."""
         held = self._held.setdefault(id(body), _Held(body))
         held.requests.append(request)
@@ -106,4 +131,4 @@ class Sending:
                     cut(request.transport)
 
     def _bytes(self) -> int:
-        return sum(len(each.body) for each in self._held.values())
+        return sum(len(each.body.data) for each in self._held.values())

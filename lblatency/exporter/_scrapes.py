@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ..render import Capture, Format
-from ._body import Body, compressed
+from ._body import Packed, pack
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -23,18 +23,15 @@ class _Shot:
     def __init__(self, capture: Capture, threads: ThreadPoolExecutor) -> None:
         self._capture = capture
         self._threads = threads
-        self._bodies: dict[tuple[int, bool], asyncio.Future[Body]] = {}
+        self._bodies: dict[int, asyncio.Future[Packed]] = {}
 
-    async def body(self, form: Format, *, is_gzip: bool) -> Body:
+    async def body(self, form: Format) -> Packed:
         """What to send."""
-        key = (form.number, is_gzip)
-        if key not in self._bodies:
-            loop = asyncio.get_running_loop()
-            self._bodies[key] = loop.run_in_executor(self._threads, self._make, form, is_gzip)
-        return await asyncio.shield(self._bodies[key])
-
-    def _make(self, form: Format, is_gzip: bool) -> Body:
-        return compressed(self._capture, form) if is_gzip else self._capture.render(form)
+        if form.number not in self._bodies:
+            self._bodies[form.number] = asyncio.get_running_loop().run_in_executor(
+                self._threads, pack, self._capture.pieces(form)
+            )
+        return await asyncio.shield(self._bodies[form.number])
 
 
 class Scrapes:
@@ -53,13 +50,13 @@ class Scrapes:
         self._count = 0
         self._seconds = 0.0
 
-    async def body(self, form: Format, *, is_gzip: bool) -> Body:
+    async def body(self, form: Format) -> Packed:
         """The body for a scrape that comes now."""
         started = time.monotonic()
         if self._next is None:
             self._next = asyncio.create_task(self._shoot())
         shot = await asyncio.shield(self._next)
-        body = await shot.body(form, is_gzip=is_gzip)
+        body = await shot.body(form)
         self._seconds += time.monotonic() - started
         self._count += 1
         return body
