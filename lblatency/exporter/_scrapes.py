@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -17,21 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Scrapes"]
 
 
-class _Shot:
-    """A capture, and its bodies, each of which is made once."""
-
-    def __init__(self, capture: Capture, threads: ThreadPoolExecutor) -> None:
-        self._capture = capture
-        self._threads = threads
-        self._bodies: dict[int, asyncio.Future[Packed]] = {}
-
-    async def body(self, form: Format) -> Packed:
-        """What to send."""
-        if form.number not in self._bodies:
-            self._bodies[form.number] = asyncio.get_running_loop().run_in_executor(
-                self._threads, pack, self._capture.pieces(form)
-            )
-        return await asyncio.shield(self._bodies[form.number])
+_Bodies = dict[int, Packed]  # by the format's number
 
 
 class Scrapes:
@@ -46,7 +32,7 @@ class Scrapes:
         self._take = capture
         self._threads = threads
         self._taking = asyncio.Lock()
-        self._next: asyncio.Task[_Shot] | None = None  # which has not begun
+        self._next: tuple[dict[int, Format], asyncio.Task[_Bodies]] | None = None  # not begun
         self._count = 0
         self._seconds = 0.0
 
@@ -54,18 +40,25 @@ class Scrapes:
         """The body for a scrape that comes now."""
         started = time.monotonic()
         if self._next is None:
-            self._next = asyncio.create_task(self._shoot())
-        shot = await asyncio.shield(self._next)
-        body = await shot.body(form)
+            wanted: dict[int, Format] = {}
+            self._next = wanted, asyncio.create_task(self._shoot(wanted))
+        wanted, bodies = self._next
+        wanted[form.number] = form
+        body = (await asyncio.shield(bodies))[form.number]
         self._seconds += time.monotonic() - started
         self._count += 1
         return body
 
-    async def _shoot(self) -> _Shot:
+    async def _shoot(self, wanted: dict[int, Format]) -> _Bodies:
         async with self._taking:
             self._next = None  # who comes from now on, needs another
             loop = asyncio.get_running_loop()
-            return _Shot(await loop.run_in_executor(self._threads, self._take), self._threads)
+            return await loop.run_in_executor(self._threads, self._make, wanted.values())
+
+    def _make(self, forms: Iterable[Format]) -> _Bodies:
+        """Capture, and render, in one go: each change of threads is a wait on a busy machine."""
+        capture = self._take()
+        return {form.number: pack(capture.pieces(form)) for form in forms}
 
     def collect(self) -> Iterator[Metric]:
         """How long scrapes took, as a `prometheus_client` collector."""

@@ -33,7 +33,7 @@ _KEEP_ALIVE_S = 150.0  # Prometheus scrapes at least every two minutes
 _GRACE_S = 5.0
 _TICK_S = 1.0
 _LOOK_S = 0.01  # while something must soon be over
-_THREADS = 2  # one captures while the other renders and compresses
+_THREADS = 2  # one for scrapes, and one for all else that takes time
 
 
 class Exporter(Closing):
