@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from ..render import negotiate
 from ._auth import names_in
-from ._body import Sending, pack, send
+from ._body import Sending, may_compress, pack, send
 from ._live import LiveWebConfig
 from ._scrapes import Scrapes
 
@@ -44,7 +44,7 @@ def make_app(
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         form = negotiate(",".join(request.headers.getall("Accept", [])))
-        body = await scrapes.body(form)
+        body = await scrapes.body(form, is_gzip=may_compress(request))
         with sending.of(request, body):
             return await send(request, body, {"Content-Type": form.content_type, "Vary": "Accept"})
 

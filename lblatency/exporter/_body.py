@@ -11,15 +11,16 @@ from typing import NamedTuple
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ..render import Capture, Format
 from ._watch import cut
 
-__all__ = ["Packed", "Sending", "pack", "send"]
+__all__ = ["Body", "Packed", "Page", "Sending", "may_compress", "pack", "send"]
 
 try:
     _zlib = importlib.import_module("isal.isal_zlib")
 except ImportError:  # there is no wheel of it for each processor
     _zlib = zlib
-Part = bytes | memoryview
+_CAPTURE = 8 << 20
 _LEVEL = 1
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
 _SLICE = 128 << 10
@@ -29,10 +30,7 @@ _ALIVE_MIN = 4  # however large they are
 
 
 class Packed(NamedTuple):
-    """A body in gzip.
-
-    That is how it waits for clients that want it in plain text, too: text takes a twentieth of the
-    memory, and unpacking it piece by piece takes no longer than to fill so much memory.
+    """A body in gzip, as which it waits for clients that want it plain, too.
 
     Attributes:
         data: the gzip.
@@ -41,6 +39,24 @@ class Packed(NamedTuple):
 
     data: bytes
     length: int
+
+    def weight(self) -> int:
+        """The bytes that it keeps in memory."""
+        return len(self.data)
+
+
+class Page(NamedTuple):
+    """Plain text that is rendered as the client takes it, so it is never whole."""
+
+    capture: Capture
+    form: Format
+
+    def weight(self) -> int:
+        """About what a capture of 10,000 backends keeps in memory."""
+        return _CAPTURE
+
+
+Body = Packed | Page
 
 
 def pack(pieces: Iterable[bytes]) -> Packed:
@@ -54,7 +70,12 @@ def pack(pieces: Iterable[bytes]) -> Packed:
     return Packed(b"".join([*parts, packer.flush()]), length)
 
 
-def _slices(body: Packed, *, is_gzip: bool) -> Iterator[Part]:
+def _slices(body: Body, *, is_gzip: bool) -> Iterator[bytes | memoryview]:
+    if isinstance(body, Page):
+        for piece in body.capture.pieces(body.form):
+            view = memoryview(piece)
+            yield from (view[start : start + _SLICE] for start in range(0, len(view), _SLICE))
+        return
     view = memoryview(body.data)
     if is_gzip:
         yield from (view[start : start + _SLICE] for start in range(0, len(view), _SLICE))
@@ -64,7 +85,7 @@ def _slices(body: Packed, *, is_gzip: bool) -> Iterator[Part]:
         yield unpacker.decompress(view[start : start + _PIECE])
 
 
-def _may_compress(request: web.Request) -> bool:
+def may_compress(request: web.Request) -> bool:
     """Whether the client accepts gzip."""
     for each in request.headers.get("Accept-Encoding", "").split(","):
         coding, _, parameters = each.partition(";")
@@ -76,12 +97,13 @@ def _may_compress(request: web.Request) -> bool:
 
 
 async def send(
-    request: web.Request, body: Packed, headers: Mapping[str, str], status: int = 200
+    request: web.Request, body: Body, headers: Mapping[str, str], status: int = 200
 ) -> web.StreamResponse:
-    """Answer with a body, packed or not, of which no more is copied than the client takes."""
-    is_gzip = _may_compress(request)
+    """Answer with a body, of which no more is made or copied than the client takes."""
+    is_gzip = isinstance(body, Packed) and may_compress(request)
     response = web.StreamResponse(status=status, headers=CIMultiDict(headers))
-    response.content_length = len(body.data) if is_gzip else body.length
+    if isinstance(body, Packed):
+        response.content_length = len(body.data) if is_gzip else body.length
     response.headers.add("Vary", "Accept-Encoding")
     if is_gzip:
         response.headers["Content-Encoding"] = "gzip"
@@ -95,7 +117,7 @@ async def send(
 
 
 class _Held:
-    def __init__(self, body: Packed) -> None:
+    def __init__(self, body: Body) -> None:
         self.body = body
         self.requests: list[web.Request] = []
 
@@ -111,7 +133,7 @@ class Sending:
         self._held: dict[int, _Held] = {}  # by id(), the oldest first
 
     @contextmanager
-    def of(self, request: web.Request, body: Packed) -> Iterator[None]:
+    def of(self, request: web.Request, body: Body) -> Iterator[None]:
         """While the block runs, the body is sent to the request's client."""
         held = self._held.setdefault(id(body), _Held(body))
         held.requests.append(request)
@@ -131,4 +153,4 @@ class Sending:
                     cut(request.transport)
 
     def _bytes(self) -> int:
-        return sum(len(each.body.data) for each in self._held.values())
+        return sum(each.body.weight() for each in self._held.values())

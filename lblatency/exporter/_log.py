@@ -24,7 +24,8 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):  # a client's mistake, which it is told
+        # Not a client's mistake, which it is told, nor that it has gone.
+        if not isinstance(error, HttpProcessingError | ConnectionError):
             self._tell(_line(record.getMessage(), error))
 
 
