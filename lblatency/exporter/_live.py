@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import LatencyError
 from ._auth import BasicAuth
 from .web_config import Files, RateLimit, WebConfig, read_web_config
 
@@ -91,9 +90,9 @@ class LiveWebConfig:
             return
         try:
             self._take(self._path)
-        except LatencyError as error:
+        except Exception as error:  # whatever the file says, the server goes on
             self._is_good = False
-            self._tell(f"{error}; the web configuration that was there goes on")
+            self._tell(f"{str(error) or repr(error)}; the web configuration that was there goes on")
         else:
             self._is_good, self._good_at = True, time.time()
             self._tell(f"{self._path} is read again")
