@@ -116,6 +116,27 @@ _MEMORY = "memory", "10000 backends"
 _TYPICAL = "two decades of lifetimes"
 _FULL = "memory", "1000 backends", "every counter there can be, carried"
 
+_OURS, _THEIRS = "lblatency serve", "prometheus_client's server, LatencyCollector"
+_SCRAPES = ("10000 backends, text", "10000 backends, text, gzip")
+_MANY = ("100000 backends, text, gzip", "100000 backends, OpenMetrics, gzip")
+_BAD_CLIENTS = [
+    ("scrape beside others", case, clients)
+    for case in ("10000 backends", "10000 backends, TLS")
+    for clients in ("200 clients that never read", "200 silent clients")
+]
+
+
+def _seconds(case: str) -> Reader:
+    return lambda results: results.ns("scrape", case, _OURS) / 1e9
+
+
+def _added(case: str) -> Reader:
+    return lambda results: (
+        results.figure("scrape", case, _OURS, "added_mib")
+        / results.figure("scrape", case, _THEIRS, "added_mib")
+    )
+
+
 LIMITS = [
     *_drain_limits(STATES[0]),
     *_drain_limits(STATES[1]),
@@ -235,6 +256,30 @@ LIMITS = [
             _ns("sockets", "hit of a connection left alone by the source", program)
             for program in ("change of state", "change of state, second program", "data")
         ),
+    ),
+    Limit(
+        "scrape of 10k backends, text / gzip: times faster than prometheus_client's server", "≥",
+        (40, 20), tuple(_ratio("scrape", case, _THEIRS, _OURS) for case in _SCRAPES),
+    ),
+    Limit(
+        "scrape of 10k backends, text / gzip: memory added, times that server's", "≤",
+        (0.25, 0.25), tuple(map(_added, _SCRAPES)),
+    ),
+    Limit(
+        "scrape of 100k backends with gzip, s: text / OpenMetrics", "≤", (2, 2),
+        tuple(map(_seconds, _MANY)),
+    ),
+    Limit(
+        "scrape of 100k backends with gzip, MiB added: text / OpenMetrics", "≤", (300, 300),
+        tuple(_figure("scrape", case, _OURS, "added_mib") for case in _MANY),
+    ),
+    Limit(
+        "p99 of a scrape beside 200 clients, times that alone: never read / silent, then TLS", "≤",
+        (2, 2, 2, 2), tuple(_figure(*each, "p99_times_that_alone") for each in _BAD_CLIENTS),
+    ),
+    Limit(
+        "MiB added by them", "≤", (300, 300, 300, 300),
+        tuple(_figure(*each, "added_mib") for each in _BAD_CLIENTS),
     ),
     Limit(
         "import lblatency, ms over bare python", "≤", (60,),

@@ -22,6 +22,7 @@ REFERENCES = {  # topic: the contenders that all others of a case are compared w
     "bulk": ["record_many()"],
     "ordinary": ["lblatency"],
     "snapshot": ["drain alone"],
+    "scrape": ["lblatency serve"],
     "import": ["bare python"],
 }
 COLOURS = {

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import pytest
 
 from lblatency import LatencyTracker, __version__, check, sources
-from lblatency._http import serve_metrics
 from lblatency.cli import main
 from lblatency.errors import BpfError, LatencyError
+from lblatency.exporter import Address, serving
+from lblatency.exporter.served import Served
 from lblatency.sources import SOURCES, Ring
 
 PROC_STATUS = "Name:\tpython\nCapEff:\t{:016x}\n"
@@ -239,7 +240,8 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
 
 def test_all_addresses_are_listened_on() -> None:
     """`--listen :PORT` serves clients of IPv4 and of IPv6."""
-    with serve_metrics(LatencyTracker(max_backends=10), ("", 0)) as url:
+    served = Served(LatencyTracker(max_backends=10))
+    with serving(served, [Address("", 0)], print) as (url,):
         port = int(url.rsplit(":", 1)[1].partition("/")[0])
         for host in ("127.0.0.1", "[::1]"):
             with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=20) as reply:

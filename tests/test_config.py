@@ -21,6 +21,7 @@ from lblatency.commands import _sources
 from lblatency.commands._config import read_config
 from lblatency.commands._settings import Settings
 from lblatency.errors import LatencyError
+from lblatency.exporter import Address
 from lblatency.names import FileSd
 from lblatency.sources import Sockets
 from tests.support.fake_source import Fake
@@ -88,7 +89,7 @@ def test_a_proxy_brings_its_sockets(
 def test_all_that_flags_can_say() -> None:
     """Each key is a flag; sources have their own options, which are those of the constructor."""
     settings = read(FULL)
-    assert settings.listen == ("", 9100)
+    assert settings.web.listen == (Address("", 9100),)
     assert settings.wait_s == 1.5
     assert settings.conntrack == "/sys/fs/bpf/x"
     assert settings.recording["metrics"] == ("lifetime", "connect")
@@ -110,7 +111,7 @@ def test_every_flag_is_a_key() -> None:
         [sys.executable, "-m", "tests.support.fake_source", "serve", "--help"],
         capture_output=True, text=True, check=True, cwd=ROOT,
     ).stdout  # fmt: skip
-    flags = set(re.findall(r"^  --([a-z-]+)", help_text, re.MULTILINE)) - {"help", "config"}
+    flags = set(re.findall(r"^  --([a-z.-]+)", help_text, re.MULTILINE)) - {"help", "config"}
     with pytest.raises(LatencyError) as top:
         read("x = 1")
     with pytest.raises(LatencyError) as of_source:

@@ -37,6 +37,7 @@ from lblatency.demo.report import Expected, Report
 from lblatency.demo.run import run
 from lblatency.demo.server import Served, unpack_served
 from lblatency.demo.table import LiveTable, Row, backend_table, comparison_table, milliseconds
+from lblatency.exporter import Address
 from tests.support.rig import wait_until
 
 WEB = ("web", "10.0.0.1:80")
@@ -634,7 +635,7 @@ def test_simulated_run_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.usefixtures("no_privileges")
 def test_a_taken_port_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """A listen address that cannot be had ends the demo with exit code 1."""
-    assert run(duration=0.1, json=True, listen=("192.0.2.1", 1)) == 1
+    assert run(duration=0.1, json=True, listen=[Address("192.0.2.1", 1)]) == 1
     output, notices = capsys.readouterr()
     assert output == ""
     assert "the demo failed" in notices
@@ -643,7 +644,7 @@ def test_a_taken_port_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("no_privileges")
 def test_metrics_may_be_on_ipv6(capsys: pytest.CaptureFixture[str]) -> None:
     """Its address is told in brackets."""
-    assert run(duration=0.2, json=True, listen=("::1", 0)) == 0
+    assert run(duration=0.2, json=True, listen=[Address("::1", 0)]) == 0
     assert "metrics at http://[::1]:" in capsys.readouterr().err
 
 

@@ -52,7 +52,7 @@ PYTHON_FLOORS = (
     {"sources", "_default", "formats", "_given"},
     {"_known", "_page"},
     {"collector", "check", "render"},
-    {"_http"},
+    {"exporter"},
     {"demo"},
     {"commands"},
     {"cli"},

@@ -16,7 +16,7 @@ import pytest
 from lblatency import _native, _observe
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("commands", "demo", "sources")
+PACKAGES = ("commands", "demo", "exporter", "sources")
 SMOKE = """
 import lblatency, sys
 lblatency.record_latency("web", "[2001:db8::1]:443", 3600.0)

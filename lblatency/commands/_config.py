@@ -8,7 +8,7 @@ import stat
 import time
 import tomllib
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,16 @@ def _has(data: Any, path: _Path) -> bool:
     return True
 
 
+def _leaves(table: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[_Path, Any]]:
+    """What a table has, with the keys to it: one with dots is a table of tables in TOML."""
+    for name, value in table.items():
+        within = [each.removeprefix(f"{name}.") for each in known if each.startswith(f"{name}.")]
+        if within and isinstance(value, dict):
+            yield from (((name, *path), leaf) for path, leaf in _leaves(value, within))
+        else:
+            yield (name,), value
+
+
 def _values(text: _Text, path: _Path, options: Mapping[str, Option]) -> dict[str, Any]:
     """The options in the table at a path, by their names."""
     table: Any = text.data
@@ -105,14 +115,15 @@ def _values(text: _Text, path: _Path, options: Mapping[str, Option]) -> dict[str
     by_key = {key(option): option for option in options.values()}
     others = () if path else (_SOURCE,)
     values = {}
-    for name, value in table.items():
+    for keys, value in _leaves(table, by_key):
+        name = ".".join(map(str, keys))
         option = by_key.get(name)
         if option is not None:
-            values[option.name] = _value(text, (*path, name), option, value)
+            values[option.name] = _value(text, (*path, *keys), option, value)
         elif name not in others:
             allowed = ", ".join([*by_key, *others])
             place = "in [[source]]" if path else "above the first [[source]]"
-            raise text.refuse((*path, name), f"unknown key {name!r}; {place} may be: {allowed}")
+            raise text.refuse((*path, *keys), f"unknown key {name!r}; {place} may be: {allowed}")
     return {name: value for name, value in values.items() if value is not None}
 
 

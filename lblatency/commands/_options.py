@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .._address import split_endpoint
+from ..exporter.listen import Address
 from ..sources import Option
 
 __all__ = ["add_flag", "flag", "given", "key", "listen"]
@@ -56,16 +56,13 @@ def given(options: argparse.Namespace, known: Iterable[Option]) -> dict[str, Any
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _endpoint(text: str) -> tuple[str, int]:
-    return split_endpoint(text, any_host=True)
-
-
 def listen(port: int, meaning: str = "") -> Option:
     """The address of /metrics, whose default is this port of the loopback address."""
     return Option(
         "listen",
         "[ADDR]:PORT",
-        "where to serve /metrics; without ADDR, on all addresses"
+        "where to serve /metrics; without ADDR, on all addresses; or unix:PATH; may be given again"
         f" (default 127.0.0.1:{port}{meaning})",
-        parse=_endpoint,
+        is_list=True,
+        parse=Address.parse,
     )

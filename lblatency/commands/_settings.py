@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..buckets import LIFETIME, METRICS, buckets_of
+from ..exporter.listen import Address
 from ..sources import Option
 from ..tracker import LatencyTracker
 from ._options import listen
 from ._sources import Planned, PlannedReader
 
-__all__ = ["SERVE_OPTIONS", "SettingError", "Settings"]
+__all__ = ["DEFAULT_ADDRESS", "SERVE_OPTIONS", "SettingError", "Settings", "Web"]
 
 _PORT = 10435
+DEFAULT_ADDRESS = Address("127.0.0.1", _PORT)
+# What a scrape does in 5 s, half of Prometheus' time-out: two cores that others used as well took
+# 0.5 to 1.1 s for 2.4 million, compressed. They are half of what a page may be, 2**30 bytes.
+_MAX_SERIES = 5_000_000
 _EXPIRE_AFTER_S = 86_400.0  # addresses come and go, and an exporter runs for years
 
 
@@ -34,6 +39,12 @@ def _count(text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def _series(text: str) -> int:
+    if (count := _count(text)) < 0:
+        raise ValueError(f"{text} is not a number of series")
+    return count
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -86,6 +97,27 @@ SERVE_OPTIONS = (
         parse=_seconds,
     ),
     listen(_PORT),
+    Option(
+        "web.listen_address",
+        "[ADDR]:PORT",
+        "the same, as Prometheus' exporters call it",
+        is_list=True,
+        parse=Address.parse,
+    ),
+    Option(
+        "web.config.file",
+        "FILE",
+        "TLS, users and headers, in the form of Prometheus' exporter-toolkit; read again when it"
+        " or a certificate changes",
+    ),
+    Option(
+        "web.max_series",
+        "N",
+        "the most series of backends on a page; those that would have more share `overflow` there"
+        f" (default {_MAX_SERIES})",
+        is_number=True,
+        parse=_series,
+    ),
 )
 
 
@@ -98,6 +130,21 @@ class SettingError(ValueError):
 
 
 @dataclass(frozen=True)
+class Web:
+    """What the HTTP server is told.
+
+    Attributes:
+        listen: addresses; if there are none, `DEFAULT_ADDRESS`.
+        config_file: of TLS, users and the like.
+        max_series: of backends, on one page.
+    """
+
+    listen: tuple[Address, ...] = ()
+    config_file: str | None = None
+    max_series: int = _MAX_SERIES
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that `serve` can be told.
 
@@ -106,7 +153,7 @@ class Settings:
         readers: where names of servers are.
         conntrack: names the balancer's map; None if events tell creation times.
         wait_s: how long to wait for pins.
-        listen: where /metrics is.
+        web: where /metrics is, and who may read it.
         recording: the arguments of the tracker.
     """
 
@@ -114,7 +161,7 @@ class Settings:
     readers: tuple[PlannedReader, ...]
     conntrack: str | None
     wait_s: float
-    listen: tuple[str, int]
+    web: Web
     recording: Mapping[str, Any]
 
     @classmethod
@@ -142,7 +189,11 @@ class Settings:
             readers=tuple(dict.fromkeys(readers)),
             conntrack=table.get("conntrack"),
             wait_s=table.get("wait", math.inf),
-            listen=table.get("listen", ("127.0.0.1", _PORT)),
+            web=Web(
+                listen=(*table.get("listen", ()), *table.get("web.listen_address", ())),
+                config_file=table.get("web.config.file"),
+                max_series=table.get("web.max_series", _MAX_SERIES),
+            ),
             recording=recording,
         )
 

@@ -43,11 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_flag(parser, listen(0, ": any port"))
-    parser.set_defaults(way="ebpf", listen=("127.0.0.1", 0))
+    parser.set_defaults(way="ebpf")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo."""
-    from ..demo.run import run  # its import takes longer than other commands run
+    from ..demo.run import ANY_PORT, run  # its import takes longer than other commands run
 
-    return run(way=options.way, duration=options.duration, json=options.json, listen=options.listen)
+    return run(
+        way=options.way,
+        duration=options.duration,
+        json=options.json,
+        listen=options.listen or (ANY_PORT,),
+    )

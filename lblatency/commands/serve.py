@@ -11,13 +11,15 @@ from contextlib import ExitStack
 from .._privileges import keep_only
 from .._signals import HeldSignals
 from ..errors import LatencyError, NotPinnedError
+from ..exporter import serving
+from ..exporter.systemd import notify, notify_reloading
 from ..names import READERS
 from ..sources import SOURCES, Source
 from ..tracker import LatencyTracker
 from ._agent import Agent
 from ._config import ConfigFile, ReloadStatus
 from ._options import add_flag, flag, given
-from ._settings import SERVE_OPTIONS, Settings
+from ._settings import DEFAULT_ADDRESS, SERVE_OPTIONS, Settings
 from ._sources import add_sources, kept, planned, readers, source_options
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
@@ -147,6 +149,13 @@ class _Server:
                 _say(news)
             self._detached = _tell_changes(self._agent.sources, self._detached)
 
+    def why_not_ready(self) -> str | None:
+        """What is missing, in a line; None if events are recorded."""
+        if self._deadline is not None:
+            return "waiting for a pinned ring"
+        gone = self._detached
+        return f"{gone[0]} is not the ring that is drained" if gone else None
+
     def _try_again(self, deadline: float) -> None:
         away = self._open()
         if away is None:
@@ -157,6 +166,7 @@ class _Server:
 
     def _reload(self, config: ConfigFile) -> None:
         """Take over what the file says now; keep what there is if it is broken."""
+        notify_reloading()
         try:
             settings = config.read()
             self._agent.apply(settings)
@@ -170,11 +180,12 @@ class _Server:
                 self._opened()
             self.reloads.told(is_good=True)
             _say(f"{config.path} is read again")
+        notify("READY=1")
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    from .._http import serve_metrics  # imports prometheus_client, which takes long
+    from ..exporter.served import Served  # imports prometheus_client, which takes long
 
     config = None if options.config is None else ConfigFile(options.config)
     if config:
@@ -186,10 +197,20 @@ def run(options: argparse.Namespace) -> int:
         server.start()
         held = (signal.SIGHUP,) if config else ()
         signals = stack.enter_context(HeldSignals(*held))
-        more = [server.reloads] if config else []
-        url = serve_metrics(
-            agent.tracker, settings.listen, sources=[agent], names=agent.names, more=more
+        web = settings.web
+        served = Served(
+            agent.tracker,
+            names=agent.names,
+            sources=[agent],
+            more=[server.reloads] if config else [],
+            max_series=web.max_series,
+            why_not_ready=server.why_not_ready,
         )
-        _say(f"metrics at {stack.enter_context(url)}")
+        for url in stack.enter_context(
+            serving(served, web.listen, _say, default=DEFAULT_ADDRESS, config_file=web.config_file)
+        ):
+            _say(f"metrics at {url}")
+        notify("READY=1")
+        stack.callback(notify, "STOPPING=1")
         server.run(signals)
     return 0

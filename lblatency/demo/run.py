@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
-from .._http import serve_metrics
 from .._signals import HeldSignals
 from ..check import missing_capabilities
 from ..errors import BpfError, LatencyError
+from ..exporter import Address, serving
+from ..exporter.served import Served
 from ..tracker import LatencyTracker
 from .compare import METRICS, compare
 from .plan import BACKENDS
@@ -21,7 +23,9 @@ from .table import LiveTable, Row, backend_table
 from .ways import OWN_WAY, WAYS
 from .worker import DemoError
 
-__all__ = ["run"]
+__all__ = ["ANY_PORT", "run"]
+
+ANY_PORT = Address("127.0.0.1", 0)
 
 _TICK_S = 0.2
 _GRACE_S = 15.0
@@ -33,7 +37,7 @@ def run(
     way: str = OWN_WAY,
     duration: float = 20.0,
     json: bool = False,
-    listen: tuple[str, int] = ("127.0.0.1", 0),
+    listen: Sequence[Address] = (ANY_PORT,),
 ) -> int:
     """Run the demo and print what it measured.
 
@@ -42,7 +46,7 @@ def run(
             not run here, the connections are simulated.
         duration: seconds for which connections are opened.
         json: print one JSON object, and nothing else, on standard output.
-        listen: address and port of /metrics; port 0 takes a free one.
+        listen: where /metrics is.
 
     Returns:
         The exit code: 0 if the measured values and the loss accounting add up, else 1.
@@ -83,7 +87,7 @@ def _observe(
     source: TrafficSource,
     signals: HeldSignals,
     duration: float,
-    listen: tuple[str, int],
+    listen: Sequence[Address],
     *,
     is_live: bool,
 ) -> Report:
@@ -91,8 +95,9 @@ def _observe(
     tracker = LatencyTracker(metrics=METRICS)
     tracker.start(source.stream, None, "demo")
     try:
-        with serve_metrics(tracker, listen, sources=[source]) as url:
-            _tell(f"metrics at {url}")
+        with serving(Served(tracker, sources=[source]), listen, _tell) as urls:
+            for url in urls:
+                _tell(f"metrics at {url}")
             _tell(f"{duration:g} s of connections; Ctrl-C ends them sooner")
             source.start()
             _watch(source, tracker, signals, duration, is_live=is_live)
