@@ -14,6 +14,7 @@ from lblatency import HistogramSnapshot, LatencyTracker
 from lblatency.exporter.otlp import Push, endpoint
 from tests.support.fetched import fetched
 from tests.support.prometheus import KEEP_CLASSIC, ask, prometheus
+from tests.support.readme import blocks
 from tests.support.rig import TARGET, wait_until
 from tests.support.victoria import PATH, victoria_metrics
 from tests.support.web import exporter
@@ -78,6 +79,17 @@ def assert_native(address: str, expected: HistogramSnapshot) -> None:
     for q in QUANTILES:
         found = value(address, f"histogram_quantile({q}, sum({LATENCY}))")
         assert found == pytest.approx(expected.percentile(q), rel=NEAR)
+
+
+def numbers_of(address: str, query: str) -> list[float]:
+    """What a query answers, but for NaN, which is the quantile of nothing."""
+    found = (float(each["value"][1]) for each in ask(address, query))
+    return [each for each in found if not math.isnan(each)]
+
+
+def until_answered(address: str, query: str, count: int) -> None:
+    """Wait until a query has so many answers."""
+    wait_until(lambda: len(numbers_of(address, query)) == count, query)
 
 
 def until_scraped(address: str) -> None:
@@ -154,6 +166,33 @@ def test_a_rate_goes_on_over_a_reset(flags: tuple[str, ...], tmp_path: Path) -> 
             lambda: [count(each, "increase({}[5m])") for each in targets[1:]] == [0, 0],
             "two scrapes of the others, which agree",
         )
+
+
+def test_the_queries_in_readme_have_answers(tmp_path: Path) -> None:
+    """Each of them, of a fleet that goes on recording."""
+    trackers = balancers()
+    (block,) = (each for each in blocks() if each.kind == "promql")
+    queries = [line.partition("#")[0].strip() for line in block.text.splitlines()]
+    with ExitStack() as stack:
+        running = prometheus(
+            tmp_path,
+            serve_all(stack, trackers),
+            NATIVE,
+            program=fetched("prometheus"),
+            options=KEEP_CLASSIC,
+        )
+        address = stack.enter_context(running)
+        until_scraped(address)
+        for each in trackers:
+            each.record_many("web", TARGET, [0.02] * 1000)
+        for query, count in zip(queries, (1, 3, 1, 1), strict=True):
+            until_answered(address, query, count)
+        fleet, each_balancer, share, classic = (numbers_of(address, query) for query in queries)
+    assert fleet == pytest.approx([0.02], rel=NEAR)
+    assert each_balancer == pytest.approx([0.02] * 3, rel=NEAR)
+    assert share == [1]
+    # A rate over few scrapes is extrapolated for each bucket by itself, so this one can be far off.
+    assert all(each > 0.01 for each in classic)
 
 
 # ---- VictoriaMetrics ----
