@@ -46,6 +46,7 @@ __all__ = [
 
 
 _PIECE = 64 << 10  # bytes: below what malloc gets from the kernel each time
+_MESSAGE = 4 << 20  # bytes of OTLP
 SCHEMA = 3  # bounds 9 % apart, so quantiles are at most 4.3 % off
 
 
@@ -180,15 +181,31 @@ class Capture:
             ValueError, MemoryError: as in `render()`.
         """
         renderer = ffi.gc(self._renderer(into.number, schema, ffi.NULL), lib.lbl_render_free)
-        return self._each(renderer)
+        return self._each(renderer, _PIECE)
 
-    def _each(self, renderer: Any) -> Iterator[bytes]:
+    def _each(self, renderer: Any, least: int, *_keep: Any) -> Iterator[bytes]:
         out, n = ffi.new("const char **"), ffi.new("size_t *")
         while True:
-            _check(lib.lbl_render_next(renderer, _PIECE, out, n))
+            _check(lib.lbl_render_next(renderer, least, out, n))
             if not n[0]:
                 return
             yield bytes(ffi.buffer(out[0], n[0]))
+
+    def otlp_pieces(self, resource: Mapping[str, str], *, schema: int = SCHEMA) -> Iterator[bytes]:
+        """The page as several such messages, each of which is made when it is asked for.
+
+        Receivers limit the length of a message, often to 20 MB; these have about 4 MiB.
+
+        Args:
+            resource: as in `render_otlp()`.
+            schema: as in `render()`.
+
+        Raises:
+            ValueError, MemoryError: as in `render()`.
+        """
+        packed, keep = _resource(resource)
+        renderer = ffi.gc(self._renderer(lib.LBL_OTLP, schema, packed), lib.lbl_render_free)
+        return self._each(renderer, _MESSAGE, packed, *keep)
 
     def render_otlp(self, resource: Mapping[str, str], *, schema: int = SCHEMA) -> memoryview:
         """The page as a message `ExportMetricsServiceRequest` of OTLP, all cumulative.
@@ -200,13 +217,7 @@ class Capture:
         Raises:
             ValueError, MemoryError: as in `render()`.
         """
-        if len(resource) > lib.LBL_RESOURCE_MAX:
-            raise ValueError(
-                f"a resource can have {lib.LBL_RESOURCE_MAX} attributes, not {len(resource)}"
-            )
-        given = Given()
-        given.add_attributes(resource)
-        packed, _keep = given.packed()
+        packed, _keep = _resource(resource)
         return self._whole(self._renderer(lib.LBL_OTLP, schema, packed))
 
     def _renderer(self, number: int, schema: int, resource: Any) -> Any:
@@ -260,6 +271,17 @@ def exposition(
     into = negotiate(accept)
     capture = Capture(trackers, names=names, sources=sources, more=more, max_series=max_series)
     return b"".join(capture.pieces(into, schema=schema)), into.content_type
+
+
+def _resource(attributes: Mapping[str, str]) -> tuple[Any, list[Any]]:
+    """A resource for C, and what has to live as long as it."""
+    if len(attributes) > lib.LBL_RESOURCE_MAX:
+        raise ValueError(
+            f"a resource can have {lib.LBL_RESOURCE_MAX} attributes, not {len(attributes)}"
+        )
+    given = Given()
+    given.add_attributes(attributes)
+    return given.packed()
 
 
 def _limits(

@@ -48,6 +48,8 @@ listen = ":9100"
 metrics = ["lifetime", "connect"]
 buckets = ["1,2", "connect=0.1"]
 max-backends = 10
+otlp = "http://c:4318"
+otlp-interval = 5
 wait = 1.5
 conntrack = "/sys/fs/bpf/x"
 
@@ -91,6 +93,8 @@ def test_all_that_flags_can_say() -> None:
     settings = read(FULL)
     assert settings.web.listen == (Address("", 9100),)
     assert settings.wait_s == 1.5
+    assert settings.push is not None
+    assert (settings.push.url, settings.push.interval_s) == ("http://c:4318/v1/metrics", 5)
     assert settings.conntrack == "/sys/fs/bpf/x"
     assert settings.recording["metrics"] == ("lifetime", "connect")
     assert settings.recording["buckets"] == {"lifetime": (1.0, 2.0), "connect": (0.1,)}
@@ -185,6 +189,10 @@ MISTAKES = {
     f"max-backends = 1.5\n{GOOD}": (1, "max-backends: '1.5' is not a whole number"),
     f"wait = -1\n{GOOD}": (1, "wait: '-1' is not a number of seconds"),
     f"wait = nan\n{GOOD}": (1, "wait: 'nan' is not a number of seconds"),
+    f"otlp = 1\n{GOOD}": (1, 'otlp must be text in quotes: "URL" or true'),
+    f"otlp = 'c:4318'\n{GOOD}": (1, "otlp: 'c:4318' is not of the form http[s]://HOST[:PORT]"),
+    f"otlp = true\notlp-interval = 0.5\n{GOOD}": (2, "otlp-interval: 0.5 is not a number of"),
+    f"\notlp-interval = 5\n{GOOD}": (2, "otlp-interval is of no use without otlp"),
     f"{GOOD}count = 1\ncount = 2": (5, "Cannot overwrite a value"),
     f"{GOOD}count = 1\ncount = 2\n\n": (5, "Cannot overwrite a value"),
     f"{GOOD}count = ": (4, "Invalid value"),

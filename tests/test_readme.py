@@ -57,7 +57,7 @@ def test_each_block_is_tested() -> None:
     """No fence is left over, and each kind of block has its test below."""
     text = readme.README.read_text()
     assert text.count("```") == 2 * len(BLOCKS) > 10
-    assert {block.kind for _, block in BLOCKS} == {"python", "sh", "c"}
+    assert {block.kind for _, block in BLOCKS} == {"python", "sh", "c", "promql"}
     firsts = [block.first for _, block in BLOCKS]
     assert {*readme.BEFORE, *readme.AFTER} <= set(firsts), "a block that is prepared for has gone"
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
-from lblatency import LatencyTracker
+from lblatency import LatencyTracker, render
 from lblatency.render import PROTOBUF, Capture
 from tests.support.protobuf import delimited, unknown_fields
 from tests.test_collector import HOSTILE, busy
@@ -24,7 +24,7 @@ from tests.test_render_protobuf import as_series, read_native, recorded, same, t
 RESOURCE = {"service.name": "lblatency", "host.name": HOSTILE[4]}
 
 
-def read(body: memoryview) -> Any:
+def read(body: bytes | memoryview) -> Any:
     """The request."""
     request = ExportMetricsServiceRequest.FromString(bytes(body))
     assert not unknown_fields(request)
@@ -191,3 +191,55 @@ def test_too_many_attributes() -> None:
     many = {str(i): "x" for i in range(64)}
     (resource,) = read(Capture(LatencyTracker()).render_otlp(many)).resource_metrics
     assert len(resource.resource.attributes) == 64
+
+
+def points(*requests: Any) -> dict[tuple[Any, ...], list[bytes]]:
+    """The points of each metric, by all that is said of it, in order."""
+    found: dict[tuple[Any, ...], list[bytes]] = {}
+    for request in requests:
+        (resource,) = request.resource_metrics
+        assert attributes(resource.resource) == RESOURCE
+        (scope,) = resource.scope_metrics
+        assert scope.scope.name == "lblatency"
+        for each in scope.metrics:
+            kind = each.WhichOneof("data")
+            data = getattr(each, kind)
+            temporality = getattr(data, "aggregation_temporality", None)
+            head = (each.name, each.description, each.unit, kind, temporality)
+            serialized = [point.SerializeToString() for point in data.data_points]
+            assert serialized
+            found.setdefault(head, []).extend(serialized)
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 100, 3000, 1 << 30])
+@pytest.mark.parametrize("make", [lambda: busy().tracker, all_latencies])
+def test_each_piece_is_a_request(make: Any, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever one ends, it is whole, and together they say what one says; so do their bytes."""
+    capture = Capture(make(), more=[Also()])
+    monkeypatch.setattr(render, "_MESSAGE", length)
+    pieces = list(capture.otlp_pieces(RESOURCE))
+    whole = points(read(capture.render_otlp(RESOURCE)))
+    assert points(*map(read, pieces)) == whole
+    assert (len(pieces) == 1) == (length == 1 << 30)
+    assert all(len(each) >= length for each in pieces[:-1])
+    joined = ExportMetricsServiceRequest.FromString(b"".join(pieces))
+    assert len(joined.resource_metrics) == len(pieces)
+
+
+def test_pieces_are_about_4_mib() -> None:
+    """Far from what receivers refuse, and each is made when it is asked for."""
+    tracker = LatencyTracker(max_backends=30_000)
+    for i in range(30_000):
+        tracker.record_latency("web", f"10.0.{i >> 8}.{i & 255}:80", i / 100)
+    capture = Capture(tracker)
+    pieces = capture.otlp_pieces({})
+    first = next(pieces)
+    lengths = [len(first), *map(len, pieces)]
+    assert len(lengths) > 1
+    assert all(4 << 20 <= each < 5 << 20 for each in lengths[:-1])
+    capture.otlp_pieces({})  # not asked for any
+    with pytest.raises(ValueError, match="between -4 and 6"):
+        capture.otlp_pieces({}, schema=9)
+    with pytest.raises(ValueError, match="64 attributes, not 65"):
+        capture.otlp_pieces({str(i): "x" for i in range(65)})

@@ -44,6 +44,40 @@ static void put_attributes(struct lbl_buffer *out, uint32_t field, const struct 
 	}
 }
 
+/* ---- requests ---- */
+
+static void put_resource(struct lbl_buffer *out, const struct lbl_given *given)
+{
+	struct lbl_given_cursor cursor = lbl_given_begin(given);
+	struct lbl_label labels[LBL_RESOURCE_MAX];
+	struct lbl_given_family family;
+	struct lbl_point point;
+	size_t start;
+
+	lbl_given_family(&cursor, &family);
+	lbl_given_sample(&cursor, labels, &point);
+	start = lbl_message_begin(out, RESOURCE);
+	put_attributes(out, ATTRIBUTES, &point.labels, NULL);
+	lbl_message_end(out, start);
+}
+
+static void begin_request(struct lbl_otlp_writer *otlp)
+{
+	struct lbl_buffer *out = otlp->writer.out;
+	size_t scope;
+
+	if (otlp->in_request)
+		return;
+	otlp->in_request = true;
+	otlp->resource = lbl_message_begin(out, REQUEST_RESOURCE_METRICS);
+	if (otlp->given)
+		put_resource(out, otlp->given);
+	otlp->scope = lbl_message_begin(out, SCOPE_METRICS);
+	scope = lbl_message_begin(out, SCOPE);
+	put_text(out, SCOPE_NAME, lbl_text_of("lblatency"));
+	lbl_message_end(out, scope);
+}
+
 /* ---- metrics ---- */
 
 /* Gauge histograms have no equal, so each of their samples is a gauge. */
@@ -71,16 +105,16 @@ static struct lbl_text unit_of(struct lbl_text unit)
 	return unit;
 }
 
-static void end_metric(struct lbl_otlp_writer *otlp, uint32_t field)
+static void end_metric(struct lbl_otlp_writer *otlp)
 {
 	struct lbl_buffer *out = otlp->writer.out;
 
 	if (!otlp->name.at)
 		return;
 	otlp->name.at = NULL;
-	if (field != GAUGE && field != SUMMARY)
+	if (otlp->field != GAUGE && otlp->field != SUMMARY)
 		lbl_put_int(out, TEMPORALITY, CUMULATIVE);
-	if (field == SUM)
+	if (otlp->field == SUM)
 		lbl_put_int(out, IS_MONOTONIC, 1);
 	lbl_message_end(out, otlp->data);
 	lbl_message_end(out, otlp->metric);
@@ -94,8 +128,10 @@ static void enter_metric(struct lbl_otlp_writer *otlp, struct lbl_text name, uin
 
 	if (otlp->name.at && lbl_same_text(otlp->name, name))
 		return;
-	end_metric(otlp, field);
+	end_metric(otlp);
+	begin_request(otlp);
 	otlp->name = name;
+	otlp->field = field;
 	otlp->metric = lbl_message_begin(out, METRICS);
 	put_text(out, NAME, name);
 	put_text(out, DESCRIPTION, head->help);
@@ -278,16 +314,23 @@ static void end(struct lbl_writer *writer)
 	struct lbl_otlp_writer *otlp = of(writer);
 
 	put_joint(otlp);
-	end_metric(otlp, data_field(writer->head->type));
+	end_metric(otlp);
 	if (otlp->joint.labels.err || otlp->joint.next.err || otlp->bounds.err ||
 	    otlp->counts.err || otlp->quantiles.err)
 		writer->out->err = -ENOMEM;
 }
 
-static void finish(struct lbl_writer *writer)
+/* What comes next begins a request of its own, and goes on with its metric there. */
+static void settle(struct lbl_writer *writer)
 {
-	lbl_message_end(writer->out, of(writer)->scope);
-	lbl_message_end(writer->out, of(writer)->resource);
+	struct lbl_otlp_writer *otlp = of(writer);
+
+	if (!otlp->in_request)
+		return;
+	end_metric(otlp);
+	lbl_message_end(writer->out, otlp->scope);
+	lbl_message_end(writer->out, otlp->resource);
+	otlp->in_request = false;
 }
 
 static void destroy(struct lbl_writer *writer)
@@ -300,37 +343,14 @@ static void destroy(struct lbl_writer *writer)
 	lbl_buffer_release(&otlp->quantiles);
 }
 
-static const struct lbl_writer_ops ops = { begin,  sample,  histogram,	   end,
-					   finish, destroy, LBL_AT_THE_END };
-
-static void put_resource(struct lbl_buffer *out, const struct lbl_given *given)
-{
-	struct lbl_given_cursor cursor = lbl_given_begin(given);
-	struct lbl_label labels[LBL_RESOURCE_MAX];
-	struct lbl_given_family family;
-	struct lbl_point point;
-	size_t start;
-
-	lbl_given_family(&cursor, &family);
-	lbl_given_sample(&cursor, labels, &point);
-	start = lbl_message_begin(out, RESOURCE);
-	put_attributes(out, ATTRIBUTES, &point.labels, NULL);
-	lbl_message_end(out, start);
-}
+static const struct lbl_writer_ops ops = { begin,  sample, histogram, end,
+					   settle, settle, destroy,   LBL_ALWAYS };
 
 void lbl_otlp_init(struct lbl_otlp_writer *otlp, struct lbl_buffer *out, int schema,
 		   const struct lbl_given *resource, uint64_t time_ns)
 {
-	size_t scope;
-
 	*otlp = (struct lbl_otlp_writer){ .writer = { .ops = &ops, .out = out },
 					  .schema = schema,
+					  .given = resource,
 					  .time_ns = time_ns };
-	otlp->resource = lbl_message_begin(out, REQUEST_RESOURCE_METRICS);
-	if (resource)
-		put_resource(out, resource);
-	otlp->scope = lbl_message_begin(out, SCOPE_METRICS);
-	scope = lbl_message_begin(out, SCOPE);
-	put_text(out, SCOPE_NAME, lbl_text_of("lblatency"));
-	lbl_message_end(out, scope);
 }

@@ -361,8 +361,8 @@ static void destroy(struct lbl_writer *writer)
 	lbl_buffer_release(&protobuf->parts);
 }
 
-static const struct lbl_writer_ops ops = { begin,  sample,  histogram,		 end,
-					   finish, destroy, LBL_BETWEEN_FAMILIES };
+static const struct lbl_writer_ops ops = { begin,  sample, histogram, end,
+					   finish, NULL,   destroy,   LBL_BETWEEN_FAMILIES };
 
 void lbl_protobuf_init(struct lbl_protobuf_writer *protobuf, struct lbl_buffer *out, int schema)
 {

@@ -74,9 +74,8 @@ static bool is_settled(const struct lbl_render *render)
 		return true;
 	case LBL_BETWEEN_FAMILIES:
 		return !render->walk.in_family;
-	default:
-		return false;
 	}
+	return false;
 }
 
 int lbl_render_next(struct lbl_render *render, size_t least, const char **ret, size_t *n)
@@ -86,6 +85,8 @@ int lbl_render_next(struct lbl_render *render, size_t least, const char **ret, s
 	render->taken = true;
 	while (!render->ended && (render->out.n < least || !is_settled(render)))
 		render->ended = !lbl_walk_next(&render->walk);
+	if (!render->ended && render->writer.ops->settle)
+		render->writer.ops->settle(&render->writer);
 	*ret = render->out.at;
 	*n = render->out.n;
 	return render->out.err;

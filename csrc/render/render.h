@@ -25,8 +25,8 @@ void lbl_render_free(struct lbl_render *render);
 
 /*
  * Set `ret` and `n` to the next bytes, at least `least` (1 or more) if there are so many; they are valid
- * until the next call. `n` is 0 at the end. A piece of protobuf is whole families, and OTLP has but
- * one piece. -ENOMEM, also if a piece would be more than 2^30 bytes.
+ * until the next call. `n` is 0 at the end. A piece of protobuf is whole families, and one of
+ * OTLP a whole request. -ENOMEM, also if a piece would be more than 2^30 bytes.
  */
 int lbl_render_next(struct lbl_render *render, size_t least, const char **ret, size_t *n);
 /* cdef: end */

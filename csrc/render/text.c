@@ -280,8 +280,8 @@ static void destroy(struct lbl_writer *writer)
 	lbl_buffer_release(&text->apart[1]);
 }
 
-static const struct lbl_writer_ops ops = { begin,  sample,  histogram, end,
-					   finish, destroy, LBL_ALWAYS };
+static const struct lbl_writer_ops ops = { begin,  sample, histogram, end,
+					   finish, NULL,   destroy,   LBL_ALWAYS };
 
 void lbl_text_init(struct lbl_text_writer *text, struct lbl_buffer *out, bool is_openmetrics)
 {

@@ -66,8 +66,8 @@ struct lbl_counts {
 
 struct lbl_writer;
 
-/* When nothing that was written is changed any more. */
-enum lbl_settled { LBL_ALWAYS, LBL_BETWEEN_FAMILIES, LBL_AT_THE_END };
+/* When nothing that was written is changed any more, or settle() sees to it. */
+enum lbl_settled { LBL_ALWAYS, LBL_BETWEEN_FAMILIES };
 
 struct lbl_writer_ops {
 	void (*begin)(struct lbl_writer *writer, const struct lbl_head *head);
@@ -75,6 +75,7 @@ struct lbl_writer_ops {
 	void (*histogram)(struct lbl_writer *writer, const struct lbl_counts *counts);
 	void (*end)(struct lbl_writer *writer);
 	void (*finish)(struct lbl_writer *writer);
+	void (*settle)(struct lbl_writer *writer); /* may be NULL */
 	void (*destroy)(struct lbl_writer *writer);
 	enum lbl_settled settled;
 };

@@ -58,11 +58,11 @@ class Agent(Closing):
             LatencyError, MemoryError, ValueError: something cannot be opened or recorded, or
                 cannot change while the agent runs.
         """
-        for name in ("recording", "web"):
+        for name in ("recording", "web", "push"):
             if getattr(settings, name) != getattr(self._settings, name):
                 raise LatencyError(
-                    "listen, web, metrics, buckets and max-backends cannot change while it runs;"
-                    " restart it"
+                    "listen, web, otlp, metrics, buckets and max-backends cannot change while it"
+                    " runs; restart it"
                 )
         self._readers |= checked(each for each in settings.readers if each not in self._readers)
         before = list(self._open)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..buckets import LIFETIME, METRICS, buckets_of
 from ..exporter.listen import Address
+from ..exporter.otlp import INTERVAL_S, Push, endpoint
 from ..sources import Option
 from ..tracker import LatencyTracker
 from ._options import listen
@@ -31,6 +33,12 @@ def _seconds(text: str) -> float:
         seconds = math.nan
     if not seconds >= 0:
         raise ValueError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    if not 1 <= (seconds := _seconds(text)) < math.inf:
+        raise ValueError(f"{text} is not a number of seconds from 1 on")
     return seconds
 
 
@@ -118,6 +126,21 @@ SERVE_OPTIONS = (
         is_number=True,
         parse=_series,
     ),
+    Option(
+        "otlp",
+        "URL",
+        "push all of it by OTLP over HTTP, too; without a path in URL to /v1/metrics; without URL"
+        " to OTEL_EXPORTER_OTLP_ENDPOINT (default http://localhost:4318)",
+        if_bare="",
+        parse=endpoint,
+    ),
+    Option(
+        "otlp_interval",
+        "SECONDS",
+        f"between two pushes (default {INTERVAL_S:.0f})",
+        is_number=True,
+        parse=_interval,
+    ),
 )
 
 
@@ -154,6 +177,7 @@ class Settings:
         conntrack: names the balancer's map; None if events tell creation times.
         wait_s: how long to wait for pins.
         web: where /metrics is, and who may read it.
+        push: where to push, too; None for nowhere.
         recording: the arguments of the tracker.
     """
 
@@ -162,6 +186,7 @@ class Settings:
     conntrack: str | None
     wait_s: float
     web: Web
+    push: Push | None
     recording: Mapping[str, Any]
 
     @classmethod
@@ -194,8 +219,21 @@ class Settings:
                 config_file=table.get("web.config.file"),
                 max_series=table.get("web.max_series", _MAX_SERIES),
             ),
+            push=_push(table),
             recording=recording,
         )
+
+
+def _push(table: Mapping[str, Any]) -> Push | None:
+    url, interval_s = table.get("otlp"), table.get("otlp_interval")
+    if url is None:
+        if interval_s is not None:
+            raise SettingError("otlp_interval", "otlp-interval is of no use without otlp")
+        return None
+    try:
+        return Push.of(url, interval_s or INTERVAL_S, os.environ)
+    except ValueError as error:
+        raise SettingError("otlp", str(error)) from None
 
 
 def _try(option: str, make: Callable[[], object]) -> None:

@@ -207,9 +207,18 @@ def run(options: argparse.Namespace) -> int:
             why_not_ready=server.why_not_ready,
         )
         for url in stack.enter_context(
-            serving(served, web.listen, _say, default=DEFAULT_ADDRESS, config_file=web.config_file)
+            serving(
+                served,
+                web.listen,
+                _say,
+                default=DEFAULT_ADDRESS,
+                config_file=web.config_file,
+                push=settings.push,
+            )
         ):
             _say(f"metrics at {url}")
+        if push := settings.push:
+            _say(f"pushing to {push.shown} every {push.interval_s:g} s")
         notify("READY=1")
         stack.callback(notify, "STOPPING=1")
         server.run(signals)

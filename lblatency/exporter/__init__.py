@@ -11,6 +11,7 @@ from .listen import Address, Listener
 from .systemd import passed_sockets
 
 if TYPE_CHECKING:
+    from .otlp import Push
     from .served import Served
 
 __all__ = ["Address", "serving"]
@@ -24,6 +25,7 @@ def serving(
     *,
     default: Address | None = None,
     config_file: str | None = None,
+    push: Push | None = None,
 ) -> Iterator[list[str]]:
     """Serve while the block runs; yields the URLs of /metrics.
 
@@ -33,6 +35,7 @@ def serving(
         tell: takes a line for people; called in other threads.
         default: where to listen if there is neither.
         config_file: of TLS, users and the like.
+        push: what to push, beside.
 
     Raises:
         LatencyError: it cannot listen there, the file is malformed, or a library is missing.
@@ -50,5 +53,5 @@ def serving(
         listeners = [stack.enter_context(Listener(each)) for each in passed_sockets()]
         for each in addresses or ([default] if default and not listeners else []):
             listeners.append(stack.enter_context(Listener(each.bind(), each.path)))
-        with Exporter(served, listeners, live, tell, routes(served)):
+        with Exporter(served, listeners, live, tell, routes(served), push):
             yield [each.url(is_tls=live.now.config.context is not None) for each in listeners]

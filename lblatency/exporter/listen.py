@@ -121,9 +121,14 @@ class Listener(Closing):
     def url(self, *, is_tls: bool) -> str:
         """The URL of /metrics; of a unix socket, its path."""
         if self.socket.family == socket.AF_UNIX:
-            return f"{_UNIX}{os.fsdecode(self.socket.getsockname())}"
+            return f"{_UNIX}{self.place()}"
         host, port = self.socket.getsockname()[:2]
         return f"{'https' if is_tls else 'http'}://{format_target(host, port)}/metrics"
+
+    def place(self) -> str:
+        """What tells it apart on this host: its port, or of a unix socket the path."""
+        name = self.socket.getsockname()
+        return os.fsdecode(name) if self.socket.family == socket.AF_UNIX else str(name[1])
 
     def close(self) -> None:
         """Listen no more."""

@@ -18,9 +18,11 @@ from ._app import make_app
 from ._live import LiveWebConfig
 from ._log import exception_handler, line_logger
 from ._memory import give_back_large_blocks
+from ._push import Pusher
 from ._scrapes import Scrapes
 from ._watch import HEAD_S, WRITE_S, Watch, cut
 from .listen import Listener
+from .otlp import Push
 from .served import Served
 
 __all__ = ["Exporter"]
@@ -45,6 +47,7 @@ class Exporter(Closing):
         live: TLS, users and the like.
         tell: takes a line for people; called in other threads.
         routes: further ones, beside /metrics and the health checks.
+        push: what to push, too.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Exporter(Closing):
         live: LiveWebConfig,
         tell: Callable[[str], None],
         routes: Iterable[web.AbstractRouteDef] = (),
+        push: Push | None = None,
     ) -> None:
         give_back_large_blocks()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
@@ -64,6 +68,11 @@ class Exporter(Closing):
         ]
         scrapes = Scrapes(lambda: served.capture(own), self._threads)
         own.append(scrapes)
+        self._pushers = []
+        if push:
+            place = listeners[0].place()
+            self._pushers = [Pusher(push, lambda: served.capture(own), place, tell)]
+            own += self._pushers
         self._listeners = listeners
         self._live = live
         self._tell = tell
@@ -83,7 +92,7 @@ class Exporter(Closing):
         self._started.wait()
 
     def close(self) -> None:
-        """Accept no more, let scrapes end for up to 5 s, and abort what is left."""
+        """Accept no more, let scrapes end for up to 5 s, push once more, and abort what is left."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.join()
@@ -95,6 +104,8 @@ class Exporter(Closing):
         finally:
             self._started.set()
             self._threads.shutdown()
+            for each in self._pushers:
+                each.close()
 
     async def _main(self) -> None:
         runner = web.AppRunner(
@@ -111,13 +122,15 @@ class Exporter(Closing):
         looking = asyncio.create_task(self._look())
         for each in self._listeners:
             self._listen(each.socket)
+        pushing = [asyncio.create_task(each.run()) for each in self._pushers]
         self._started.set()
         await self._ending.wait()
         for each in self._listeners:
             self._loop.remove_reader(each.socket)
             each.close()
-        looking.cancel()
-        await self._finish()
+        for task in (looking, *pushing):
+            task.cancel()
+        await asyncio.gather(self._finish(), *pushing)
         await runner.cleanup()
 
     async def _finish(self) -> None:

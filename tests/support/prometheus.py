@@ -7,7 +7,7 @@ import re
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ CONFIG = """\
 global: {{scrape_interval: 500ms}}
 scrape_configs:
 - job_name: demo
-  static_configs: [{{targets: ['{target}']}}]
+  static_configs: [{{targets: {targets}}}]
 """
+KEEP_CLASSIC = "  always_scrape_classic_histograms: true\n"  # beside native ones, from 3.0 on
 
 
 @contextmanager
@@ -50,13 +51,34 @@ def ask(address: str, query: str) -> list[dict[str, Any]]:
         return []
 
 
-@contextmanager
-def prometheus(folder: Path, target: str, *flags: str) -> Iterator[str]:
-    """Let it scrape the target's /metrics twice per second during the block; yields its address."""
+def write_config(folder: Path, targets: str | Sequence[str], options: str = "") -> Path:
+    """What to scrape twice per second."""
+    each = [targets] if isinstance(targets, str) else list(targets)
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target))
+    config.write_text(CONFIG.format(targets=json.dumps(each)) + options)
+    return config
+
+
+@contextmanager
+def prometheus(
+    folder: Path,
+    targets: str | Sequence[str],
+    *flags: str,
+    program: str = "prometheus",
+    options: str = "",
+) -> Iterator[str]:
+    """Let it scrape /metrics of each target during the block; yields its address.
+
+    Args:
+        folder: for its files.
+        targets: addresses.
+        flags: further ones.
+        program: which one.
+        options: further lines of the configuration, of how it scrapes.
+    """
+    config = write_config(folder, targets, options)
     server = [
-        "prometheus",
+        program,
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
         "--web.listen-address=127.0.0.1:0",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from lblatency.exporter.otlp import Push
+
 HOST = "127.0.0.1"
 TCP_CLOSE = 7  # of the kernel's tcp_states.h
 
@@ -97,7 +99,10 @@ def is_closed(sock: socket.socket) -> bool:
 
 @contextmanager
 def exporter(
-    tracker: LatencyTracker | None = None, config_file: Path | None = None, **known: Any
+    tracker: LatencyTracker | None = None,
+    config_file: Path | None = None,
+    push: Push | None = None,
+    **known: Any,
 ) -> Iterator[Running]:
     """Serve a tracker with a latency while the block runs."""
     if tracker is None:
@@ -106,7 +111,7 @@ def exporter(
     told: list[str] = []
     served = Served(tracker, **known)
     path = None if config_file is None else str(config_file)
-    with serving(served, [Address(HOST, 0)], told.append, config_file=path) as (url,):
+    with serving(served, [Address(HOST, 0)], told.append, config_file=path, push=push) as (url,):
         yield Running(int(url.rsplit(":", 1)[1].partition("/")[0]), told)
 
 
