@@ -199,8 +199,9 @@ class LatencyTracker:
             raise TypeError("proxies must be a mapping from proxy id or 'ip:port' to name")
         conntrack = ffi.NULL if conntrack_map is None else conntrack_map.ptr
         rings = [ring for stream in given for ring in stream.streams]
-        own = {ring: dict(stream.proxies) for stream in given for ring in stream.streams}
-        table, _keep = proxy_table(proxy_name, proxies or {}, [own[ring] for ring in rings])
+        own_names = [stream.proxies for stream in given for _ in stream.streams]
+        table, _keep = proxy_table(proxy_name, proxies or {}, own_names)
+        own = {ring: dict(names) for ring, names in zip(rings, own_names, strict=True)}
         start = _Start(frozenset(rings), conntrack, proxy_name, dict(proxies or {}), own)
         rc = lib.lbl_tracker_start(
             self._ptr,

@@ -241,6 +241,7 @@ def test_pins_stay_only_if_told_to(place: Place) -> None:
     assert not list(place.pins.iterdir())
 
 
+@pytest.mark.parametrize("place", ["sockets"], indirect=True)
 def test_the_next_agent_reports_an_end_that_no_program_saw(place: Place) -> None:
     """It is exported as lost, and as closed; no row has it open."""
     address = place.listener.getsockname()
