@@ -380,6 +380,7 @@ def test_a_change_is_taken_over_and_counts_stay(tmp_path: Path, in_place: bool) 
         (ANY_PORT + A + '[[source]]\nfake = "broken"\nproxy = "web"\n', ":6: it is broken; repair"),
         (ANY_PORT + A + '[[source]]\nfake = "away"\nproxy = "web"\n', "no BPF map is pinned"),
         (ANY_PORT + "max-backends = 7\n" + A, "cannot change while it runs; restart it"),
+        (ANY_PORT + "otlp = true\n" + A, "cannot change while it runs; restart it"),
         ('listen = "127.0.0.1:1"\n' + A, "cannot change while it runs; restart it"),
         (ANY_PORT + 'conntrack = "/nowhere/map"\n' + A, "/nowhere/map"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import threading
 import zlib
@@ -176,6 +177,18 @@ def test_other_parts_answer_with_whole_bodies(
     assert (answer.status, answer.headers["etag"]) == (203, '"x"')
     assert answer.headers["content-type"] == "a/b"
     assert int(answer.headers["content-length"]) == len(answer.body)
+
+
+def test_what_a_part_has_compressed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not packed twice."""
+    body = gzip.compress(os.urandom(100_000))
+
+    async def part(_request: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+    monkeypatch.setattr(landing, "routes", lambda: [web.get("/part", part)])
+    with exporter() as running:
+        assert running.get("/part", Accept_Encoding="gzip").body == body
 
 
 def test_readiness_says_what_is_missing() -> None:

@@ -79,7 +79,8 @@ def make_app(
         """What other routes answer is compressed and sent as metrics are, if it is large."""
         response = await handler(request)
         whole = response.body if isinstance(response, web.Response) else None
-        if not isinstance(whole, bytes) or len(whole) < _SMALL:
+        is_packed = "Content-Encoding" in response.headers
+        if not isinstance(whole, bytes) or len(whole) < _SMALL or is_packed:
             return response
         body = await asyncio.get_running_loop().run_in_executor(threads, pack, [whole])
         with sending.of(request, body):

@@ -20,13 +20,13 @@ try:
     _zlib = importlib.import_module("isal.isal_zlib")
 except ImportError:  # there is no wheel of it for each processor
     _zlib = zlib
-_CAPTURE = 8 << 20
 _LEVEL = 1
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
-_SLICE = 128 << 10
-_PIECE = 4 << 10  # of gzip, which is a slice of text
-_ALIVE_BYTES = 64 << 20
-_ALIVE_MIN = 4  # however large they are
+_SLICE = 128 << 10  # that is written at once
+_PIECE = 4 << 10  # of gzip, which makes a slice of text
+_CAPTURE = 8 << 20
+_ALIVE_BYTES = 64 << 20  # of all bodies that are being sent
+_ALIVE_MIN = 4  # bodies, however large they are
 
 
 class Packed(NamedTuple):

@@ -34,6 +34,7 @@ __all__ = ["Pusher"]
 
 _TIMEOUT_S = 10.0  # as OpenTelemetry has it
 _LAST_S = 2.0
+_CLOSING_S = 0.01  # the loop closes what aiohttp has given up in its next rounds
 _BACKOFF_S = 1.0  # before the first retry, doubled each time up to the interval
 _AFTER_MAX_S = 600.0  # of what a receiver wants
 _REPLY_MAX = 1 << 16  # bytes that are looked at
@@ -103,6 +104,7 @@ class Pusher(Closing):
                     await asyncio.sleep(self._pause_s(reply, n_retries) or due - loop.time())
             except asyncio.CancelledError:
                 await self._last(session)
+        await asyncio.sleep(_CLOSING_S)
 
     def _pause_s(self, reply: Reply, n_retries: int) -> float:
         """How long to wait before a retry; 0 if there is none."""
@@ -117,7 +119,7 @@ class Pusher(Closing):
             async with asyncio.timeout(_LAST_S):
                 await self._once(session)
         except TimeoutError:
-            self._note(Reply(Outcome.FAILED, f"no answer within {_LAST_S:.0f} s, at the end"))
+            self._tell(f"the last push to {self._push.shown} has no answer within {_LAST_S:.0f} s")
 
     async def _once(self, session: aiohttp.ClientSession) -> Reply:
         """Push what there is now."""
@@ -126,7 +128,7 @@ class Pusher(Closing):
         except TimeoutError:
             reply = Reply(Outcome.FAILED, f"no answer within {_TIMEOUT_S:.0f} s", is_retried=True)
         except (aiohttp.ClientError, OSError) as error:
-            why = one_line(str(error) or type(error).__name__)
+            why = one_line(str(error)) or type(error).__name__
             reply = Reply(Outcome.FAILED, why, is_retried=True)
         except Exception as error:  # of a collector: a scrape fails, and the next may not
             reply = Reply(Outcome.FAILED, one_line(repr(error)))

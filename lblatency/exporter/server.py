@@ -166,8 +166,8 @@ class Exporter(Closing):
         self._loop.call_later(_LOOK_S, self._listen, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        open_ones = len(self._server.connections) + len(self._admitting)
-        if open_ones >= _CONNECTIONS_MAX + _REFUSED_MAX:
+        count = self._count()
+        if count >= _CONNECTIONS_MAX + _REFUSED_MAX:
             self._pause(listening)
             return
         try:
@@ -180,7 +180,7 @@ class Exporter(Closing):
         sock.setblocking(False)
         protocol = self._server()
         head_s = HEAD_S
-        if open_ones >= _CONNECTIONS_MAX:
+        if count >= _CONNECTIONS_MAX:
             self._refused.add(protocol)
             head_s = _REFUSED_HEAD_S
         self._watches[protocol] = Watch(self._loop.time(), head_s)
