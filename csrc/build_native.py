@@ -43,6 +43,8 @@ HEADERS = [
     "csrc/track/expiry.h",
     "csrc/track/backend.h",
     "csrc/track/snapshot.h",
+    "csrc/track/history.h",
+    "csrc/track/window.h",
     "csrc/render/families.h",
     "csrc/demo/nat_lb.h",
 ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from .._closing import Closing
 from ..conntrack import ConntrackMap
 from ..errors import LatencyError
+from ..history import INTERVAL_S, History, LocalView
 from ..names import Names, Reader
 from ..sources import Source
 from ..tracker import LatencyTracker
@@ -17,13 +20,18 @@ from ._settings import Settings
 from ._sources import Planned, PlannedReader
 from ._ticks import Ticks
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "source_state"]
 
 _UNNAMED = "unnamed"  # never seen, since each stream has names for all its events
 
 
 class Agent(Closing):
     """Opens what settings say, and lets a tracker record it.
+
+    Attributes:
+        tracker: records the sources.
+        names: what servers are called.
+        view: what the API says of all of it.
 
     Args:
         settings: the first ones. They say what is recorded and where it is served; later ones
@@ -39,6 +47,11 @@ class Agent(Closing):
         self._ticks = Ticks()
         self._closed_lost: Counter[str] = Counter()
         self._closed_failed: Counter[str] = Counter()
+        self._history = History(self.tracker)
+        self._next_sample = 0.0
+        self.view = LocalView(
+            self.tracker, self._history, sources=self._source_states, names=self.names
+        )
         self._opening = threading.Lock()  # a scrape must not read a source that is being closed
 
     @property
@@ -121,13 +134,32 @@ class Agent(Closing):
 
     def tick(self) -> list[str]:
         """Let the sources do their regular work; returns what to tell people."""
+        if time.monotonic() >= self._next_sample:
+            self._next_sample = time.monotonic() + INTERVAL_S
+            self._history.sample()
         return self._ticks.tick(self.sources)
+
+    def _source_states(self) -> list[dict[str, Any]]:
+        with self._opening:
+            return [source_state(each) for each in self._open.values()]
 
     def close(self) -> None:
         """Stop the tracker and close the sources."""
         self.names.close()
         self.tracker.stop()
         self._close(self._open)
+
+
+def source_state(source: Source) -> dict[str, Any]:
+    """A source, as the API's status has it."""
+    return {
+        "name": source.options[0].name,
+        "trouble": source.trouble(),
+        "attached": not source.stream.detached(),
+        "lost": dict(source.lost()),
+        "failed_connects": dict(source.failed_connects()),
+        "status": dict(source.status()),
+    }
 
 
 def _sum(closed: Mapping[str, int], counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
