@@ -43,6 +43,7 @@ HEADERS = [
     "csrc/track/expiry.h",
     "csrc/track/backend.h",
     "csrc/track/snapshot.h",
+    "csrc/track/columns.h",
     "csrc/track/history.h",
     "csrc/track/window.h",
     "csrc/render/families.h",

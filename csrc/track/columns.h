@@ -5,8 +5,25 @@
 
 #include <pthread.h>
 
+#include "hist/buckets.h"
 #include "hist/packed.h"
-#include "track/history.h"
+#include "record/metric.h"
+
+/* cdef: begin */
+/*
+ * A column is what happened between two samples. Fine columns tell slots apart; what is older is
+ * kept as coarse columns, of native schema LBL_COARSE_SCHEMA.
+ */
+enum {
+	LBL_FINE_S = 900,
+	LBL_COARSE_S = 4 * 3600, /* all of the history */
+	LBL_COLUMN_S = 60, /* of a coarse column, or a little more */
+	LBL_COARSE_SCHEMA = 2,
+	LBL_COARSE_ROWS = 178, /* row r ends at 2^(r / 4 - 20) s; the last one at 2^24.25 s */
+	LBL_HISTORY_BACKENDS = 16384, /* those beyond are left out */
+	LBL_HISTORY_BYTES_MIN = 1 << 20,
+};
+/* cdef: end */
 
 /* A row's tallies: of connections that closed, by enum lbl_reason, and that opened. */
 enum { LBL_TALLY_OPENED = LBL_REASONS };

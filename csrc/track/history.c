@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stdlib.h>
 
-#include "track/columns.h"
+#include "track/history.h"
 
 enum { HASH_BITS = 15, HASHES = 1 << HASH_BITS };
 _Static_assert(HASHES >= 2 * LBL_HISTORY_BACKENDS, "a search in the hash table is short");

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "hist/read.h"
-#include "track/columns.h"
 #include "track/window.h"
 
 #define NS_PER_S 1000000000ULL

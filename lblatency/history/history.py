@@ -206,7 +206,9 @@ class History:
         addresses = bytes(ffi.buffer(raw.addr, 16 * n)) if n else b""
         labels = {
             pair: self._tracker.label(*pair)
-            for pair in {(name, 0 if name else port) for name, port in zip(names, ports, strict=True)}
+            for pair in {
+                (name, 0 if name else port) for name, port in zip(names, ports, strict=True)
+            }
         }
         texts = [
             self._text(name, port, addresses[16 * i : 16 * i + 16])
@@ -216,7 +218,9 @@ class History:
             since=self._unix(raw.since_ns),
             until=self._unix(raw.until_ns),
             left_out=raw.left_out,
-            proxy=[labels[name, 0 if name else port] for name, port in zip(names, ports, strict=True)],
+            proxy=[
+                labels[name, 0 if name else port] for name, port in zip(names, ports, strict=True)
+            ],
             ip=[text[0] for text in texts],
             port=[text[1] for text in texts],
             target=[text[2] for text in texts],

@@ -45,7 +45,9 @@ class RemoteView:
         query = [("window", str(window))]
         found = self._get("backends", {"columns": dict, "proxies": list, "rows": int}, query)
         columns = found["columns"]
-        if not all(isinstance(each, list) and len(each) == found["rows"] for each in columns.values()):
+        if not all(
+            isinstance(each, list) and len(each) == found["rows"] for each in columns.values()
+        ):
             raise self._strange("columns of different lengths")
         return found
 

@@ -96,7 +96,7 @@ def _value(x: float) -> float | None:
 
 
 def _values(numbers: Iterable[float]) -> list[float | None]:
-    return [None if x != x else x for x in numbers]  # noqa: PLR0124  # NaN is not itself
+    return [None if x != x else x for x in numbers]  # NaN is not itself
 
 
 def _digits(x: float) -> float | None:
@@ -235,8 +235,7 @@ class LocalView:
             "columns": {
                 "end": heat.ended,
                 "seconds": [
-                    round(end - begin, 3)
-                    for begin, end in zip(heat.began, heat.ended, strict=True)
+                    round(end - begin, 3) for begin, end in zip(heat.began, heat.ended, strict=True)
                 ],
                 "total": [sum(counts) for counts in heat.counts],
                 "p50": [_digits(x) for x in heat.p50],
