@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ._version import __version__
-from .commands import Command, check, demo, serve, tail
+from .commands import Command, check, demo, serve, tail, top
 from .errors import LatencyError
 
 __all__ = ["main", "make_parser"]
@@ -18,6 +18,7 @@ _COMMANDS: dict[str, Command] = {
     "demo": demo,
     "serve": serve,
     "tail": tail,
+    "top": top,
 }
 
 

@@ -36,9 +36,10 @@ class Agent(Closing):
     Args:
         settings: the first ones. They say what is recorded and where it is served; later ones
             must not say otherwise.
+        interval_s: how often to sample the tracker for its history.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, interval_s: float = INTERVAL_S) -> None:
         self.tracker = LatencyTracker(**settings.recording)
         self.names = Names([])
         self._readers: dict[PlannedReader, Reader] = {}
@@ -47,7 +48,7 @@ class Agent(Closing):
         self._ticks = Ticks()
         self._closed_lost: Counter[str] = Counter()
         self._closed_failed: Counter[str] = Counter()
-        self._history = History(self.tracker)
+        self._history = History(self.tracker, interval_s=interval_s)
         self._next_sample = 0.0
         self.view = LocalView(
             self.tracker, self._history, sources=self._source_states, names=self.names
@@ -135,7 +136,7 @@ class Agent(Closing):
     def tick(self) -> list[str]:
         """Let the sources do their regular work; returns what to tell people."""
         if time.monotonic() >= self._next_sample:
-            self._next_sample = time.monotonic() + INTERVAL_S
+            self._next_sample = time.monotonic() + self._history.interval_s
             self._history.sample()
         return self._ticks.tick(self.sources)
 

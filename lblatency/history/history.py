@@ -145,9 +145,17 @@ class History:
     Args:
         tracker: what to sample.
         bytes_max: memory to take at most; if much happens, the history is shorter for it.
+        interval_s: how long whoever calls `sample()` waits between calls.
     """
 
-    def __init__(self, tracker: LatencyTracker, *, bytes_max: int = _BYTES_MAX) -> None:
+    def __init__(
+        self,
+        tracker: LatencyTracker,
+        *,
+        bytes_max: int = _BYTES_MAX,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self.interval_s = interval_s
         self._tracker = tracker
         self._buckets = tracker.buckets
         each = ffi.new("struct lbl_buckets *[]", len(METRICS))
@@ -185,7 +193,7 @@ class History:
         lib.lbl_history_info(self._ptr, raw)
         return {
             "sampled": self._unix(raw.sampled_ns),
-            "interval_s": INTERVAL_S,
+            "interval_s": self.interval_s,
             "covers_s": raw.covered_ns / 1e9,
             "fine_columns": raw.fine,
             "coarse_columns": raw.coarse,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
-from typing import Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
-from urllib.request import Request, urlopen
 
 from ..buckets import LIFETIME
 from ..errors import LatencyError
 from .history import Selection, UnknownBackendError
 from .view import VERSION
+
+if TYPE_CHECKING:
+    from urllib.error import HTTPError
 
 __all__ = ["RemoteView"]
 
@@ -66,6 +66,10 @@ class RemoteView:
     def _get(
         self, what: str, fields: Mapping[str, type], query: Sequence[tuple[str, str]] = ()
     ) -> dict[str, Any]:
+        from http.client import HTTPException  # commands without a URL do not pay for these
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request, urlopen
+
         path = f"/api/v1/{what}" + (f"?{urlencode(query)}" if query else "")
         etag, known = self._known.get(path, ("", {}))
         request = Request(self.url + path, headers={"If-None-Match": etag} if etag else {})
@@ -102,6 +106,8 @@ class RemoteView:
         return LatencyError(f"{self.url} answers with {what}; is it lblatency serve?")
 
     def _refused(self, error: HTTPError) -> LatencyError:
+        from http.client import HTTPException
+
         try:
             said = json.loads(error.read(_ERROR_BYTES_MAX))["error"]
         except (HTTPException, OSError, ValueError, LookupError, TypeError, RecursionError):
