@@ -16,7 +16,7 @@ from ..history import WINDOWS, RemoteView, View, parse_window
 from ..top.table import COLUMNS, chosen_rows, column
 from ..top.terms import parse_terms
 from ._agent import Agent
-from ._options import given
+from ._options import checked, given
 from ._settings import Settings
 from ._sources import add_sources, planned, readers, source_options
 
@@ -34,16 +34,6 @@ _INTERVAL_S = 2.0  # between samples
 _WIDTH = 200  # of --once, if it is no terminal's
 
 
-def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parsed(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
-
-
 def _filter(text: str) -> str:
     parse_terms(text)
     return text
@@ -57,21 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--window",
-        type=_checked(parse_window),
+        type=checked(parse_window),
         default=60,
         metavar="SECONDS",
         help=f"the time before now: {', '.join(map(str, WINDOWS))} (default 60)",
     )
     parser.add_argument(
         "--sort",
-        type=_checked(column),
+        type=checked(column),
         default=column("closed_per_s"),
         metavar="COLUMN",
         help=f"{', '.join(each.name for each in COLUMNS)} (default closed_per_s)",
     )
     parser.add_argument(
         "--filter",
-        type=_checked(_filter),
+        type=checked(_filter),
         default="",
         metavar="TERMS",
         help="show these backends: proxy:web ip:10.0.0.0/24 port:80 server:s1 reason:rst, or words",

@@ -258,6 +258,7 @@ class LocalView:
             "metric": metric,
             "window": window,
             **_covered(found[0].since, found[0].until),
+            "bounds": list(found[0].histogram.buckets),
             "series": [self._series(*pair) for pair in zip(wanted, found, strict=True)],
         }
 
@@ -280,12 +281,13 @@ def _covered(since: float | None, until: float | None) -> dict[str, float | None
 
 
 def _summary(histogram: HistogramSnapshot) -> dict[str, Any]:
-    slots = histogram.to_dict()["slots"]
+    form = histogram.to_dict()
     percentiles = histogram.percentiles(tuple(_QUANTILES.values()))
     return {
         "count": histogram.count,
+        "sum_ns": form["sum_ns"],
         "mean": _value(histogram.mean),
         **{name: _digits(x) for name, x in zip(_QUANTILES, percentiles, strict=True)},
-        "upper": [None if ns is None else ns / 1e9 for ns, _ in slots],
-        "counts": [count for _, count in slots],
+        "upper": [None if ns is None else ns / 1e9 for ns, _ in form["slots"]],
+        "counts": [count for _, count in form["slots"]],
     }
