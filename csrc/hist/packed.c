@@ -79,6 +79,15 @@ int lbl_packed_add(struct lbl_packed *packed, const struct lbl_packed_row *row,
 	return 0;
 }
 
+int lbl_packed_append(struct lbl_packed *packed, const uint8_t *rows, size_t n)
+{
+	if (reserve(packed, n))
+		return -ENOMEM;
+	memcpy(packed->at + packed->n, rows, n);
+	packed->n += n;
+	return 0;
+}
+
 void lbl_packed_trim(struct lbl_packed *packed)
 {
 	uint8_t *at = packed->n ? realloc(packed->at, packed->n) : NULL;

@@ -30,6 +30,9 @@ struct lbl_packed_row {
 int lbl_packed_add(struct lbl_packed *packed, const struct lbl_packed_row *row,
 		   const uint16_t *slots, const uint64_t *counts);
 
+/* Append `n` bytes of rows from elsewhere. Likewise. */
+int lbl_packed_append(struct lbl_packed *packed, const uint8_t *rows, size_t n);
+
 /* Give back what is reserved beyond the end. */
 void lbl_packed_trim(struct lbl_packed *packed);
 void lbl_packed_free(struct lbl_packed *packed);

@@ -49,14 +49,20 @@ struct lbl_history_key {
 	uint8_t addr[16];
 };
 
+/* Rows in [at, end) of `totals`; none if `at` is 0. */
+struct lbl_total {
+	uint32_t at, end;
+	uint64_t activity; /* see struct lbl_visitor */
+};
+
 struct lbl_history_entry {
 	struct lbl_history_key key;
 	bool is_used;
 	uint64_t seen; /* number of the last sample that had it */
 	uint64_t open;
-	uint32_t total; /* its rows in `totals`: all that was counted; 0 is none */
-	uint32_t
-		next; /* the same in those of a sample that is being taken, and what is open in it */
+	struct lbl_total total; /* all that was counted, in the last sample */
+	struct lbl_total
+		next; /* the same in a sample that is being taken, and what is open in it */
 	uint64_t next_open;
 };
 
@@ -73,6 +79,7 @@ struct lbl_history {
 	uint32_t n_entries, free_from; /* those before `free_from` are used */
 	uint32_t *hashed; /* entries' numbers + 1 by key, open addressing */
 	struct lbl_packed totals; /* rows of the last sample */
+	uint64_t cleared; /* see struct lbl_visitor */
 	struct lbl_column *columns; /* ascending in time: n_coarse, then fine ones */
 	size_t n_columns, n_coarse, capacity;
 };

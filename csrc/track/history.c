@@ -82,8 +82,10 @@ struct sampling {
 	struct lbl_history *history;
 	struct lbl_column column;
 	struct lbl_packed totals;
+	uint64_t cleared;
 	uint32_t left_out;
-	uint32_t entry; /* UINT32_MAX if it is left out */
+	int err;
+	struct lbl_history_entry *entry;
 	const uint8_t
 		*before; /* its rows in the last sample, as far as they are not read; or NULL */
 	bool is_new; /* it was not there in the last sample, so all is of this column */
@@ -93,42 +95,61 @@ struct sampling {
 	uint64_t counts[LBL_SLOTS_MAX];
 };
 
-/* A row without a name: the overflow backend is one as soon as it has connections. */
-static bool is_shown(const struct lbl_backend_snapshot *row)
-{
-	uint64_t any = row->count | row->opened;
-	uint32_t reason;
-
-	for (reason = 0; reason < LBL_REASONS; reason++)
-		any |= row->closed[reason];
-	return any && row->port == LBL_OVERFLOW;
-}
-
-static void begin_backend(struct sampling *sampling, const struct lbl_backend_snapshot *row)
+static struct lbl_history_entry *entry_of(struct sampling *sampling,
+					  const struct lbl_backend_snapshot *row)
 {
 	struct lbl_history *history = sampling->history;
 	struct lbl_history_key key = { .name = row->name, .port = row->port };
-	struct lbl_history_entry *entry;
+	uint32_t entry;
 
 	memcpy(key.addr, row->addr, sizeof(key.addr));
+	entry = lbl_history_find(history, &key);
+	if (entry == UINT32_MAX)
+		entry = add_entry(history, &key);
+	if (entry == UINT32_MAX) {
+		sampling->left_out++;
+		return NULL;
+	}
+	return &history->entries[entry];
+}
+
+/* Take over the rows of the last sample, since nothing happened. */
+static void copy_total(struct sampling *sampling, const struct lbl_total *total)
+{
+	sampling->err = lbl_packed_append(&sampling->totals,
+					  sampling->history->totals.at + total->at,
+					  total->end - total->at);
+	sampling->entry->next.end = (uint32_t)sampling->totals.n;
+}
+
+static bool begin_backend(void *context, const struct lbl_backend_snapshot *row, uint64_t activity,
+			  uint64_t cleared)
+{
+	struct sampling *sampling = context;
+	struct lbl_history *history = sampling->history;
+	const struct lbl_total *total;
+
+	sampling->cleared = cleared;
+	/* The overflow backend is one as soon as it has connections; the removed ones never are. */
+	if (sampling->err || (!row->name && !(activity && row->port == LBL_OVERFLOW)))
+		return false;
+	sampling->entry = entry_of(sampling, row);
+	if (!sampling->entry)
+		return false;
+	total = &sampling->entry->total;
+	sampling->entry->next.at = (uint32_t)sampling->totals.n;
+	sampling->entry->next.activity = activity;
+	sampling->entry->next_open = row->open;
+	if (total->at && total->activity == activity && history->cleared == cleared) {
+		copy_total(sampling, total);
+		return false;
+	}
 	sampling->is_active = false;
 	sampling->began = sampling->column.rows.n;
-	sampling->entry = UINT32_MAX;
-	if (!row->name && !is_shown(row))
-		return;
-	sampling->entry = lbl_history_find(history, &key);
-	if (sampling->entry == UINT32_MAX)
-		sampling->entry = add_entry(history, &key);
-	if (sampling->entry == UINT32_MAX) {
-		sampling->left_out++;
-		return;
-	}
-	entry = &history->entries[sampling->entry];
-	entry->next = (uint32_t)sampling->totals.n;
-	entry->next_open = row->open;
-	sampling->before = entry->total ? history->totals.at + entry->total : NULL;
+	sampling->before = total->at ? history->totals.at + total->at : NULL;
 	/* The last sample may have left it out: then nobody knows when it counted what it has. */
 	sampling->is_new = !sampling->before && history->n_samples && !history->left_out;
+	return true;
 }
 
 static uint32_t put_pair(struct sampling *sampling, uint32_t n, uint16_t slot, uint64_t count)
@@ -223,8 +244,11 @@ static int add_difference(struct sampling *sampling, struct lbl_packed_row *row,
 
 static void end_backend(struct sampling *sampling)
 {
+	struct lbl_history_entry *entry = sampling->entry;
+
+	entry->next.end = (uint32_t)sampling->totals.n;
 	if (sampling->is_active)
-		sampling->column.at[sampling->entry] = (uint32_t)sampling->began;
+		sampling->column.at[entry - sampling->history->entries] = (uint32_t)sampling->began;
 	else
 		sampling->column.rows.n = sampling->began;
 }
@@ -238,12 +262,9 @@ static int visit(void *context, enum lbl_metric metric, const struct lbl_backend
 	int err;
 
 	if (metric == LBL_LIFETIME) {
-		begin_backend(sampling, row);
 		memcpy(packed.tallies, row->closed, sizeof(row->closed));
 		packed.tallies[LBL_TALLY_OPENED] = row->opened;
 	}
-	if (sampling->entry == UINT32_MAX)
-		return 0;
 	err = lbl_packed_add(&sampling->totals, &packed, slots, counts);
 	if (!err)
 		err = add_difference(sampling, &packed, slots, counts);
@@ -273,7 +294,7 @@ static void give_up(struct sampling *sampling)
 	uint32_t entry;
 
 	for (entry = 0; entry < history->n_entries; entry++)
-		history->entries[entry].next = 0;
+		history->entries[entry].next = (struct lbl_total){ 0 };
 	lbl_column_free(&sampling->column);
 	lbl_packed_free(&sampling->totals);
 }
@@ -288,15 +309,16 @@ static void take_over(struct sampling *sampling, uint64_t now_ns)
 	for (entry = 0; entry < history->n_entries; entry++) {
 		struct lbl_history_entry *it = &history->entries[entry];
 
-		if (it->next)
+		if (it->next.at)
 			it->seen = history->n_samples + 1;
 		it->total = it->next;
-		it->open = it->next ? it->next_open : 0;
-		it->next = 0;
+		it->open = it->next.at ? it->next_open : 0;
+		it->next = (struct lbl_total){ 0 };
 	}
 	lbl_packed_free(&history->totals);
 	history->totals = sampling->totals;
 	history->left_out = sampling->left_out;
+	history->cleared = sampling->cleared;
 	lbl_packed_trim(&history->totals);
 	if (history->n_samples++) {
 		column->began_ns = history->sampled_ns;
@@ -312,6 +334,7 @@ static void take_over(struct sampling *sampling, uint64_t now_ns)
 static int take_sample(struct lbl_history *history, struct lbl_tracker *tracker, uint64_t now_ns)
 {
 	struct sampling *sampling = calloc(1, sizeof(*sampling));
+	const struct lbl_visitor visitor = { .begin = begin_backend, .row = visit };
 	const struct lbl_packed_row none = { .n = 0 };
 	int err = sampling ? reserve_column(history) : -ENOMEM;
 
@@ -324,7 +347,9 @@ static int take_sample(struct lbl_history *history, struct lbl_tracker *tracker,
 	if (!err)
 		err = lbl_packed_add(&sampling->totals, &none, NULL, NULL);
 	if (!err)
-		err = lbl_tracker_visit(tracker, visit, sampling);
+		err = lbl_tracker_visit(tracker, &visitor, sampling);
+	if (!err)
+		err = sampling->err;
 	if (err)
 		give_up(sampling);
 	else

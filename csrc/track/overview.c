@@ -30,9 +30,9 @@ static bool has_count(const struct lbl_history *history, const struct lbl_histor
 	uint64_t any = entry->open;
 	uint32_t i;
 
-	if (!entry->total)
+	if (!entry->total.at)
 		return false;
-	lbl_packed_row(history->totals.at + entry->total, &row);
+	lbl_packed_row(history->totals.at + entry->total.at, &row);
 	for (i = 0; i < LBL_PACKED_TALLIES; i++)
 		any |= row.tallies[i];
 	return any | row.n;
@@ -121,8 +121,8 @@ static void read_entry(struct work *work, uint32_t entry)
 	for (metric = 0; metric < LBL_METRICS; metric++)
 		lbl_sum_clear(&work->sums[metric]);
 	lbl_sum_clear(&work->sum_before);
-	if (work->is_of_all_time && history->entries[entry].total)
-		add_rows(work, history->totals.at + history->entries[entry].total);
+	if (work->is_of_all_time && history->entries[entry].total.at)
+		add_rows(work, history->totals.at + history->entries[entry].total.at);
 	for (c = work->now.first; c < work->now.end; c++)
 		add_rows(work, lbl_column_rows(&history->columns[c], entry));
 	for (c = work->before.first; c < work->before.end; c++) {

@@ -7,11 +7,12 @@
 
 /* ---- rows ---- */
 
-/* What to read, and who is shown each row; without `visit`, the rows are kept. */
+/* What to read, and who is shown each row; without a visitor, the rows are kept. */
 struct reading {
 	uint32_t metrics; /* a bit per enum lbl_metric */
-	lbl_visit_fn visit;
+	const struct lbl_visitor *visitor;
 	void *context;
+	uint64_t cleared; /* of the tracker */
 };
 
 /* The state of building a snapshot. It has all rows, or the one that is to be visited. */
@@ -51,19 +52,26 @@ static uint64_t at_least_0(int64_t n)
 	return n > 0 ? (uint64_t)n : 0;
 }
 
-static int visit_row(struct builder *builder, enum lbl_metric metric)
-{
-	struct lbl_snapshot *snapshot = builder->snapshot;
-
-	snapshot->n_rows = 0;
-	snapshot->n_pairs = 0;
-	return builder->reading.visit(builder->reading.context, metric, snapshot->rows,
-				      snapshot->slots, snapshot->counts);
-}
-
-static int add_row(struct builder *builder, enum lbl_metric metric, const struct lbl_key *key)
+/* Write what a row has besides its histogram. */
+static void fill_head(const struct builder *builder, const struct lbl_key *key,
+		      struct lbl_backend_snapshot *row)
 {
 	const struct lbl_tallies *tallies = &builder->tallies;
+
+	*row = (struct lbl_backend_snapshot){
+		.name = key->proxy_ref,
+		.port = key->port,
+		.opened = tallies->opened + at_least_0(tallies->open_before),
+		.open = at_least_0(tallies->open),
+		.probes = tallies->probes,
+		.first = builder->snapshot->n_pairs,
+	};
+	memcpy(row->addr, key->addr, sizeof(row->addr));
+	memcpy(row->closed, tallies->closed, sizeof(row->closed));
+}
+
+static int add_row(struct builder *builder, const struct lbl_key *key)
+{
 	const struct lbl_totals *totals = &builder->totals;
 	struct lbl_snapshot *snapshot = builder->snapshot;
 	struct lbl_backend_snapshot *row = &snapshot->rows[snapshot->n_rows];
@@ -71,18 +79,9 @@ static int add_row(struct builder *builder, enum lbl_metric metric, const struct
 
 	if (totals->end > totals->first && reserve_pairs(builder, totals->end - totals->first))
 		return -ENOMEM;
-	*row = (struct lbl_backend_snapshot){
-		.name = key->proxy_ref,
-		.port = key->port,
-		.sum_lo = (uint64_t)totals->sum,
-		.sum_hi = (uint64_t)(totals->sum >> 64),
-		.opened = tallies->opened + at_least_0(tallies->open_before),
-		.open = at_least_0(tallies->open),
-		.probes = tallies->probes,
-		.first = snapshot->n_pairs,
-	};
-	memcpy(row->addr, key->addr, sizeof(row->addr));
-	memcpy(row->closed, tallies->closed, sizeof(row->closed));
+	fill_head(builder, key, row);
+	row->sum_lo = (uint64_t)totals->sum;
+	row->sum_hi = (uint64_t)(totals->sum >> 64);
 	for (i = totals->first; i < totals->end; i++) {
 		if (!totals->slots[i])
 			continue;
@@ -92,7 +91,32 @@ static int add_row(struct builder *builder, enum lbl_metric metric, const struct
 		row->n++;
 	}
 	snapshot->n_rows++;
-	return builder->reading.visit ? visit_row(builder, metric) : 0;
+	return 0;
+}
+
+/* The visitor sees the one row that there is. */
+static int visit_row(struct builder *builder, enum lbl_metric metric)
+{
+	const struct reading *reading = &builder->reading;
+	struct lbl_snapshot *snapshot = builder->snapshot;
+
+	snapshot->n_rows = 0;
+	snapshot->n_pairs = 0;
+	return reading->visitor->row(reading->context, metric, snapshot->rows, snapshot->slots,
+				     snapshot->counts);
+}
+
+static bool begin_visit(struct builder *builder, const struct lbl_part *parts, size_t n)
+{
+	const struct reading *reading = &builder->reading;
+	uint64_t activity = 0;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		activity += lbl_shard_activity(parts[i].shard, parts[i].index, &builder->totals);
+	fill_head(builder, &parts[0].key, builder->snapshot->rows);
+	return reading->visitor->begin(reading->context, builder->snapshot->rows, activity,
+				       reading->cleared);
 }
 
 /* Merge a backend's parts into a row per latency. */
@@ -105,6 +129,8 @@ static int add_backend(struct builder *builder, const struct lbl_part *parts, si
 	builder->tallies = (struct lbl_tallies){ 0 };
 	for (i = 0; i < n; i++)
 		lbl_shard_tallies(parts[i].shard, parts[i].index, &builder->tallies);
+	if (builder->reading.visitor && !begin_visit(builder, parts, n))
+		return 0;
 	for (metric = 0; metric < LBL_METRICS && !err; metric++) {
 		if (!(builder->reading.metrics >> metric & 1))
 			continue;
@@ -112,7 +138,9 @@ static int add_backend(struct builder *builder, const struct lbl_part *parts, si
 		for (i = 0; i < n; i++)
 			lbl_bank_read(&parts[i].shard->banks[metric], parts[i].index,
 				      &builder->totals);
-		err = add_row(builder, metric, &parts[0].key);
+		err = add_row(builder, &parts[0].key);
+		if (!err && builder->reading.visitor)
+			err = visit_row(builder, metric);
 	}
 	return err;
 }
@@ -148,7 +176,7 @@ static int build(const struct reading *reading, const struct lbl_part *parts, si
 	int err = -ENOMEM;
 
 	if (snapshot)
-		snapshot->rows = calloc(reading->visit ? 1 : n + 1, sizeof(*snapshot->rows));
+		snapshot->rows = calloc(reading->visitor ? 1 : n + 1, sizeof(*snapshot->rows));
 	if (builder && snapshot && snapshot->rows) {
 		builder->reading = *reading;
 		builder->snapshot = snapshot;
@@ -181,8 +209,8 @@ static bool has_metric(const struct lbl_tracker *tracker, enum lbl_metric metric
 	return metric < LBL_METRICS && lbl_shard_has(tracker->own, metric);
 }
 
-static int snapshot_all(struct lbl_tracker *tracker, const struct reading *reading,
-			bool with_copies, struct lbl_snapshot **ret)
+static int snapshot_all(struct lbl_tracker *tracker, struct reading *reading, bool with_copies,
+			struct lbl_snapshot **ret)
 {
 	struct lbl_part *parts = NULL;
 	int err = -ENOMEM;
@@ -190,6 +218,7 @@ static int snapshot_all(struct lbl_tracker *tracker, const struct reading *readi
 
 	pthread_mutex_lock(&tracker->lock);
 	lbl_expiry_catch_up(tracker);
+	reading->cleared = tracker->cleared;
 	n_shards = with_copies || !tracker->is_copy ? lbl_tracker_shards(tracker) : 1;
 	n = lbl_parts_gather(tracker, n_shards, &parts);
 	if (n)
@@ -215,9 +244,9 @@ int lbl_tracker_snapshot_own(struct lbl_tracker *tracker, enum lbl_metric metric
 	return snapshot_all(tracker, &(struct reading){ .metrics = 1U << metric }, false, ret);
 }
 
-int lbl_tracker_visit(struct lbl_tracker *tracker, lbl_visit_fn visit, void *context)
+int lbl_tracker_visit(struct lbl_tracker *tracker, const struct lbl_visitor *visitor, void *context)
 {
-	struct reading reading = { .visit = visit, .context = context };
+	struct reading reading = { .visitor = visitor, .context = context };
 	struct lbl_snapshot *empty = NULL;
 	enum lbl_metric metric;
 	int err;

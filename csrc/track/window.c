@@ -85,7 +85,7 @@ static void add_totals(const struct lbl_history *history, enum lbl_metric metric
 	uint32_t i;
 
 	for (i = 0; i < reading->n_entries; i++) {
-		uint32_t at = history->entries[reading->entries[i]].total;
+		uint32_t at = history->entries[reading->entries[i]].total.at;
 
 		if (at)
 			lbl_sum_add(&reading->sum, lbl_history_row(history, totals + at, metric));
