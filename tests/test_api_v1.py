@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import random
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -19,6 +22,8 @@ from lblatency.errors import LatencyError
 from lblatency.history import History, LocalView, RemoteView, Selection, UnknownBackendError
 from lblatency.names import Names
 from lblatency.names.base import Reader, Row
+from lblatency.top.screen import Seen, State, detail_lines, table_lines
+from lblatency.top.table import column
 from tests.support.rig import SECOND, Rig, closed
 from tests.support.served_api import served
 
@@ -313,19 +318,127 @@ def test_many_may_ask_at_once(api: Api) -> None:
         assert str(body["window"]) == path.rpartition("=")[2]
 
 
-STRANGE: Mapping[str, bytes] = {
-    "no JSON": b"<html>",
-    "something that is not version 1": b'{"version": 2}',
-    "something that is not version": b"[1]",
-    "no coverage": b'{"version": 1, "sources": []}',
+STRANGE: Mapping[bytes, str] = {
+    b"<html>": "no JSON",
+    b"[" * 100_000: "no JSON",
+    b'{"version": 2}': "something that is not version 1",
+    b"[1]": "something that is not version 1",
+    b'{"version": 1}': "something else than numbers and names",
 }
 
 
-@pytest.mark.parametrize("what", STRANGE)
-def test_a_stranger_is_told_from_an_exporter(what: str) -> None:
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers whatever a test wants, to any question."""
+    answers: list[bytes] = [b""]
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers[0])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", answers
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", STRANGE, ids=lambda answer: answer[:20].decode())
+def test_a_stranger_is_told_from_an_exporter(
+    stranger: tuple[str, list[bytes]], answer: bytes
+) -> None:
     """Whatever answers there, a line says what is strange about it."""
-    with pytest.raises(LatencyError, match=what):
-        RemoteView("localhost")._parse(STRANGE[what], {"sources": list, "coverage": dict})
+    url, answers = stranger
+    answers[0] = answer
+    with pytest.raises(LatencyError, match=STRANGE[answer]):
+        RemoteView(url).status()
+
+
+ARGUMENTS: Mapping[str, tuple[Any, ...]] = {
+    "status": (),
+    "backends": (60,),
+    "distribution": ([], 60),
+}
+BAD: list[Any] = ["x", -1, True, [1], {}, 10**400, float("nan"), float("inf"), 1.5, None]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something is in an answer; of lists, in the first item."""
+    if path:
+        yield path
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value[:1]):
+        if isinstance(each, dict | list):
+            yield from places(each, (*path, key))
+        else:
+            yield (*path, key)
+
+
+@pytest.mark.parametrize("path", ["status", "backends", "distribution"])
+def test_an_answer_with_anything_in_it_is_used_or_refused(
+    api: Api, stranger: tuple[str, list[bytes]], path: str
+) -> None:
+    """With any value anywhere, what `top` and `report` make of it is text, or a line of error."""
+    url, answers = stranger
+    good = {each: api.good(each) for each in ("status", "backends", "distribution")}
+    refusals = []
+    for place in places(good[path]):
+        for bad in BAD:
+            answer = copy.deepcopy(good)
+            into = answer[path]
+            for key in place[:-1]:
+                into = into[key]
+            into[place[-1]] = bad
+            answers[0] = json.dumps(answer[path]).encode()
+            try:
+                answer[path] = getattr(RemoteView(url), path)(*ARGUMENTS[path])
+            except LatencyError as error:
+                refusals.append(str(error))
+            else:
+                draw(answer)
+    assert len(refusals) > 10
+    assert not any("\n" in each for each in refusals)
+
+
+def draw(answer: Mapping[str, Any]) -> None:
+    """What `top` shows of it."""
+    seen = Seen(answer["status"], answer["backends"])
+    for name in ("p50", "target"):
+        lines = table_lines(State("x", sort=column(name)), seen, 200, 50)
+        assert all(line.plain.isprintable() for line in lines)
+    for line in detail_lines(answer["distribution"], "", 100, 40):
+        assert line.plain.isprintable()
+
+
+def test_random_questions_have_answers(api: Api) -> None:
+    """Whatever is asked, it is answered, or told in a line."""
+    source = random.Random(3)
+    words = [
+        "window",
+        "metric",
+        "proxy",
+        "backend",
+        "60",
+        "start",
+        "web",
+        "/",
+        "=",
+        "&",
+        "%00",
+        "%ff",
+    ]
+    words += ["10.0.0.3:80", "lifetime", "connect", "[::1]:0", "%2F", "x" * 300, ";", "+", "%"]
+    for _ in range(1000):
+        path = source.choice(["status", "backends", "heatmap", "distribution"])
+        query = "".join(source.choice(words) for _ in range(source.randrange(12)))
+        code, _, body = api.ask(f"{path}?{query}")
+        assert code in (200, 400, 404), (path, query)
+        assert code == 200 or body["error"]
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "", "http://[::1"])

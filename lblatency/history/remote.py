@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from ..buckets import LIFETIME
 from ..errors import LatencyError
 from .history import Selection, UnknownBackendError
+from .shapes import BACKENDS, DISTRIBUTION, HEATMAP, STATUS, misfit
 from .view import VERSION
 
 if TYPE_CHECKING:
@@ -38,33 +39,30 @@ class RemoteView:
 
     def status(self) -> dict[str, Any]:
         """As `/api/v1/status`."""
-        return self._get("status", {"sources": list, "coverage": dict, "metrics": list})
+        return self._get("status", STATUS)
 
     def backends(self, window: int | str) -> dict[str, Any]:
         """As `/api/v1/backends`."""
-        query = [("window", str(window))]
-        found = self._get("backends", {"columns": dict, "proxies": list, "rows": int}, query)
-        columns = found["columns"]
-        if not all(
-            isinstance(each, list) and len(each) == found["rows"] for each in columns.values()
-        ):
-            raise self._strange("columns of different lengths")
-        return found
+        return self._get("backends", BACKENDS, [("window", str(window))], _table_misfit)
 
     def heatmap(self, selection: Selection, window: int, metric: str = LIFETIME) -> dict[str, Any]:
         """As `/api/v1/heatmap`."""
         query = [*_query([selection]), ("window", str(window)), ("metric", metric)]
-        return self._get("heatmap", {"columns": dict, "upper": list}, query)
+        return self._get("heatmap", HEATMAP, query)
 
     def distribution(
         self, selections: Sequence[Selection], window: int | str, metric: str = LIFETIME
     ) -> dict[str, Any]:
         """As `/api/v1/distribution`."""
         query = [*_query(selections), ("window", str(window)), ("metric", metric)]
-        return self._get("distribution", {"series": list}, query)
+        return self._get("distribution", DISTRIBUTION, query, _series_misfit)
 
     def _get(
-        self, what: str, fields: Mapping[str, type], query: Sequence[tuple[str, str]] = ()
+        self,
+        what: str,
+        shape: Any,
+        query: Sequence[tuple[str, str]] = (),
+        more: Callable[[dict[str, Any]], str | None] = lambda _: None,
     ) -> dict[str, Any]:
         from http.client import HTTPException  # commands without a URL do not pay for these
         from urllib.error import HTTPError, URLError
@@ -84,11 +82,13 @@ class RemoteView:
         except (HTTPException, OSError) as error:
             why = error.reason if isinstance(error, URLError) else error
             raise LatencyError(f"{self.url} does not answer: {why or repr(why)}") from error
-        found = self._parse(body, fields)
+        found = self._parse(body)
+        if wrong := misfit(found, shape) or more(found):
+            raise self._strange(f"something else than numbers and names ({wrong})")
         self._known = {path: (etag, found)}
         return found
 
-    def _parse(self, body: bytes, fields: Mapping[str, type]) -> dict[str, Any]:
+    def _parse(self, body: bytes) -> dict[str, Any]:
         if len(body) > _BYTES_MAX:
             raise self._strange(f"more than {_BYTES_MAX >> 20} MiB")
         try:
@@ -97,9 +97,6 @@ class RemoteView:
             raise self._strange("no JSON") from None
         if not isinstance(found, dict) or found.get("version") != VERSION:
             raise self._strange(f"something that is not version {VERSION} of the API")
-        for name, kind in fields.items():
-            if not isinstance(found.get(name), kind):
-                raise self._strange(f"no {name}")
         return found
 
     def _strange(self, what: str) -> LatencyError:
@@ -116,6 +113,23 @@ class RemoteView:
             )
         kind = UnknownBackendError if error.code == 404 else LatencyError
         return kind(f"{self.url}: {said}")
+
+
+def _table_misfit(table: dict[str, Any]) -> str | None:
+    """Columns of other lengths, or a number of a proxy that has no name."""
+    columns, n = table["columns"], table["rows"]
+    for name, column in columns.items():
+        if not isinstance(column, list) or len(column) != n:
+            return str(name)
+    return "proxy" if any(i >= len(table["proxies"]) for i in columns["proxy"]) else None
+
+
+def _series_misfit(distribution: dict[str, Any]) -> str | None:
+    """No series, or counts of no bucket."""
+    series = distribution["series"]
+    if not series or any(len(each["upper"]) != len(each["counts"]) for each in series):
+        return "series"
+    return None
 
 
 def _query(selections: Sequence[Selection]) -> list[tuple[str, str]]:
