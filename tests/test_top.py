@@ -123,7 +123,7 @@ def test_keys_do_what_the_last_line_says(url: str, tmp_path: Path) -> None:
         tmux.type("/", "proxy:api ip:10.0.0.0/28 port:8080")
         tmux.wait_for(lambda screen: "4 of 30 backends" in screen and "8080▏" in screen)
         tmux.type("Space", "reason:none", "Enter")
-        tmux.wait_for("reason:none is not one of rst, connect_failed")
+        tmux.wait_for("reason:none: the reasons are rst and failed")
         tmux.type(*["BSpace"] * 4, "rst", "Enter")
         tmux.wait_for(lambda screen: "1 of 30 backends" in screen and "filter: proxy" in screen)
         tmux.type("Enter")
@@ -260,7 +260,7 @@ def test_json_is_the_answer_of_the_api(url: str, capsys: pytest.CaptureFixture[s
         (["--url", "{url}", "--comm", "nginx"], "--url is an exporter's"),
         (["--url", "{url}", "--sort", "nothing"], "'nothing' is not one of proxy, target"),
         (["--url", "{url}", "--window", "5"], "window '5' must be one of 60, 300, 900, start"),
-        (["--url", "{url}", "--filter", "ip:x"], "ip:x is neither an address nor a network"),
+        (["--url", "{url}", "--filter", "ip:x"], "ip:x: say it like ip:10.0.0.7"),
         ([], "say where events come from"),
     ],
 )
@@ -308,6 +308,10 @@ def row(**fields: Any) -> dict[str, Any]:
         "proxy": "web",
         "target": "10.0.0.1:80",
         "server": "be/s1",
+        "closed_per_s": 1500,
+        "p50": None,
+        "p99": 0.25,
+        "change": 0.4,
         "resets": 0,
         "failed_connects": 2,
         **fields,
@@ -332,7 +336,29 @@ def row(**fields: Any) -> dict[str, Any]:
         ("port:8", False),
         ("server:S1", True),
         ("reason:rst", False),
-        ("reason:connect_failed", True),
+        ("reason:failed", True),
+        ("-reason:reset", True),
+        ("-web", False),
+        ("p99>100ms", True),
+        ("p99>=0.25 p99<=250ms", True),
+        ("p99<.25s", False),
+        ("P99>1min", False),
+        ("p50>0", False),
+        ("-p50>0", True),
+        ("p50<1h", False),
+        ("rate>1k", True),
+        ("change>10%", True),
+        ("change>50%", False),
+        ("failed>1", True),
+        ('"be/s1"', True),
+        ('"be/s1', True),
+        ('"be s1"', False),
+        ("proxy: ip:", True),
+        ("-", True),
+        ("10.0.0.1:8", True),
+        ("x:y", False),
+        ("Proxy:WEB", True),
+        ("ip:[10.0.0.1]", True),
         ("proxy:web reason:rst", False),
         ("10.0.0.1:80", True),
     ],
@@ -340,6 +366,16 @@ def row(**fields: Any) -> dict[str, Any]:
 def test_terms(text: str, is_taken: bool) -> None:
     """Each kind of term; all must hold."""
     assert parse_terms(text)(row()) is is_taken
+
+
+@pytest.mark.parametrize(
+    "term",
+    ["ip:10.0.0", "ip:10.0.0.0/33", "ip:1::2::3", "reason:fun", "p99>fast", "p99>1.2.3ms", "x>3"],
+)
+def test_a_wrong_term_says_how_it_is_said(term: str) -> None:
+    """Each of its kind, beside what is right."""
+    with pytest.raises(ValueError, match=f"^{re.escape(term)}: (say it like|the reasons are)"):
+        parse_terms(f"web {term}")
 
 
 def test_terms_of_strange_rows() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import LatencyError
 from ..history import WINDOWS, RemoteView, View, parse_window
 from ..top.table import COLUMNS, chosen_rows, column
+from ..top.terms import EXAMPLES as TERMS
 from ..top.terms import parse_terms
 from ._agent import Agent
 from ._options import checked, given
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=checked(_filter),
         default="",
         metavar="TERMS",
-        help="show these backends: proxy:web ip:10.0.0.0/24 port:80 server:s1 reason:rst, or words",
+        help=f"show these backends, all of: {TERMS}",
     )
     parser.add_argument("--once", action="store_true", help="print the table once")
     parser.add_argument("--json", action="store_true", help="print it once as JSON, in one line")
