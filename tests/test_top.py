@@ -61,6 +61,11 @@ def is_table(screen: str) -> bool:
     return "% of closed connections have a lifetime" in screen
 
 
+def filled(screen: str) -> list[str]:
+    """Its lines that are not empty."""
+    return [line for line in screen.split("\n") if line]
+
+
 @pytest.mark.parametrize(
     ("width", "height", "titles"),
     [
@@ -79,18 +84,12 @@ def test_a_terminal_of_any_size(
     """What fits is shown: coverage, then the most important columns, and as many rows as can be."""
     with shell(tmp_path, width, height) as tmux:
         tmux.type(f"{TOP} --url {url}", "Enter")
-        lines = tmux.wait_for("% of closed").split("\n")
+        full = min(30, height - 4) + 4
+        lines = tmux.wait_for(lambda screen: len(filled(screen)) == full).split("\n")
         assert max(map(cell_len, lines)) <= width
         assert lines[1].startswith("100 % of closed connections have a l")
         assert lines[2].split() == titles.split()
-        rows = [line for line in lines[3 : height - 1] if line]
-        assert len(rows) == min(30, height - 4)
         tmux.type("q")
-
-
-def filled(screen: str) -> list[str]:
-    """Its lines that are not empty."""
-    return [line for line in screen.split("\n") if line]
 
 
 def test_it_follows_the_size(url: str, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -20,16 +21,21 @@ from ..history import (
     parse_backend,
     parse_window,
 )
+from ._body import may_compress, send
 
 __all__ = ["routes"]
 
+_LEVEL = 1
 _KEPT_MAX = 16  # answers of one sample
 _QUERY_MAX = 16384  # characters
 Make = Callable[[], dict[str, Any]]
 
 
 class _Answer(NamedTuple):
+    """A body, the same in gzip, and its tag, which is weak since it is for both."""
+
     body: bytes
+    packed: bytes
     etag: str
 
 
@@ -55,7 +61,8 @@ def _answer(make: Make) -> _Answer:
     # What sources say of themselves is theirs, so it may have values that JSON does not know.
     text = json.dumps(make(), allow_nan=False, separators=(",", ":"), default=str)
     body = text.encode()
-    return _Answer(body, f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')
+    tag = hashlib.blake2b(body, digest_size=12).hexdigest()
+    return _Answer(body, gzip.compress(body, _LEVEL, mtime=0), f'W/"{tag}"')
 
 
 class _Query:
@@ -100,16 +107,16 @@ class _Api:
         self._view = view
         self._answers = _Answers(view)
 
-    async def status(self, request: web.Request) -> web.Response:
+    async def status(self, request: web.Request) -> web.StreamResponse:
         _Query(request, ())
-        return _response(request, await asyncio.to_thread(_answer, self._view.status))
+        return await _respond(request, await asyncio.to_thread(_answer, self._view.status))
 
-    async def backends(self, request: web.Request) -> web.Response:
+    async def backends(self, request: web.Request) -> web.StreamResponse:
         window = parse_window(_Query(request, ("window",)).one("window", "60"))
         make: Make = lambda: self._view.backends(window)  # noqa: E731
-        return _response(request, await self._answers.get(f"backends {window}", make))
+        return await _respond(request, await self._answers.get(f"backends {window}", make))
 
-    async def heatmap(self, request: web.Request) -> web.Response:
+    async def heatmap(self, request: web.Request) -> web.StreamResponse:
         query = _Query(request, ("backend", "proxy", "window", "metric"))
         window = parse_window(query.one("window", "900"), HEAT_WINDOWS)
         metric = query.one("metric", LIFETIME)
@@ -118,39 +125,41 @@ class _Api:
             raise ValueError("a heat map is of one backend, or of one proxy, or of all")
         selection = selections[0] if selections else Selection()
         make: Make = lambda: self._view.heatmap(selection, int(window), metric)  # noqa: E731
-        return _response(request, await self._answers.get(request.path_qs, make))
+        return await _respond(request, await self._answers.get(request.path_qs, make))
 
-    async def distribution(self, request: web.Request) -> web.Response:
+    async def distribution(self, request: web.Request) -> web.StreamResponse:
         query = _Query(request, ("backend", "proxy", "window", "metric"))
         window = parse_window(query.one("window", "60"), WINDOWS)
         metric = query.one("metric", LIFETIME)
         selections = query.selections()
         make: Make = lambda: self._view.distribution(selections, window, metric)  # noqa: E731
-        return _response(request, await self._answers.get(request.path_qs, make))
+        return await _respond(request, await self._answers.get(request.path_qs, make))
 
 
-def _response(request: web.Request, answer: _Answer) -> web.Response:
-    headers = {"ETag": answer.etag, "Cache-Control": "no-cache"}
-    tags = request.headers.get("If-None-Match", "")
-    if any(tag.strip().removeprefix("W/") in (answer.etag, "*") for tag in tags.split(",")):
+async def _respond(request: web.Request, answer: _Answer) -> web.StreamResponse:
+    headers = {"ETag": answer.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    tags = [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]
+    if "*" in tags or answer.etag.removeprefix("W/") in (tag.removeprefix("W/") for tag in tags):
         return web.Response(status=304, headers=headers)
-    return web.Response(body=answer.body, content_type="application/json", headers=headers)
+    headers["Content-Type"] = "application/json"
+    if not may_compress(request):
+        return await send(request, answer.body, headers)
+    return await send(request, answer.packed, {**headers, "Content-Encoding": "gzip"})
 
 
-Handler = Callable[[web.Request], Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def _told(handler: Handler) -> Handler:
     """The handler, whose mistakes of the asker are answers."""
 
-    async def told(request: web.Request) -> web.Response:
+    async def told(request: web.Request) -> web.StreamResponse:
         try:
-            found: web.Response = await handler(request)
+            return await handler(request)
         except UnknownBackendError as error:
             return _refusal(404, error)
         except ValueError as error:
             return _refusal(400, error)
-        return found
 
     return told
 
