@@ -18,6 +18,7 @@ from tests.support.history_model import Column, Count, HistoryModel, coarse_row,
 from tests.support.rig import SECOND, Rig
 
 ALL = Selection()
+PROXIES: dict[int | str, str] = {1: "api", 2: "a/b"}
 REASONS = ("fin", "rst", "timeout", "connect_failed")
 
 
@@ -76,12 +77,12 @@ def connection(source: random.Random, targets: int) -> bytes:
 
 def rig() -> Rig:
     """All latencies, and proxies whose numbers are not in the order of their names."""
-    return Rig(1 << 18, proxies={1: "api", 2: "a/b"}, metrics=METRICS)
+    return Rig(1 << 18, proxies=PROXIES, metrics=METRICS)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_window_is_the_sum_of_what_happened(seed: int) -> None:
-    """Windows, heat maps and tables equal sums by hand, over resets, removals and odd intervals."""
+    """Windows, heat maps and tables equal sums by hand, over resets, removals and restarts."""
     source = random.Random(seed)
     made = rig()
     twin = Twin(made.tracker)
@@ -90,6 +91,9 @@ def test_every_window_is_the_sum_of_what_happened(seed: int) -> None:
         made.send(*(connection(source, 6) for _ in range(source.randrange(40))))
         if source.random() < 0.03:
             made.tracker.reset_histograms()
+        if source.random() < 0.05:
+            made.tracker.stop()
+            made.tracker.start(made.stream, None, "web", proxies=PROXIES)
         if source.random() < 0.1:
             made.tracker.remove("web", f"10.0.0.{source.randrange(6)}:80")
         twin.sample(source.choice([5, 5, 5, 1, 0.2, 17]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -252,7 +253,32 @@ def test_points_are_steps_of_the_counts() -> None:
     assert seconds[:2] == [0.001, 0.001]
 
 
+def test_long_names_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name of a megabyte makes neither a line nor a picture of that length."""
+    tracker = LatencyTracker()
+    tracker.record_latency("x" * 2**20, TARGET, 1.0)
+    path, page = tmp_path / "long.json", tmp_path / "long.html"
+    path.write_text(tracker.to_json())
+    assert main(["report", str(path)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 400
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    assert page.stat().st_size < 200_000
+
+
 # ---- mistakes ----
+
+
+def test_a_missing_library_is_named(
+    file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what to install; text needs none."""
+    for name in ("lblatency.report.plots", "lblatency.report.page"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["report", file]) == 0
+    assert main(["report", file, "-o", str(Path(file).parent / "x.svg")]) == 1
+    told = "x.svg needs matplotlib, which is not installed: pip install 'lblatency[report]'"
+    assert capsys.readouterr().err == f"lblatency: {told}\n"
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,21 @@ def test_a_mistake_is_one_line(
     assert told.count("\n") == 1
 
 
+def test_a_missing_library_is_named(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what to install."""
+    for name in [each for each in sys.modules if each.startswith("lblatency.top.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich.cells", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert main(["top", "--url", url, "--once"]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        r"lblatency: top needs rich\.\w+, .* pip install 'lblatency\[top\]'\n", told
+    )
+
+
 def test_a_source_is_shown_as_an_exporter_is(tmp_path: Path) -> None:
     """`top` opens sources itself, and takes samples until there is something to compare."""
     command = [sys.executable, "-m", "tests.support.fake_source", "top", "--fake", "a"]

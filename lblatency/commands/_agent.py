@@ -50,6 +50,7 @@ class Agent(Closing):
         self._closed_failed: Counter[str] = Counter()
         self._history = History(self.tracker, interval_s=interval_s)
         self._next_sample = 0.0
+        self._is_unsampled = False  # the last one failed, and that was told
         self.view = LocalView(
             self.tracker, self._history, sources=self._source_states, names=self.names
         )
@@ -135,10 +136,20 @@ class Agent(Closing):
 
     def tick(self) -> list[str]:
         """Let the sources do their regular work; returns what to tell people."""
-        if time.monotonic() >= self._next_sample:
-            self._next_sample = time.monotonic() + self._history.interval_s
+        return [*self._sample(), *self._ticks.tick(self.sources)]
+
+    def _sample(self) -> list[str]:
+        """Take a sample if it is time; returns what to tell people, which is once."""
+        if time.monotonic() < self._next_sample:
+            return []
+        self._next_sample = time.monotonic() + self._history.interval_s
+        try:
             self._history.sample()
-        return self._ticks.tick(self.sources)
+        except (LatencyError, MemoryError) as error:
+            was_told, self._is_unsampled = self._is_unsampled, True
+            return [] if was_told else [f"{error}; the next sample has what this one would have"]
+        self._is_unsampled = False
+        return []
 
     def _source_states(self) -> list[dict[str, Any]]:
         with self._opening:
