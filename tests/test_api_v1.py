@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gzip
 import http.client
 import json
 import random
@@ -245,21 +244,6 @@ def test_what_has_not_changed_is_not_sent_again(api: Api) -> None:
             assert api.ask(path, If_None_Match=sent)[::2] == (304, None)
         assert api.ask(path, If_None_Match='"other"')[0] == 200
         assert api.ask(path, "HEAD")[::2] == (200, None)
-
-
-def test_who_takes_gzip_gets_it(api: Api) -> None:
-    """The same, in fewer bytes, and with the same tag."""
-    status, plain, body = api.ask("backends?window=300")
-    connection = http.client.HTTPConnection(urlsplit(api.url).netloc, timeout=20)
-    connection.request("GET", "/api/v1/backends?window=300", headers={"Accept-Encoding": "gzip"})
-    response = connection.getresponse()
-    packed = response.read()
-    connection.close()
-    assert (status, response.headers["Content-Encoding"]) == (200, "gzip")
-    assert response.headers["ETag"] == plain["ETag"]
-    assert response.headers["Vary"] == "Accept-Encoding"
-    assert json.loads(gzip.decompress(packed)) == body
-    assert len(packed) < int(plain["Content-Length"])
 
 
 def test_a_sample_changes_the_answer() -> None:

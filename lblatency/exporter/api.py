@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection
@@ -21,21 +20,18 @@ from ..history import (
     parse_backend,
     parse_window,
 )
-from ._body import may_compress, send
 
 __all__ = ["routes"]
 
-_LEVEL = 1
 _KEPT_MAX = 16  # answers of one sample
 _QUERY_MAX = 16384  # characters
 Make = Callable[[], dict[str, Any]]
 
 
 class _Answer(NamedTuple):
-    """A body, the same in gzip, and its tag, which is weak since it is for both."""
+    """A body, and its tag, which is weak since the server may compress the body."""
 
     body: bytes
-    packed: bytes
     etag: str
 
 
@@ -62,7 +58,7 @@ def _answer(make: Make) -> _Answer:
     text = json.dumps(make(), allow_nan=False, separators=(",", ":"), default=str)
     body = text.encode()
     tag = hashlib.blake2b(body, digest_size=12).hexdigest()
-    return _Answer(body, gzip.compress(body, _LEVEL, mtime=0), f'W/"{tag}"')
+    return _Answer(body, f'W/"{tag}"')
 
 
 class _Query:
@@ -107,16 +103,16 @@ class _Api:
         self._view = view
         self._answers = _Answers(view)
 
-    async def status(self, request: web.Request) -> web.StreamResponse:
+    async def status(self, request: web.Request) -> web.Response:
         _Query(request, ())
-        return await _respond(request, await asyncio.to_thread(_answer, self._view.status))
+        return _response(request, await asyncio.to_thread(_answer, self._view.status))
 
-    async def backends(self, request: web.Request) -> web.StreamResponse:
+    async def backends(self, request: web.Request) -> web.Response:
         window = parse_window(_Query(request, ("window",)).one("window", "60"))
         make: Make = lambda: self._view.backends(window)  # noqa: E731
-        return await _respond(request, await self._answers.get(f"backends {window}", make))
+        return _response(request, await self._answers.get(f"backends {window}", make))
 
-    async def heatmap(self, request: web.Request) -> web.StreamResponse:
+    async def heatmap(self, request: web.Request) -> web.Response:
         query = _Query(request, ("backend", "proxy", "window", "metric"))
         window = parse_window(query.one("window", "900"), HEAT_WINDOWS)
         metric = query.one("metric", LIFETIME)
@@ -125,35 +121,32 @@ class _Api:
             raise ValueError("a heat map is of one backend, or of one proxy, or of all")
         selection = selections[0] if selections else Selection()
         make: Make = lambda: self._view.heatmap(selection, int(window), metric)  # noqa: E731
-        return await _respond(request, await self._answers.get(request.path_qs, make))
+        return _response(request, await self._answers.get(request.path_qs, make))
 
-    async def distribution(self, request: web.Request) -> web.StreamResponse:
+    async def distribution(self, request: web.Request) -> web.Response:
         query = _Query(request, ("backend", "proxy", "window", "metric"))
         window = parse_window(query.one("window", "60"), WINDOWS)
         metric = query.one("metric", LIFETIME)
         selections = query.selections()
         make: Make = lambda: self._view.distribution(selections, window, metric)  # noqa: E731
-        return await _respond(request, await self._answers.get(request.path_qs, make))
+        return _response(request, await self._answers.get(request.path_qs, make))
 
 
-async def _respond(request: web.Request, answer: _Answer) -> web.StreamResponse:
+def _response(request: web.Request, answer: _Answer) -> web.Response:
     headers = {"ETag": answer.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     tags = [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]
     if "*" in tags or answer.etag.removeprefix("W/") in (tag.removeprefix("W/") for tag in tags):
         return web.Response(status=304, headers=headers)
-    headers["Content-Type"] = "application/json"
-    if not may_compress(request):
-        return await send(request, answer.body, headers)
-    return await send(request, answer.packed, {**headers, "Content-Encoding": "gzip"})
+    return web.Response(body=answer.body, content_type="application/json", headers=headers)
 
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def _told(handler: Handler) -> Handler:
     """The handler, whose mistakes of the asker are answers."""
 
-    async def told(request: web.Request) -> web.StreamResponse:
+    async def told(request: web.Request) -> web.Response:
         try:
             return await handler(request)
         except UnknownBackendError as error:
