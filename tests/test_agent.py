@@ -192,7 +192,7 @@ def test_scrapes_may_come_at_any_time(agent: Agent) -> None:
     assert agent.lost() == {"fake_full": 100}
 
 
-def test_ticks_sample_what_is_recorded() -> None:
+def test_ticks_sample_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its view has what happened between two samples, and how each source is."""
     with Agent(settings("a"), interval_s=1e-6) as agent:
         agent.apply(settings("a"))
@@ -207,6 +207,14 @@ def test_ticks_sample_what_is_recorded() -> None:
         (state,) = agent.view.status()["sources"]
         assert (state["name"], state["trouble"]) == ("fake", "no map is pinned")
         assert state["lost"] == {"fake_full": 0}
+
+        def fail() -> None:
+            raise LatencyError("cannot read lbl_counters")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(a, "lost", fail)
+            (state,) = agent.view.status()["sources"]
+        assert (state["trouble"], state["lost"]) == ("cannot read lbl_counters", {})
 
 
 def test_a_sample_that_fails_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

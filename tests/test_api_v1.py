@@ -292,6 +292,23 @@ def test_a_mistake_is_told(api: Api, path: str, code: int, said: str) -> None:
     assert said in body["error"]
 
 
+@pytest.mark.parametrize("error", [LatencyError("no memory, reading it"), MemoryError("no memory")])
+def test_what_cannot_be_read_now_is_told(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is nobody's mistake, and another time it may be read."""
+    tracker = LatencyTracker()
+    view = LocalView(tracker, History(tracker))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(view.history, "overview", fail)
+    with served(view) as url:
+        status, _, body = Api(url, view, tracker).ask("backends")
+        assert (status, body) == (503, {"version": 1, "error": str(error)})
+        with pytest.raises(LatencyError, match="no memory"):
+            RemoteView(url).backends(60)
+
+
 def test_a_client_in_python_gets_the_same(api: Api) -> None:
     """`RemoteView` gives what `LocalView` does, also from its memory, and says what is wrong."""
     remote = RemoteView(f"{api.url}/metrics")

@@ -20,7 +20,7 @@ from ._settings import Settings
 from ._sources import Planned, PlannedReader
 from ._ticks import Ticks
 
-__all__ = ["Agent", "source_state"]
+__all__ = ["Agent"]
 
 _UNNAMED = "unnamed"  # never seen, since each stream has names for all its events
 
@@ -153,7 +153,7 @@ class Agent(Closing):
 
     def _source_states(self) -> list[dict[str, Any]]:
         with self._opening:
-            return [source_state(each) for each in self._open.values()]
+            return [_source_state(each) for each in self._open.values()]
 
     def close(self) -> None:
         """Stop the tracker and close the sources."""
@@ -162,16 +162,18 @@ class Agent(Closing):
         self._close(self._open)
 
 
-def source_state(source: Source) -> dict[str, Any]:
+def _source_state(source: Source) -> dict[str, Any]:
     """A source, as the API's status has it."""
-    return {
-        "name": source.options[0].name,
-        "trouble": source.trouble(),
-        "attached": not source.stream.detached(),
-        "lost": dict(source.lost()),
-        "failed_connects": dict(source.failed_connects()),
-        "status": dict(source.status()),
-    }
+    state: dict[str, Any] = {"lost": {}, "failed_connects": {}, "status": {}}
+    try:
+        state["trouble"] = source.trouble()
+        state["attached"] = not source.stream.detached()
+        state["lost"] = dict(source.lost())
+        state["failed_connects"] = dict(source.failed_connects())
+        state["status"] = dict(source.status())
+    except (LatencyError, OSError) as error:  # what it counts could not be read
+        state |= {"trouble": str(error), "attached": False}
+    return {"name": source.options[0].name, **state}
 
 
 def _sum(closed: Mapping[str, int], counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -32,6 +32,7 @@ EXAMPLES = """\
 """
 _METRICS = ("lifetime", "connect", "first_byte")
 _INTERVAL_S = 2.0  # between samples
+_POLL_S = 0.1  # between looks for the second sample
 _WIDTH = 200  # of --once, if it is no terminal's
 
 
@@ -72,13 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _viewed(options: argparse.Namespace) -> Iterator[tuple[View, Callable[[], object], str]]:
+def _viewed(options: argparse.Namespace) -> Iterator[tuple[View, Callable[[], object] | None, str]]:
     """What is watched, what makes it go on, and its name for people."""
     if options.url is not None:
         if given(options, source_options().values()):
             raise argparse.ArgumentError(None, "--url is an exporter's, whose sources are its own")
         remote = RemoteView(options.url)
-        yield remote, lambda: None, remote.url
+        yield remote, None, remote.url
         return
     plans = planned(options, must_name=False)
     named = readers(given(options, source_options().values()))
@@ -89,12 +90,13 @@ def _viewed(options: argparse.Namespace) -> Iterator[tuple[View, Callable[[], ob
         yield agent.view, agent.tick, ", ".join(source.options[0].name for source in agent.sources)
 
 
-def _sampled(view: View, tick: Callable[[], object], window: int | str) -> dict[str, Any]:
+def _sampled(view: View, tick: Callable[[], object] | None, window: int | str) -> dict[str, Any]:
     """The table, once there are two samples."""
     table = view.backends(window)
     while table["until"] is None:
-        time.sleep(0.1)
-        tick()
+        time.sleep(_POLL_S)
+        if tick:
+            tick()
         table = view.backends(window)
     return table
 

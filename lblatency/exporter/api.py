@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from ..buckets import LIFETIME
+from ..errors import LatencyError
 from ..history import (
     HEAT_WINDOWS,
     WINDOWS,
@@ -144,13 +145,15 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def _told(handler: Handler) -> Handler:
-    """The handler, whose mistakes of the asker are answers."""
+    """The handler; what is wrong is an answer, too."""
 
     async def told(request: web.Request) -> web.Response:
         try:
             return await handler(request)
         except UnknownBackendError as error:
             return _refusal(404, error)
+        except (LatencyError, MemoryError) as error:
+            return _refusal(503, error)
         except ValueError as error:
             return _refusal(400, error)
 

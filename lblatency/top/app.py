@@ -84,14 +84,15 @@ class App:
     Args:
         view: what is shown.
         state: what is chosen at first.
-        tick: called every two seconds, in another thread: it samples.
+        tick: called every two seconds, in another thread: it samples. None if somebody else does.
     """
 
-    def __init__(self, view: View, state: State, tick: Callable[[], object]) -> None:
+    def __init__(self, view: View, state: State, tick: Callable[[], object] | None) -> None:
         self._state = state
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
-        self._reader = _Reader(view, tick, self._wake)
+        self._reader = _Reader(view, tick or (lambda: None), self._wake)
+        self._patience_s = 0.5 if tick is None else None  # an answer may never come, a tick ends
         self._terminal = Terminal()
         self._keys = Keys()
         self._console = Console(force_terminal=True, highlight=False, legacy_windows=False)
@@ -109,7 +110,7 @@ class App:
             with self._terminal.taken(self._wake), suppress(KeyboardInterrupt):
                 self._loop()
         finally:
-            self._reader.close(0.5)  # it may wait for an answer that never comes
+            self._reader.close(self._patience_s)
 
     def _loop(self) -> None:
         poll = select.poll()
