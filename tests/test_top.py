@@ -417,14 +417,25 @@ def test_every_column_sorts() -> None:
 
 def test_columns_leave_in_order() -> None:
     """However narrow the terminal, what is shown fits, and no column comes back."""
-    columns: dict[str, list[Any]] = {each.name: [] for each in COLUMNS}
-    before: set[str] = set(columns)
+    table: dict[str, Any] = {"columns": {each.name: [] for each in COLUMNS}, "proxies": [LONG]}
+    before = {each.name for each in COLUMNS}
     for width in range(200, 0, -1):
-        shown = fitting(columns, width)
+        shown = fitting(table, width)
         names = {each.name for each in shown}
         assert names <= before
         assert sum(each.width + 1 for each in shown) - 1 <= width or len(shown) == 1
         before = names
+
+
+@pytest.mark.parametrize(("width", "proxy", "target"), [(78, 12, 21), (81, 15, 21), (200, 48, 43)])
+def test_names_get_the_width_that_is_left(width: int, proxy: int, target: int) -> None:
+    """As much as the longest of them needs."""
+    _, view = made(8)
+    table = view.backends(60)
+    table["proxies"][0] = LONG
+    table["columns"]["target"][0] = "[fd00:1111:2222:3333:4444:5555:6666:7]:8080"
+    shown = {each.name: each.width for each in fitting(table, width)}
+    assert (shown["proxy"], shown["target"]) == (proxy, target)
 
 
 def test_long_and_wide_names_break_no_layout() -> None:

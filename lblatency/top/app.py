@@ -161,7 +161,7 @@ class App:
             state.filter = ""
         elif key in ("left", "right"):
             if table := self._reader.seen.table:
-                shown = fitting(table["columns"], self._size[0])
+                shown = fitting(table, self._size[0])
                 state.sort = column_after(state, shown, 1 if key == "right" else -1)
         else:
             self._move(key)

@@ -158,12 +158,11 @@ def _row(shown: Sequence[Column], row: Row) -> str:
 
 
 def _head(state: State, shown: Sequence[Column]) -> Text:
-    line = Text()
-    for each in shown:
-        is_sort = each is state.sort
-        line.append(_cell(each, each.title), "bold reverse" if is_sort else "bold")
-        line.append(" ")
-    return line
+    titles = [
+        Text(_cell(each, each.title), "bold reverse" if each.name == state.sort.name else "bold")
+        for each in shown
+    ]
+    return Text(" ").join(titles)
 
 
 def _foot(state: State, seen: Seen, wrong: str, width: int) -> Text:
@@ -183,7 +182,7 @@ def _foot(state: State, seen: Seen, wrong: str, width: int) -> Text:
 
 def row_lines(state: State, table: Mapping[str, Any], width: int) -> list[Text]:
     """The head and all rows."""
-    shown = fitting(table["columns"], width)
+    shown = fitting(table, width)
     rows = state.rows(table)[0]
     return [_head(state, shown), *(Text(_row(shown, row)) for row in rows)]
 
@@ -194,7 +193,7 @@ def table_lines(state: State, seen: Seen, width: int, height: int) -> list[Text]
         waiting = Text("" if seen.error else "waiting for the first samples…", "dim")
         return [_title(state, seen, 0, width), waiting, _foot(state, seen, "", width)]
     rows, wrong = state.rows(seen.table)
-    shown = fitting(seen.table["columns"], width)
+    shown = fitting(seen.table, width)
     room = max(1, height - _HEAD - _FOOT)
     at = state.selected(rows)
     state.top = max(0, min(state.top, at, len(rows) - room), at - room + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._plot import readable
@@ -12,6 +12,7 @@ from .terms import parse_terms
 
 __all__ = ["COLUMNS", "Column", "Row", "chosen_rows", "column", "fitting"]
 
+_NAME_MAX = 48  # cells, which any address has room in
 Row = dict[str, Any]
 
 
@@ -91,12 +92,26 @@ def column(name: str) -> Column:
     raise ValueError(f"{name!r} is not one of {', '.join(each.name for each in COLUMNS)}")
 
 
-def fitting(columns: Mapping[str, Sequence[Any]], width: int) -> list[Column]:
-    """The columns that the answer has and that fit, with a space between them."""
+def fitting(table: Mapping[str, Any], width: int) -> list[Column]:
+    """The columns that an answer has and that fit, with a space between them.
+
+    What is left of the width goes to those of names, as far as they need it.
+    """
+    columns = table["columns"]
     shown = [each for each in COLUMNS if each.name in columns]
-    while len(shown) > 1 and sum(each.width + 1 for each in shown) - 1 > width:
+    while len(shown) > 1 and _width(shown) > width:
         shown.remove(max(shown, key=lambda each: (each.rank, each.width)))
+    names = {**columns, "proxy": table["proxies"]}
+    for i, each in enumerate(shown):
+        if each.is_text and (spare := width - _width(shown)) > 0:
+            longest = max((len(each.cell(name)) for name in names[each.name]), default=0)
+            more = min(spare, min(longest, _NAME_MAX) - each.width)
+            shown[i] = replace(each, width=each.width + max(0, more))
     return shown
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(each.width + 1 for each in columns) - 1
 
 
 def chosen_rows(
