@@ -167,7 +167,7 @@ def test_top_counts_what_goes_through(home: Path, server: socket.socket, tmp_pat
     command = f"{sys.executable} -m lblatency top --haproxy {home}/admin.sock --backend {target}"
     with shell(tmp_path, 160, 24) as tmux:
         tmux.type(command, "Enter")
-        tmux.wait_for("waiting for the first samples")
+        tmux.wait_for("arrows move")
 
         def is_counted() -> bool:
             use(home, server)
