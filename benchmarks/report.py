@@ -23,6 +23,7 @@ REFERENCES = {  # topic: the contenders that all others of a case are compared w
     "ordinary": ["lblatency"],
     "snapshot": ["drain alone"],
     "import": ["bare python"],
+    "page": ["3 backends"],
 }
 COLOURS = {
     "memory floor": "#bbbbbb",
