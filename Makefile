@@ -10,10 +10,10 @@ APT := clang llvm bpftool libbpf-dev pkg-config gcc libc6-dev iproute2 python3-d
 APT_haproxy := haproxy
 APT_nginx := nginx libnginx-mod-stream
 APT_nft := nftables
-APT_TEST := prometheus $(APT_nft) iptables clang-19 $(APT_haproxy) $(APT_nginx) \
+APT_TEST := prometheus tmux $(APT_nft) iptables clang-19 chromium $(APT_haproxy) $(APT_nginx) \
 	protobuf-compiler golang-github-prometheus-client-model-dev
 APT_LINT := clang-format
-APT_BENCH := haproxy g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
+APT_BENCH := haproxy chromium g++ prometheus-cpp-dev golang-go golang-github-cilium-ebpf-dev \
 	golang-github-prometheus-client-golang-dev
 C_FILES := $(wildcard csrc/*/*.[ch] bpf/*.[ch] bpf/*/*.h tests/bpf/*.c)
 OURS := $(filter-out %.skel.h,$(C_FILES))

@@ -23,6 +23,11 @@ def pin(cpu: int) -> None:
     os.sched_setaffinity(0, {cpu})
 
 
+def unpin() -> None:
+    """Let the calling thread, and what it starts, run on any CPU again."""
+    os.sched_setaffinity(0, _CPUS)
+
+
 def interleave(
     contenders: Mapping[Key, Callable[[int], Sample | None]], rounds: int, warmup: int = 2
 ) -> dict[Key, list[Sample]]:

@@ -137,6 +137,7 @@ def _added(case: str) -> Reader:
     )
 
 
+_PAGE = ("first paint", "sort", "filter", "scroll, longest of 60 frames", "update, longest frame")
 LIMITS = [
     *_drain_limits(STATES[0]),
     *_drain_limits(STATES[1]),
@@ -284,5 +285,10 @@ LIMITS = [
     Limit(
         "import lblatency, ms over bare python", "≤", (60,),
         (_figure("import", "an interpreter's life", "import lblatency", "ms_over_bare"),),
+    ),
+    Limit(
+        "page, 10k backends, ms: first paint / sort / filter / scroll / update", "≤",
+        (1000, 50, 50, 50, 50),
+        tuple(_figure("page", case, "10000 backends", "ms") for case in _PAGE),
     ),
 ]  # fmt: skip

@@ -24,6 +24,7 @@ REFERENCES = {  # topic: the contenders that all others of a case are compared w
     "snapshot": ["drain alone"],
     "scrape": ["lblatency serve"],
     "import": ["bare python"],
+    "page": ["3 backends"],
 }
 COLOURS = {
     "memory floor": "#bbbbbb",

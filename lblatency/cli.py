@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ._version import __version__
-from .commands import Command, check, demo, serve, tail
+from .commands import Command, check, demo, report, serve, tail, top
 from .errors import LatencyError
 
 __all__ = ["main", "make_parser"]
@@ -16,8 +16,10 @@ __all__ = ["main", "make_parser"]
 _COMMANDS: dict[str, Command] = {
     "check": check,
     "demo": demo,
+    "report": report,
     "serve": serve,
     "tail": tail,
+    "top": top,
 }
 
 

@@ -159,6 +159,16 @@ class LatencyTracker:
         """The latencies that are recorded."""
         return tuple(self._buckets)
 
+    @property
+    def ptr(self) -> Any:
+        """The C tracker, which lives as long as this object."""
+        return self._ptr
+
+    @property
+    def buckets(self) -> dict[str, Buckets]:
+        """The bounds of each latency that is recorded."""
+        return dict(self._buckets)
+
     # ---- start and stop ----
 
     def start(
@@ -385,6 +395,16 @@ class LatencyTracker:
             size = ffi.new("size_t *")
             text = lib.lbl_tracker_name_text(self._ptr, number, size)
             return self._names.setdefault(number, bytes(ffi.buffer(text, size[0])).decode())
+
+    def label(self, name: int, port: int) -> str:
+        """The proxy's name of a row in C, also of one that is for several backends."""
+        return self._name(name) if name else self._nameless[port]
+
+    def number(self, proxy_name: str) -> int | None:
+        """The number in C of a proxy's name; None if no backend ever had it."""
+        encoded = encode_name(proxy_name)
+        number = int(lib.lbl_tracker_find_name(self._ptr, encoded, len(encoded)))
+        return None if number < 0 else number
 
     def _is_nameless(self, proxy_name: str, target_id: str) -> bool:
         """Whether this is a row for several backends."""

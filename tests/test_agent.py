@@ -13,6 +13,7 @@ from lblatency.commands._agent import Agent
 from lblatency.commands._config import read_config
 from lblatency.commands._settings import Settings
 from lblatency.errors import LatencyError
+from lblatency.history import History
 from tests.support.fake_source import TARGET, Fake, closed
 from tests.support.rig import wait_until
 
@@ -242,3 +243,45 @@ def test_scrapes_may_come_at_any_time(agent: Agent) -> None:
         thread.join()
     assert seen == sorted(seen)
     assert agent.lost() == {"fake_full": 100}
+
+
+def test_ticks_sample_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its view has what happened between two samples, and how each source is."""
+    with Agent(settings("a"), interval_s=1e-6) as agent:
+        agent.apply(settings("a"))
+        agent.tick()
+        (a,) = Fake.opened
+        a.ring.produce(closed())
+        a.stream.drain()
+        agent.tick()
+        table = agent.view.backends(60)
+        assert (table["columns"]["target"], table["columns"]["count"]) == ([TARGET], [1])
+        a.wrong = "no map is pinned"
+        (state,) = agent.view.status()["sources"]
+        assert (state["name"], state["trouble"]) == ("fake", "no map is pinned")
+        assert state["lost"] == {"fake_full": 0}
+
+        def fail() -> None:
+            raise LatencyError("cannot read lbl_counters")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(a, "lost", fail)
+            (state,) = agent.view.status()["sources"]
+        assert (state["trouble"], state["lost"]) == ("cannot read lbl_counters", {})
+
+
+def test_a_sample_that_fails_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends nothing, and the next one may succeed."""
+
+    def fail(_history: History) -> None:
+        raise MemoryError("no memory")
+
+    with Agent(settings("a"), interval_s=1e-6) as agent:
+        agent.apply(settings("a"))
+        for _ in range(2):
+            with monkeypatch.context() as failing:
+                failing.setattr(History, "sample", fail)
+                told = ["no memory; the next sample has what this one would have"]
+                assert agent.tick() == told
+                assert agent.tick() == []
+            assert agent.tick() == []

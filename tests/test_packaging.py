@@ -17,6 +17,7 @@ from lblatency import _native, _observe
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("commands", "demo", "exporter", "sources")
+PAGE = ("index.html", "app.js", "style.css", "uplot/uPlot.iife.min.js", "uplot/LICENSE")
 SMOKE = """
 import lblatency, sys
 lblatency.record_latency("web", "[2001:db8::1]:443", 3600.0)
@@ -61,6 +62,7 @@ def test_wheel_is_abi3_and_typed(built: Path) -> None:
     assert {"lblatency/_native.abi3.so", "lblatency/_observe.abi3.so"} <= set(names)
     assert {"lblatency/py.typed", "lblatency/_observe.pyi"} <= set(names)
     assert {f"lblatency/{folder}/__init__.py" for folder in PACKAGES} <= set(names)
+    assert {f"lblatency/exporter/page/{name}" for name in PAGE} <= set(names)
     assert not [name for name in names if name.startswith(("csrc/", "tests/", "bpf/"))]
 
 

@@ -81,6 +81,7 @@ size_t lbl_remove_parts(struct lbl_tracker *tracker, const struct lbl_part *part
 		i = unlink_some(tracker, parts, n, i, may_go, ctx, &removed);
 		unlock_all(tracker);
 	}
+	tracker->cleared += removed;
 	for (i = 0; removed && i < lbl_tracker_shards(tracker); i++) {
 		struct lbl_shard *shard = lbl_tracker_shard(tracker, i);
 

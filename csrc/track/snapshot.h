@@ -55,4 +55,28 @@ int lbl_tracker_snapshot_one(struct lbl_tracker *tracker, enum lbl_metric metric
 void lbl_snapshot_free(struct lbl_snapshot *snapshot);
 /* cdef: end */
 
+/* Who is shown one backend after another, with the tracker's lock. */
+struct lbl_visitor {
+	/*
+	 * Called with a backend's name and its connections. Returns whether to read its histograms.
+	 * They are as in an earlier visit that had the same two numbers: `activity` changes if anything
+	 * is recorded for the backend, `cleared` if any counts were set back.
+	 */
+	bool (*begin)(void *context, const struct lbl_backend_snapshot *row, uint64_t activity,
+		      uint64_t cleared);
+	/*
+	 * Then called once per latency that the tracker records, in the order of enum lbl_metric, with
+	 * the row and its row->n pairs. Returns 0, or -errno to end the visit.
+	 */
+	int (*row)(void *context, enum lbl_metric metric, const struct lbl_backend_snapshot *row,
+		   const uint16_t *slots, const uint64_t *counts);
+};
+
+/*
+ * Read all backends like lbl_tracker_snapshot(), without a copy of them all. Returns 0, the error of
+ * `visitor`, or -ENOMEM.
+ */
+int lbl_tracker_visit(struct lbl_tracker *tracker, const struct lbl_visitor *visitor,
+		      void *context);
+
 #endif

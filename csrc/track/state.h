@@ -54,6 +54,7 @@ struct lbl_tracker {
 	uint64_t open_removed; /* connections that were open in rows removed since then */
 	bool rows_freed; /* rows were removed since then */
 	uint64_t created_ns, started_ns; /* by CLOCK_REALTIME; a reset starts anew */
+	uint64_t cleared; /* how often counts were set back, by a reset or a removal */
 	uint16_t proxy;
 	bool is_copy; /* in a child of fork(), until it starts by itself: streams are the parent's */
 };

@@ -469,6 +469,7 @@ void lbl_tracker_reset(struct lbl_tracker *tracker)
 	pthread_mutex_lock(&tracker->lock);
 	tracker->started_ns = lbl_unix_ns();
 	lost = lbl_accounting_lost(tracker);
+	tracker->cleared++;
 	for (i = 0; i < tracker->n_attached; i++) /* what is lost may end what waits in a ring */
 		lbl_stream_drain(tracker->streams[i]);
 	keep_open = !lbl_open_error(tracker, lost); /* else nothing is known to be open */

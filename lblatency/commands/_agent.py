@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from .._closing import Closing
 from ..conntrack import ConntrackMap
 from ..errors import LatencyError
+from ..history import INTERVAL_S, History, LocalView
 from ..names import Names, Reader
 from ..sources import OpenAges, Scan, Source
 from ..tracker import LatencyTracker
@@ -26,12 +29,18 @@ _UNNAMED = "unnamed"  # never seen, since each stream has names for all its even
 class Agent(Closing):
     """Opens what settings say, and lets a tracker record it.
 
+    Attributes:
+        tracker: records the sources.
+        names: what servers are called.
+        view: what the API says of all of it.
+
     Args:
         settings: the first ones. They say what is recorded and where it is served; later ones
             must not say otherwise.
+        interval_s: how often to sample the tracker for its history.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, interval_s: float = INTERVAL_S) -> None:
         self.tracker = LatencyTracker(**settings.recording)
         self.names = Names([])
         self._readers: dict[PlannedReader, Reader] = {}
@@ -40,6 +49,12 @@ class Agent(Closing):
         self._ticks = Ticks()
         self._closed_lost: Counter[str] = Counter()
         self._closed_failed: Counter[str] = Counter()
+        self._history = History(self.tracker, interval_s=interval_s)
+        self._next_sample = 0.0
+        self._is_unsampled = False  # the last one failed, and that was told
+        self.view = LocalView(
+            self.tracker, self._history, sources=self._source_states, names=self.names
+        )
         self._opening = threading.Lock()  # a scrape must not read a source that is being closed
 
     @property
@@ -159,13 +174,44 @@ class Agent(Closing):
 
     def tick(self) -> list[str]:
         """Let the sources do their regular work; returns what to tell people."""
-        return self._ticks.tick(self.sources)
+        return [*self._sample(), *self._ticks.tick(self.sources)]
+
+    def _sample(self) -> list[str]:
+        """Take a sample if it is time; returns what to tell people, which is once."""
+        if time.monotonic() < self._next_sample:
+            return []
+        self._next_sample = time.monotonic() + self._history.interval_s
+        try:
+            self._history.sample()
+        except (LatencyError, MemoryError) as error:
+            was_told, self._is_unsampled = self._is_unsampled, True
+            return [] if was_told else [f"{error}; the next sample has what this one would have"]
+        self._is_unsampled = False
+        return []
+
+    def _source_states(self) -> list[dict[str, Any]]:
+        with self._opening:
+            return [_source_state(each) for each in self._open.values()]
 
     def close(self) -> None:
         """Stop the tracker and close the sources."""
         self.names.close()
         self.tracker.stop()
         self._close(self._open)
+
+
+def _source_state(source: Source) -> dict[str, Any]:
+    """A source, as the API's status has it."""
+    state: dict[str, Any] = {"lost": {}, "failed_connects": {}, "status": {}}
+    try:
+        state["trouble"] = source.trouble()
+        state["attached"] = not source.stream.detached()
+        state["lost"] = dict(source.lost())
+        state["failed_connects"] = dict(source.failed_connects())
+        state["status"] = dict(source.status())
+    except (LatencyError, OSError) as error:  # what it counts could not be read
+        state |= {"trouble": str(error), "attached": False}
+    return {"name": source.options[0].name, **state}
 
 
 def _sum(closed: Mapping[str, int], counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..exporter.listen import Address
 from ..sources import Option
 
-__all__ = ["add_flag", "flag", "given", "key", "listen"]
+__all__ = ["add_flag", "checked", "flag", "given", "key", "listen"]
 
 
 def flag(option: Option) -> str:
@@ -22,8 +22,8 @@ def key(option: Option) -> str:
     return option.name.replace("_", "-")
 
 
-def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """What argparse wants, which hides the text of other errors."""
+def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same for argparse, which hides the text of a ValueError."""
 
     def parsed(text: str) -> Any:
         try:
@@ -42,7 +42,7 @@ def add_flag(parser: argparse.ArgumentParser, option: Option, *, is_list: bool =
     parser.add_argument(
         flag(option),
         action="append" if is_list or option.is_list else "store",
-        type=_checked(option.parse),
+        type=checked(option.parse),
         nargs=None if option.if_bare is None else "?",
         const=option.if_bare,
         metavar=option.metavar,

@@ -204,6 +204,7 @@ def run(options: argparse.Namespace) -> int:
             sources=[agent],
             more=[server.reloads] if config else [],
             max_series=web.max_series,
+            view=agent.view,
             why_not_ready=server.why_not_ready,
         )
         for url in stack.enter_context(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from . import landing
+from . import api, landing, pages
 from .served import Served
 
 __all__ = ["routes"]
 
 
-def routes(_served: Served) -> list[web.AbstractRouteDef]:
+def routes(served: Served) -> list[web.AbstractRouteDef]:
     """The routes, of what is served."""
-    return [*landing.routes()]
+    if served.view is None:
+        return landing.routes()
+    return [*pages.routes(), *api.routes(served.view)]

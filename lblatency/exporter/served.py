@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .._known import Losing
+from ..history import LocalView
 from ..names import Names
 from ..render import Capture, Collects
 from ..tracker import LatencyTracker
@@ -28,6 +29,7 @@ class Served:
         more: further collectors.
         max_series: of backends, on one page; those that would have more share `overflow`;
             None for no limit.
+        view: what the status page and the API say of all of it; None for neither.
         why_not_ready: says in a line why the agent is not ready; None if it is. It is cheap.
     """
 
@@ -36,6 +38,7 @@ class Served:
     sources: Sequence[Losing] = ()
     more: Sequence[Collects] = ()
     max_series: int | None = None
+    view: LocalView | None = None
     why_not_ready: Callable[[], str | None] = _always
 
     def capture(self, more: Sequence[Collects]) -> Capture:

@@ -1,9 +1,10 @@
-"""`serve --haproxy` and `tail --haproxy` beside a real HAProxy that knows nothing of it."""
+"""`serve`, `tail` and `top --haproxy` beside a real HAProxy that knows nothing of it."""
 
 from __future__ import annotations
 
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.rig import wait_until
+from tests.support.tmux import shell
 
 pytestmark = pytest.mark.bpf
 
@@ -124,17 +127,58 @@ def test_one_flag_measures_haproxy(
         assert 'lblatency_events_lost_total{reason="births_full"} 0.0\n' in metrics()
 
 
+def line_while_used(
+    process: subprocess.Popen[str], home: Path, server: socket.socket
+) -> dict[str, Any]:
+    """The first line of JSON that a command prints while there are connections."""
+    assert process.stdout is not None
+
+    def keep_using() -> Iterator[None]:
+        while True:
+            use(home, server)
+            yield
+
+    users = keep_using()
+    poll = select.poll()
+    poll.register(process.stdout.fileno(), select.POLLIN)
+    wait_until(lambda: next(users) or poll.poll(0), "a line")
+    line: dict[str, Any] = json.loads(process.stdout.readline())
+    return line
+
+
 def test_each_connection_is_a_line(home: Path, server: socket.socket) -> None:
     """With the times, the proxy and the server's name."""
     ip, port = server.getsockname()
     with running("tail", home, server, "--json") as process:
-        assert process.stdout is not None
         assert process.stderr is not None
         assert "takes connections of haproxy" in process.stderr.readline()
-        use(home, server)
-        line = json.loads(process.stdout.readline())
+        line = line_while_used(process, home, server)
     assert line["proxy"] == "haproxy"
     assert line["backend"] == f"{ip}:{port}"
     assert line["server"] == "shop/first"
     assert line["reason"] == "fin"
     assert 0 < line["connect_s"] <= line["first_byte_s"] < line["lifetime_s"] + 1e-6 < 20
+
+
+def test_top_counts_what_goes_through(home: Path, server: socket.socket, tmp_path: Path) -> None:
+    """As JSON and on a screen: the server's name, its latencies, and that nothing was lost."""
+    target = "{}:{}".format(*server.getsockname())
+    with running("top", home, server, "--json") as process:
+        found = line_while_used(process, home, server)
+    (row,) = found["backends"]
+    assert (row["proxy"], row["target"], row["server"]) == ("haproxy", target, "shop/first")
+    assert row["count"] > 0
+    assert 0 < row["connect_p95"] <= row["first_byte_p95"] <= row["p99"] < 20
+    command = f"{sys.executable} -m lblatency top --haproxy {home}/admin.sock --backend {target}"
+    with shell(tmp_path, 160, 24) as tmux:
+        tmux.type(command, "Enter")
+        tmux.wait_for("arrows move")
+
+        def is_counted() -> bool:
+            use(home, server)
+            return "shop/first" in tmux.screen()
+
+        wait_until(is_counted, tmux.screen)
+        assert "100 % of closed connections have a lifetime; 0 lost" in tmux.screen()
+        tmux.type("q")
+        wait_until(lambda: tmux.told("#{alternate_on}") == "0", "the shell")

@@ -1,0 +1,1 @@
+"""Percentiles and plots of an exporter that runs, or of saved snapshots."""
