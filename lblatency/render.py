@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-_PIECE = 64 << 10  # bytes: below what malloc gets from the kernel each time
+_PIECE = 64 << 10  # bytes, at least
 _MESSAGE = 4 << 20  # bytes of OTLP
 SCHEMA = 3  # bounds 9 % apart, so quantiles are at most 4.3 % off
 
@@ -171,7 +171,7 @@ class Capture:
         """The same in pieces, each of which is made when it is asked for.
 
         A large page takes little memory if each piece is sent or compressed before the next. A
-        piece has about 64 KiB; in protobuf it is whole families, so all histograms are one.
+        piece has 64 KiB or more; in protobuf it is whole families, so all histograms are one.
 
         Args:
             into: the format.

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ def test_a_receiver_gets_what_scrapes_get() -> None:
         "OTEL_RESOURCE_ATTRIBUTES": "host.name=other,deployment.environment.name=a%2Cb",
         "OTEL_SERVICE_NAME": "edge",
     }
+    assert set(push_to("http://a", environ=environ).headers) == {"api-key", "x", "content-type"}
     with receiver() as to, exporter(tracker, push=push_to(to.url, environ=environ)) as running:
         first, second = to.until(2)
         tracker.record_latency("web", TARGET, 4.0)
@@ -331,6 +333,17 @@ def test_retries_leave_the_receiver_the_time_it_wants(status: int) -> None:
             first, second = to.until(2)
     assert second.at - first.at >= 1
     assert (first.lifetimes().count, second.lifetimes().count) == (1, 2)
+
+
+def test_each_retry_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the next push would be due, and with at least half of the doubled pause."""
+    monkeypatch.setattr(_push, "_BACKOFF_S", 0.1)
+    with receiver() as to:
+        to.answers = [saying(status) for status in (502, 503, 504, 429)]
+        with pushing(to, 3600):
+            times = [each.at for each in to.until(5)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert all(gap >= least for gap, least in zip(gaps, (0.05, 0.1, 0.2, 0.4), strict=True))
 
 
 def test_pauses_grow_up_to_the_interval_and_differ() -> None:
