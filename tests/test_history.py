@@ -150,6 +150,13 @@ def check_long_heat(twin: Twin, selection: Selection) -> None:
     heat = twin.history.heat(selection, LONGEST_S)
     assert rows_of(heat) == coarse(twin.model.sum(twin.model.columns, selection), LIFETIME)
     assert heat.began[1:] == heat.ended[:-1]
+    for i, counts in enumerate(heat.counts):
+        used = [row for row, n in enumerate(counts) if n]
+        if used:  # the rows' bounds hold the percentiles of coarse columns, too
+            assert lib.lbl_coarse_upper(used[0]) / 2 <= heat.p50[i] <= heat.p99[i]
+            assert heat.p99[i] <= lib.lbl_coarse_upper(used[-1])
+        else:
+            assert math.isnan(heat.p50[i])
     lengths = [end - begin for begin, end in zip(heat.began, heat.ended, strict=True)]
     assert all(59.9 < each < 80 for each in lengths[:-2])  # the last of each level is what is left
 
@@ -341,6 +348,18 @@ def test_backends_without_room_are_told() -> None:
         tracker.record_latency("web", target, 0.1)
     history.sample(10**15 + 4 * SECOND)
     assert sum(history.overview(1).columns["count"]) == room - 15
+
+
+def test_a_backend_without_any_count_is_no_row() -> None:
+    """Who is bound only is not shown, in no window."""
+    tracker = LatencyTracker()
+    tracker.backend("web", "10.0.0.1:80")
+    tracker.record_latency("web", "10.0.0.2:80", 0.1)
+    history = History(tracker)
+    for step in range(3):
+        history.sample(10**15 + step * SECOND)
+    for window in (60, None):
+        assert history.overview(window).target == ["10.0.0.2:80"]
 
 
 def test_the_overflow_backend_is_a_row() -> None:
