@@ -57,8 +57,10 @@ test: build
 	$(call install,$(APT))
 	LBLATENCY_REQUIRE_BPF=1 $(BIN)/pytest
 
-# Starts, stops and signals under kernel traffic, watched by ASan and TSan: two minutes.
+# The C tests, and starts, stops and signals under kernel traffic, watched by ASan and TSan: three minutes.
 sanitize: build
+	$(MAKE) -s -j2 -C csrc/tests VARIANT=asan check
+	$(MAKE) -s -j2 -C csrc/tests VARIANT=tsan check
 	$(BIN)/python tools/sanitize.py
 
 # 500 random scenarios over real rings, each compared with a model: about ten minutes.

@@ -78,7 +78,8 @@ class LatencyCollector(Collector):
         names: what the servers are called. It exports `lb_backend_info`, with the labels `backend`
             and `server`, for each backend that has a name, and leaves all other series alone; and
             how old the names are.
-        sources: whose losses and failed connects to export, summed up; for one tracker only.
+        sources: whose losses and failed connects to export, summed up, and of those that scan, the
+            ages of open connections; for one tracker only.
 
     Raises:
         TypeError: an argument is of another type.

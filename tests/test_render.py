@@ -340,6 +340,19 @@ def test_pieces_make_the_whole(into: Format) -> None:
         Capture(LatencyTracker()).pieces(into, schema=9)
 
 
+def test_a_name_of_a_megabyte() -> None:
+    """It is text in every line of its backend, and comes once per sample in protobuf."""
+    name = '"\n' * (1 << 19)
+    tracker = LatencyTracker(buckets=(1,))
+    tracker.record_latency(name, TARGET, 0.5)
+    capture = Capture(tracker)
+    escaped = b'\\"\\n' * (1 << 19)
+    lines = [line for line in bytes(capture.render(TEXT)).splitlines() if escaped in line]
+    assert len(lines) == 6  # two buckets, count and sum; closed, open
+    assert all(len(line) < len(escaped) + 200 for line in lines)
+    assert bytes(capture.render(PROTOBUF)).count(name.encode()) == 3
+
+
 # ---- limits ----
 
 

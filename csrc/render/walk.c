@@ -7,7 +7,7 @@
 #include "track/state.h"
 
 /* Rows and samples between two looks at how much was written. */
-enum { SOME = 64 };
+enum { SOME = 16 };
 
 /* ---- families of the table ---- */
 

@@ -186,7 +186,8 @@ def test_nginx_tells_its_configuration_with_what_its_reader_keeps() -> None:
 UNPRIVILEGED = """
 import ctypes, encodings.idna, os, sys
 from lblatency import cli
-import lblatency.exporter.server
+import importlib.resources.readers, importlib.readers
+import lblatency.exporter._live, lblatency.exporter.routes, lblatency.exporter.server
 import http.server, socketserver, wsgiref.simple_server
 import prometheus_client.exposition, prometheus_client.openmetrics.exposition
 os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(12345)
