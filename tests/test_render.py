@@ -332,7 +332,7 @@ def test_pieces_make_the_whole(into: Format) -> None:
     assert b"".join(pieces) == capture.render(into)
     assert len(pieces) > 2
     if into is not PROTOBUF:
-        assert all(1 << 16 <= len(piece) < 1 << 18 for piece in pieces[:-1])
+        assert all(64 << 10 <= len(piece) < 128 << 10 for piece in pieces[:-1])
     begun = capture.pieces(into)
     assert next(begun) == pieces[0]
     del capture, begun

@@ -16,8 +16,8 @@ enum lbl_family_type {
 	LBL_HISTOGRAM,
 	LBL_GAUGE_HISTOGRAM,
 	LBL_INFO,
-	LBL_FAMILY_TYPES, /* of the table; what other collectors export has these, too: */
-	LBL_SUMMARY = LBL_FAMILY_TYPES,
+	/* Not in the table, but of other collectors: */
+	LBL_SUMMARY,
 	LBL_STATESET,
 	LBL_UNKNOWN,
 };
